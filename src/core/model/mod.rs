@@ -1,0 +1,17 @@
+//! The words every room speaks: ids, time, addresses, names, and the records that travel between rooms.
+//!
+//! Each type is parsed once, at the door, and trusted from then on.
+
+mod id;
+mod name;
+mod net;
+mod record;
+mod time;
+
+pub use id::{Boot, ClusterId, EndpointId, Generation, IdError, NetworkId, NodeId};
+pub use name::{Key, LimitError, Name, TableName, Value};
+pub use net::{Mac, MacError, Prefix, Vni, Vtep};
+pub use record::{
+    BlockRecord, Dot, EndpointRecord, NetworkRecord, NodeRecord, PeerRecord, Subnet, TableEntry,
+};
+pub use time::{Hlc, Instant, Now, UnixMillis};

@@ -1,0 +1,108 @@
+//! Records: the values of the tables that Weft itself keeps. Each is encoded with `core::wire::codec`.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use bincode::{Decode, Encode};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    EndpointId, Hlc, Key, Mac, Name, NetworkId, NodeId, Prefix, TableName, Value, Vni, Vtep,
+};
+
+/// One subnet of a network, as the leader allocated it.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize, Deserialize)]
+pub struct Subnet {
+    /// The addresses of the subnet.
+    pub prefix: Prefix,
+    /// The gateway's address, inside the prefix.
+    pub gateway: IpAddr,
+    /// The VXLAN id that carries this subnet; nothing for a driver that needs none.
+    pub vni: Option<Vni>,
+}
+
+/// A network as the leader agreed it. Cluster scope, table `networks`, key: the network's id, 4 bytes big endian.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize, Deserialize)]
+pub struct NetworkRecord {
+    /// The allocator's number.
+    pub id: NetworkId,
+    /// The name a person gave.
+    pub name: Name,
+    /// The driver, for example `overlay` or `null`.
+    pub driver: Name,
+    /// Options, passed to the driver unchanged.
+    pub options: BTreeMap<String, String>,
+    /// The subnets; none for a driver without addresses.
+    pub subnets: Vec<Subnet>,
+}
+
+/// A block of addresses leased to a node. Cluster scope, table `blocks`, key: network id (4 bytes), then the prefix.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize, Deserialize)]
+pub struct BlockRecord {
+    /// The network whose pool it was cut from.
+    pub network: NetworkId,
+    /// The block.
+    pub prefix: Prefix,
+    /// Who hands out its addresses.
+    pub node: NodeId,
+}
+
+/// An endpoint that has joined. The network's table `endpoints`, key: the endpoint's id, 16 bytes big endian.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize, Deserialize)]
+pub struct EndpointRecord {
+    /// The endpoint.
+    pub id: EndpointId,
+    /// The network it belongs to.
+    pub network: NetworkId,
+    /// The name a person gave; unique in the network among a node's endpoints.
+    pub name: Name,
+    /// Its address with the subnet's prefix length; nothing on a network without addresses.
+    pub address: Option<Prefix>,
+    /// Its MAC address.
+    pub mac: Mac,
+}
+
+/// Where an endpoint's packets go. The network's table `overlay_peers`, key: the endpoint's id, 16 bytes big endian.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize, Deserialize)]
+pub struct PeerRecord {
+    /// The endpoint's address with the subnet's prefix length.
+    pub address: Prefix,
+    /// The endpoint's MAC address.
+    pub mac: Mac,
+    /// The node that carries it.
+    pub vtep: Vtep,
+}
+
+/// What a node says of itself. Cluster scope, table `nodes`, key: the node's id, 8 bytes big endian.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// The name a person gave, or the host's.
+    pub name: Name,
+    /// The version of the program, for example `0.1.0`.
+    pub version: String,
+}
+
+/// One numbered change of a log: a put, or a delete where there is no value.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Dot {
+    /// Its place in the log: 1, 2, 3 …
+    pub seq: u64,
+    /// When its owner wrote it.
+    pub written: Hlc,
+    /// The table of the entry.
+    pub table: TableName,
+    /// The key of the entry.
+    pub key: Key,
+    /// The value put; nothing for a delete.
+    pub value: Option<Value>,
+}
+
+/// A table entry that somebody asks to be written.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct TableEntry {
+    /// The table.
+    pub table: TableName,
+    /// The key.
+    pub key: Key,
+    /// The value.
+    pub value: Value,
+}
