@@ -1,0 +1,137 @@
+//! The keyring: up to three cluster keys, each with an id that the datagram names, one of them primary.
+
+use std::fmt;
+
+use bincode::{Decode, Encode};
+use rand::Rng;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// How many keys a ring holds: the one before, the one in use, the next.
+pub const KEYS_MAX: usize = 3;
+
+/// Which key sealed a datagram; the datagram carries it, so nothing is tried in turn.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
+pub struct KeyId(pub u8);
+
+/// The secret that every datagram key is derived from. Zeroized when dropped, never printed.
+#[derive(Clone, PartialEq, Eq, Encode, Decode, Zeroize, ZeroizeOnDrop)]
+pub struct ClusterKey(pub(super) [u8; 32]);
+
+impl ClusterKey {
+    /// Draws a new one; `rng` must be fit for secrets.
+    pub fn random(rng: &mut impl Rng) -> Self {
+        Self(rand::RngExt::random(rng))
+    }
+}
+
+impl fmt::Debug for ClusterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClusterKey(…)")
+    }
+}
+
+/// The keys a node opens datagrams with; the primary also seals.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Keyring {
+    primary: (KeyId, ClusterKey),
+    others: Vec<(KeyId, ClusterKey)>,
+}
+
+impl Keyring {
+    /// Makes a ring of one key.
+    pub fn new(id: KeyId, key: ClusterKey) -> Self {
+        Self {
+            primary: (id, key),
+            others: Vec::new(),
+        }
+    }
+
+    /// Adds a key that opens; it seals once it is [promoted](Self::promote). A key of that id is replaced.
+    ///
+    /// A full ring loses the key that was added first, except the primary.
+    pub fn add(&mut self, id: KeyId, key: ClusterKey) {
+        if id == self.primary.0 {
+            self.primary.1 = key;
+            return;
+        }
+        self.others.retain(|(known, _)| *known != id);
+        if self.others.len() + 1 >= KEYS_MAX {
+            self.others.remove(0);
+        }
+        self.others.push((id, key));
+    }
+
+    /// Makes the key of that id the one that seals, and says whether there is one.
+    pub fn promote(&mut self, id: KeyId) -> bool {
+        let Some(place) = self.others.iter().position(|(known, _)| *known == id) else {
+            return id == self.primary.0;
+        };
+        std::mem::swap(&mut self.primary, &mut self.others[place]);
+        true
+    }
+
+    /// Returns the key that seals.
+    pub fn primary(&self) -> (KeyId, &ClusterKey) {
+        (self.primary.0, &self.primary.1)
+    }
+
+    /// Returns the key of that id.
+    pub fn get(&self, id: KeyId) -> Option<&ClusterKey> {
+        self.keys()
+            .find(|(known, _)| *known == id)
+            .map(|(_, key)| key)
+    }
+
+    /// Returns all keys, the primary first.
+    pub fn keys(&self) -> impl Iterator<Item = (KeyId, &ClusterKey)> {
+        std::iter::once(&self.primary)
+            .chain(&self.others)
+            .take(KEYS_MAX)
+            .map(|(id, key)| (*id, key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::wire::codec;
+
+    fn ring() -> Keyring {
+        Keyring::new(KeyId(1), ClusterKey([1; 32]))
+    }
+
+    #[test]
+    fn an_added_key_opens_and_a_promoted_one_seals() {
+        let mut ring = ring();
+
+        ring.add(KeyId(2), ClusterKey([2; 32]));
+        assert_eq!(ring.primary().0, KeyId(1));
+        assert!(ring.promote(KeyId(2)));
+
+        assert_eq!(ring.primary(), (KeyId(2), &ClusterKey([2; 32])));
+        assert_eq!(ring.get(KeyId(1)), Some(&ClusterKey([1; 32])));
+        assert!(!ring.promote(KeyId(9)));
+    }
+
+    #[test]
+    fn a_full_ring_loses_its_oldest_key_and_never_its_primary() {
+        let mut ring = ring();
+
+        for id in 2..=4 {
+            ring.add(KeyId(id), ClusterKey([id; 32]));
+        }
+
+        let ids: Vec<u8> = ring.keys().map(|(id, _)| id.0).collect();
+        assert_eq!(ids, [1, 3, 4]);
+    }
+
+    #[test]
+    fn a_ring_survives_its_bytes_and_prints_no_key() {
+        let ring = ring();
+
+        let decoded: Keyring = codec::decode(&codec::encode(&ring)).unwrap();
+
+        assert_eq!(decoded, ring);
+        assert!(!format!("{ring:?}").contains("1, 1"));
+    }
+}
