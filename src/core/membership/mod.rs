@@ -1,0 +1,37 @@
+//! Who is in the cluster: SWIM membership, with the `foca` crate inside and nowhere else.
+//!
+//! foca probes, suspects and gossips. Around it, because its dissemination alone is neither fast nor complete:
+//!
+//! - a suspicion that was refuted in time is dropped before foca sees its timer, or a healthy member would be told that it
+//!   is down (a defect of foca 2.0);
+//! - each datagram goes out twice, a few milliseconds apart; the second copy is dropped on receipt;
+//! - who begins to suspect a member tells it at once, again and again, so that it can refute;
+//! - joins, refutations, downs and leaves are pushed at once: to both neighbours on a ring of all members and to two random
+//!   ones; who hears news passes it on once. Two ring edges make the coverage certain where nothing is lost;
+//! - a member whose life was declared over and who is heard again is told so, and returns with its rejoin count raised;
+//! - an ack names a hash of the members its sender knows; who sees that theirs stay different asks for the sender's;
+//! - while nobody answers, known members are asked again for ever; those that are down are asked now and then, so that a
+//!   partition of any length heals.
+//!
+//! **Invariant:** only authentic records come in (any SWIM packet is a join).
+
+mod announce;
+mod config;
+mod copies;
+mod effects;
+mod identity;
+mod machine;
+mod news;
+mod output;
+mod packet;
+mod schedule;
+mod sending;
+mod table;
+
+pub use config::Config;
+pub use identity::{Identity, Member, MemberState, State};
+pub use machine::Membership;
+pub use output::{Event, MembershipError, Outgoing, PacketError, Stats};
+
+#[cfg(test)]
+mod tests;
