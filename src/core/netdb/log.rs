@@ -1,0 +1,76 @@
+//! One log as this node has it.
+//!
+//! **Invariants**: I2 for every `s` in have, there is the dot `s`, or a later dot of the same key, or `s ≤ floor`; I3 every dot
+//! is in have; I4 floor ≤ the prefix of have.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    have::Have,
+    message::LogId,
+    replica::EntryKey,
+    ring::mix,
+    tree::{Place, name_hash},
+};
+
+/// One log as this node has it.
+#[derive(Debug)]
+pub(super) struct Log {
+    pub(super) id: LogId,
+    pub(super) place: Place,
+    pub(super) have: Have,
+    pub(super) floor: u64,
+    pub(super) shown: bool,
+    /// The newest dot of each key the owner holds, tombstones included.
+    pub(super) dots: BTreeMap<u64, EntryKey>,
+    /// Which of them are tombstones.
+    pub(super) tombstones: BTreeSet<u64>,
+    /// The hash that the tree's sums hold, and whether it is to be computed anew.
+    pub(super) summed: u64,
+    pub(super) is_touched: bool,
+}
+
+impl Log {
+    pub(super) fn new(id: LogId, shown: bool) -> Self {
+        Self {
+            id,
+            place: Place::of(&id),
+            have: Have::default(),
+            floor: 0,
+            shown,
+            dots: BTreeMap::new(),
+            tombstones: BTreeSet::new(),
+            summed: 0,
+            is_touched: false,
+        }
+    }
+
+    /// What the log adds to the sums of the tree: a number that equal sets of dots of one log share, 0 while it is hidden or empty.
+    pub(super) fn hash(&self) -> u64 {
+        if !self.shown || self.have.head() == 0 {
+            return 0;
+        }
+        let mut hash = mix(name_hash(&self.id) ^ self.have.prefix());
+        for &(first, last) in self.have.ranges() {
+            hash = mix(mix(hash ^ first) ^ last);
+        }
+        hash
+    }
+
+    /// Returns the lowest tombstone.
+    pub(super) fn first_tombstone(&self) -> Option<u64> {
+        self.tombstones.first().copied()
+    }
+
+    /// Returns the dots at or below `seq`, as ranges of adjacent held numbers.
+    pub(super) fn kept_up_to(&self, seq: u64) -> Vec<(u64, u64)> {
+        let mut kept: Vec<(u64, u64)> = Vec::new();
+        for (&held, _) in self.dots.range(..=seq) {
+            match kept.last_mut() {
+                Some(last) if last.1 + 1 == held => last.1 = held,
+                Some(_) | None => kept.push((held, held)),
+            }
+        }
+        kept
+    }
+}

@@ -1,0 +1,388 @@
+//! What the cluster knows: logs, entries, dissemination, anti-entropy, floors, visibility.
+//!
+//! A node writes its own entries only. Its entries in one network form a log, named (network, owner, generation, attach
+//! epoch), of dots numbered 1, 2, 3 …; a put or a delete of a key is the next dot. A replica keeps, per log, which dots it has
+//! (`have.rs`), the newest dot of each key, and a floor below which tombstones are forgotten.
+//!
+//! - Order: the visible entry of a key is the one with the greatest ([`Hlc`], owner) among the shown logs.
+//! - Visibility: an entry shows iff its owner is alive, attached in that epoch, and in that generation (`owners.rs`). Changes are computed from what was visible before and after.
+//! - Merge: union of have, greatest number per key; it is idempotent, commutative and associative, so replicas converge.
+//! - No resurrection: a tombstone goes when the floor passes it; who is below the floor gets a snapshot. No clock decides.
+//!
+//! Source: the state-based CRDTs of Shapiro et al. (2011), the dotted version sets of Preguiça et al. (2012), the bimodal
+//! multicast of Birman et al. (1999).
+
+mod answer;
+mod barrier;
+mod change;
+mod digest;
+mod error;
+mod floor;
+mod have;
+mod log;
+mod message;
+mod owners;
+mod receive;
+mod replica;
+mod ring;
+mod spread;
+mod sync;
+mod tables;
+mod tree;
+mod versions;
+mod visibility;
+mod write;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+pub use barrier::{Applied, BarrierId};
+pub use change::{Change, ChangeKind, EntryView, Reason};
+pub use error::WriteError;
+pub use message::LogId;
+pub use receive::Refusal;
+pub use sync::StreamCall;
+pub use write::PutMode;
+
+use self::{
+    barrier::Barriers,
+    floor::Floors,
+    owners::Owners,
+    receive::Wanted,
+    replica::{Difference, Replica, Seen},
+    ring::Ring,
+    spread::Spread,
+    sync::Syncs,
+};
+use crate::core::{
+    model::{Generation, Hlc, Instant, NetworkId, NodeId, Now, TableName},
+    wire::record::RecordKind,
+};
+
+/// Cluster scope: which networks a node is attached to. Key: the network's id, 4 bytes big endian; the value is empty.
+pub const ATTACH_TABLE: &str = "attach";
+/// Cluster scope: up to where a generation has written all its former entries again. Key: `ready`.
+pub const READY_TABLE: &str = "ready";
+
+/// The figures of dissemination and anti-entropy.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How often root hashes are compared; 0.5–1 s.
+    pub digest_every: Duration,
+    /// After how long ring ±2 is told of a dot.
+    pub first_ihave: Duration,
+    /// After how long ring ±3 is told of a dot.
+    pub second_ihave: Duration,
+    /// How long a gap may close by itself before it is pulled.
+    pub pull_after: Duration,
+    /// After how long a pull is sent again, elsewhere.
+    pub pull_again: Duration,
+    /// How long the logs of a node that is down are kept.
+    pub retention: Duration,
+    /// How long the former generation is shown while the newest is not ready.
+    pub grace: Duration,
+    /// After how long a tombstone goes even if not every member is known to have it.
+    pub floor_after: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            digest_every: Duration::from_secs(1),
+            first_ihave: Duration::from_millis(5),
+            second_ihave: Duration::from_millis(25),
+            pull_after: Duration::from_millis(2),
+            pull_again: Duration::from_millis(20),
+            retention: Duration::from_mins(10),
+            grace: Duration::from_secs(10),
+            floor_after: Duration::from_mins(10),
+        }
+    }
+}
+
+/// What the DB has counted since its start.
+#[derive(Clone, Default, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Dots that were new here.
+    pub applied: u64,
+    /// Dots that were known already.
+    pub duplicates: u64,
+    /// Messages refused, by reason.
+    pub refused: BTreeMap<Refusal, u64>,
+    /// Sync requests sent.
+    pub syncs: u64,
+    /// Bytes of sync requests sent.
+    pub sync_bytes: u64,
+    /// Queues dropped at their bound.
+    pub overflows: u64,
+    /// Dots and small messages that wait to be sent, over all nodes.
+    pub queued: u64,
+}
+
+/// Names a write, so that somebody can wait until others have it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Version {
+    /// The log it is in.
+    pub log: LogId,
+    /// Its number.
+    pub seq: u64,
+    /// When it was written.
+    pub written: Hlc,
+}
+
+/// How far a network's entries have come since this node attached to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SyncState {
+    /// Nobody has answered yet.
+    Syncing,
+    /// One member's state has come whole since.
+    Synced,
+    /// Nobody could be asked: there are members, and none answers.
+    Degraded,
+}
+
+/// A record for another node's network DB.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outgoing {
+    /// Who is to have it.
+    pub to: NodeId,
+    /// What it is.
+    pub kind: RecordKind,
+    /// Its body, at most [`BODY_MAX`].
+    pub body: Vec<u8>,
+}
+
+pub use crate::core::wire::record::BODY_MAX;
+
+/// The replicated network DB of one node.
+#[derive(Debug)]
+pub struct NetDb {
+    me: NodeId,
+    generation: Generation,
+    config: Config,
+    clock: Hlc,
+    rng: StdRng,
+    owners: Owners,
+    replicas: BTreeMap<NetworkId, Replica>,
+    sync_states: BTreeMap<NetworkId, SyncState>,
+    rings: BTreeMap<NetworkId, Ring>,
+    spread: Spread,
+    wanted: Wanted,
+    syncs: Syncs,
+    floors: Floors,
+    settling: BTreeMap<NodeId, visibility::Settling>,
+    barriers: Barriers,
+    synced: VecDeque<(NetworkId, SyncState)>,
+    changes: VecDeque<Change>,
+    next_digest: Instant,
+    stats: Stats,
+}
+
+impl NetDb {
+    /// Makes the DB of node `me`, which carries the cluster scope and nothing else yet.
+    ///
+    /// **Invariant:** no two lives of a node share a generation, or one number could name two dots.
+    pub fn new(config: Config, me: NodeId, generation: Generation, seed: u64, now: Now) -> Self {
+        let mut syncs = Syncs::default();
+        syncs.begin(now.instant, NetworkId::CLUSTER);
+        Self {
+            me,
+            generation,
+            clock: Hlc::default().tick(now.wall),
+            rng: StdRng::seed_from_u64(seed),
+            owners: Owners::new(me, generation),
+            replicas: BTreeMap::from([(NetworkId::CLUSTER, Replica::new(NetworkId::CLUSTER))]),
+            sync_states: BTreeMap::from([(NetworkId::CLUSTER, SyncState::Syncing)]),
+            rings: BTreeMap::new(),
+            spread: Spread::new(me),
+            wanted: Wanted::default(),
+            syncs,
+            floors: Floors::default(),
+            settling: BTreeMap::new(),
+            barriers: Barriers::default(),
+            synced: VecDeque::new(),
+            changes: VecDeque::new(),
+            next_digest: now.instant + config.digest_every,
+            stats: Stats::default(),
+            config,
+        }
+    }
+
+    /// Returns our log in a network, if we are attached to it.
+    fn our_log(&self, network: NetworkId) -> Option<LogId> {
+        let epoch = self.owners.our_epoch(network)?;
+        self.replicas.contains_key(&network).then_some(LogId {
+            network,
+            owner: self.me,
+            generation: self.generation,
+            epoch,
+        })
+    }
+
+    /// Returns the entry that is visible under a key.
+    pub fn get(&self, network: NetworkId, table: &str, key: &[u8]) -> Option<EntryView> {
+        let replica = self.replicas.get(&network)?;
+        let seen = replica.get(table, key)?;
+        let table = TableName::new(table).ok()?;
+        let key = crate::core::model::Key::new(Bytes::copy_from_slice(key)).ok()?;
+        Some(self.view(network, table, key, seen))
+    }
+
+    /// Returns all visible entries of a network, of one table or of all, by table and key.
+    pub fn list(&self, network: NetworkId, table: Option<&TableName>) -> Vec<EntryView> {
+        let listed = self
+            .replicas
+            .get(&network)
+            .map(|replica| replica.list(table));
+        let entries = listed.into_iter().flatten();
+        entries
+            .map(|(table, key, seen)| self.view(network, table, key, seen))
+            .collect()
+    }
+
+    fn view(
+        &self,
+        network: NetworkId,
+        table: TableName,
+        key: crate::core::model::Key,
+        seen: Seen,
+    ) -> EntryView {
+        EntryView {
+            network,
+            table,
+            key,
+            ours: seen.owner == self.me,
+            value: seen.value,
+            owner: seen.owner,
+            written: seen.written,
+        }
+    }
+
+    /// Returns the networks this node carries, the cluster scope first.
+    pub fn networks(&self) -> impl Iterator<Item = (NetworkId, SyncState)> {
+        self.sync_states
+            .iter()
+            .map(|(network, state)| (*network, *state))
+    }
+
+    /// Returns the live nodes attached to a network, ourselves included.
+    pub fn attached(&self, network: NetworkId) -> impl Iterator<Item = NodeId> {
+        self.owners.attached(network)
+    }
+
+    /// Returns how many entries and tombstones of all owners are held.
+    pub fn len(&self) -> usize {
+        self.replicas.values().map(Replica::len).sum()
+    }
+
+    /// Returns whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the hash of a network's shown logs: equal hashes, equal entries.
+    pub fn root(&mut self, network: NetworkId) -> Option<u64> {
+        self.replicas.get_mut(&network).map(Replica::root)
+    }
+
+    /// Returns every log held, the prefix of what is held of it, and its floor.
+    pub fn logs(&self) -> impl Iterator<Item = (LogId, u64, u64)> {
+        let logs = self.replicas.values().flat_map(Replica::logs);
+        logs.map(|log| (log.id, log.have.prefix(), log.floor))
+    }
+
+    /// Returns what was counted.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            queued: self.spread.len() as u64,
+            ..self.stats.clone()
+        }
+    }
+
+    /// Returns the next network whose state has changed, and the state.
+    pub fn poll_synced(&mut self) -> Option<(NetworkId, SyncState)> {
+        self.synced.pop_front()
+    }
+
+    /// Returns the next change of what is visible.
+    pub fn poll_change(&mut self) -> Option<Change> {
+        self.changes.pop_front()
+    }
+
+    /// Returns when [`Self::handle_timeout`] has work.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let timeouts = [
+            Some(self.next_digest),
+            self.spread.poll_timeout(),
+            self.wanted.poll_timeout(),
+            self.owners.poll_timeout(),
+            self.syncs.poll_timeout(),
+            self.barriers.poll_timeout(),
+        ];
+        timeouts.into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.spread.handle_timeout(now.instant);
+        self.pull_what_is_due(now.instant);
+        self.expire_owners(now.instant);
+        self.retry_syncs(now.instant);
+        self.ask_for_barriers(now.instant);
+        if self.next_digest <= now.instant {
+            self.next_digest = now.instant
+                + self
+                    .config
+                    .digest_every
+                    .mul_f64(self.rng.random_range(0.9..1.1));
+            self.note_alone(now.instant);
+            self.move_own_floors(now);
+            self.send_digests();
+        }
+    }
+
+    fn ring(&mut self, network: NetworkId) -> &Ring {
+        let (me, owners) = (self.me, &self.owners);
+        self.rings
+            .entry(network)
+            .or_insert_with(|| Ring::new(network, me, owners.attached(network)))
+    }
+
+    /// Tells watchers of differences.
+    fn report(&mut self, network: NetworkId, differences: Vec<Difference>, reason: Reason) {
+        for Difference {
+            table,
+            key,
+            before,
+            after,
+        } in differences
+        {
+            let (kind, seen) = match (&before, &after) {
+                (None, Some(after)) => (ChangeKind::Created, after),
+                (Some(_), Some(after)) => (ChangeKind::Updated, after),
+                (Some(before), None) => (ChangeKind::Deleted(reason), before),
+                (None, None) => continue,
+            };
+            let (owner, written) = (seen.owner, seen.written);
+            self.changes.push_back(Change {
+                kind,
+                network,
+                table,
+                key,
+                value: after.map(|seen| seen.value),
+                previous: before.map(|seen| seen.value),
+                owner,
+                written,
+                ours: owner == self.me,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

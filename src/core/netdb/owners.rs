@@ -1,0 +1,300 @@
+//! Whose logs count: who is alive, in which generation, attached in which epoch.
+//!
+//! **Invariant:** a log is shown iff its owner is alive, its epoch is the owner's current attachment to the network, and its
+//! generation is the newest known, or the one before it while the newest is not ready.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::message::LogId;
+use crate::core::model::{Boot, Generation, Instant, NetworkId, NodeId};
+
+/// What is known of one owner.
+#[derive(Default, Debug)]
+struct Owner {
+    life: Life,
+    boot: Boot,
+    newest: Generation,
+    /// The generation before the newest, shown until the newest is ready.
+    leaving: Option<(Generation, Instant)>,
+    /// Generations below this one are over: their logs are dropped and refused.
+    oldest: Generation,
+    /// Its logs were kept for the retention; until it is alive again none are taken.
+    forgotten: bool,
+    /// Per network the newest attach epoch, and whether it still stands; per generation.
+    attached: BTreeMap<(NetworkId, Generation), (u64, bool)>,
+}
+
+/// Whether an owner lives, as membership says.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Life {
+    /// Membership has not named it.
+    #[default]
+    Unknown,
+    Alive,
+    Down,
+    Left,
+}
+
+/// All owners that this node has heard of.
+#[derive(Debug)]
+pub(super) struct Owners {
+    me: NodeId,
+    owners: BTreeMap<NodeId, Owner>,
+    /// Until when the logs of owners that are not alive are kept.
+    retained: BTreeMap<NodeId, Instant>,
+}
+
+impl Owners {
+    pub(super) fn new(me: NodeId, generation: Generation) -> Self {
+        let mut owners = BTreeMap::new();
+        for (node, newest) in [(me, generation), (NodeId::CLUSTER, Generation(0))] {
+            owners.insert(
+                node,
+                Owner {
+                    life: Life::Alive,
+                    newest,
+                    oldest: newest,
+                    ..Owner::default()
+                },
+            );
+        }
+        Self {
+            me,
+            owners,
+            retained: BTreeMap::new(),
+        }
+    }
+
+    /// A node is alive. One that was down and comes back from a restart shows nothing of its former generation.
+    pub(super) fn up(&mut self, node: NodeId, boot: Boot) {
+        let owner = self.owners.entry(node).or_default();
+        let restarted = owner.boot < boot && owner.boot != Boot::default();
+        if restarted && matches!(owner.life, Life::Down | Life::Left) {
+            owner.oldest = owner.oldest.max(Generation::begun_after(owner.boot));
+            owner.leaving = None;
+        }
+        owner.boot = owner.boot.max(boot);
+        owner.life = Life::Alive;
+        owner.forgotten = false;
+        self.retained.remove(&node);
+    }
+
+    pub(super) fn down(&mut self, node: NodeId, retain_until: Instant) {
+        let owner = self.owners.entry(node).or_default();
+        owner.life = Life::Down;
+        self.retained.insert(node, retain_until);
+    }
+
+    /// A node has left: what it wrote so far is over.
+    pub(super) fn left(&mut self, node: NodeId) {
+        let owner = self.owners.entry(node).or_default();
+        owner.life = Life::Left;
+        owner.oldest = owner.oldest.max(Generation::begun_after(owner.boot));
+        owner.leaving = None;
+        owner.attached.clear();
+        self.retained.remove(&node);
+    }
+
+    pub(super) fn is_alive(&self, node: NodeId) -> bool {
+        self.owners
+            .get(&node)
+            .is_some_and(|owner| owner.life == Life::Alive)
+    }
+
+    /// Returns every live node, ourselves included, the cluster not.
+    pub(super) fn alive(&self) -> impl Iterator<Item = NodeId> {
+        let alive = |(node, owner): (&NodeId, &Owner)| {
+            (owner.life == Life::Alive && *node != NodeId::CLUSTER).then_some(*node)
+        };
+        self.owners.iter().filter_map(alive)
+    }
+
+    /// Returns whether a node is alive and attached to `network`, in its newest generation or in one that still shows.
+    pub(super) fn is_attached(&self, node: NodeId, network: NetworkId) -> bool {
+        self.owners.get(&node).is_some_and(|owner| {
+            let leaving = owner.leaving.map(|(generation, _)| generation);
+            let stands = |generation| {
+                let attached = owner.attached.get(&(network, generation));
+                attached.is_some_and(|(_, stands)| *stands)
+            };
+            let attached = stands(owner.newest) || leaving.is_some_and(stands);
+            owner.life == Life::Alive && (network == NetworkId::CLUSTER || attached)
+        })
+    }
+
+    /// Returns the newest known generation of a node.
+    pub(super) fn newest(&self, node: NodeId) -> Generation {
+        self.owners
+            .get(&node)
+            .map_or(Generation(0), |owner| owner.newest)
+    }
+
+    /// Returns every live node attached to `network`, ourselves included.
+    pub(super) fn attached(&self, network: NetworkId) -> impl Iterator<Item = NodeId> {
+        self.alive()
+            .filter(move |node| self.is_attached(*node, network))
+    }
+
+    /// A log names a generation: a newer one than known takes over, at once or when it is ready. Returns whether it did.
+    pub(super) fn learn_generation(
+        &mut self,
+        node: NodeId,
+        generation: Generation,
+        grace_until: Instant,
+    ) -> bool {
+        let owner = self.owners.entry(node).or_default();
+        if generation <= owner.newest {
+            return false;
+        }
+        let former = owner.newest;
+        owner.newest = generation;
+        if owner.life == Life::Alive && former >= owner.oldest && former != Generation(0) {
+            owner.leaving = Some((former, grace_until));
+        } else {
+            owner.leaving = None;
+            owner.oldest = owner.oldest.max(generation);
+        }
+        true
+    }
+
+    /// The newest generation stands alone from now on. Returns whether another was still shown.
+    pub(super) fn settle(&mut self, node: NodeId) -> bool {
+        let Some(owner) = self.owners.get_mut(&node) else {
+            return false;
+        };
+        let had = owner.leaving.take().is_some();
+        owner.oldest = owner.oldest.max(owner.newest);
+        let newest = owner.newest;
+        owner
+            .attached
+            .retain(|(_, generation), _| *generation >= newest);
+        had
+    }
+
+    /// Returns whether the owner has a generation that waits to be ready.
+    pub(super) fn is_settling(&self, node: NodeId) -> bool {
+        self.owners
+            .get(&node)
+            .is_some_and(|owner| owner.leaving.is_some())
+    }
+
+    /// Notes an attach (`stands`) or detach in `epoch`. Returns whether it is news.
+    pub(super) fn attach(&mut self, log: LogId, epoch: u64, stands: bool) -> bool {
+        let owner = self.owners.entry(log.owner).or_default();
+        let known = owner
+            .attached
+            .entry((log.network, log.generation))
+            .or_insert((0, false));
+        if *known >= (epoch, stands) && known.0 >= epoch {
+            return false;
+        }
+        *known = (epoch, stands);
+        true
+    }
+
+    /// Only these attachments of a log's generation still stand. Returns whether one fell.
+    pub(super) fn keep_attachments(&mut self, log: LogId, standing: &BTreeSet<NetworkId>) -> bool {
+        let Some(owner) = self.owners.get_mut(&log.owner) else {
+            return false;
+        };
+        let mut fell = false;
+        for ((network, generation), (_, stands)) in &mut owner.attached {
+            if *generation == log.generation && *stands && !standing.contains(network) {
+                *stands = false;
+                fell = true;
+            }
+        }
+        fell
+    }
+
+    /// Returns whether a log is over: a former generation, or a former attachment.
+    pub(super) fn is_over(&self, log: &LogId) -> bool {
+        let Some(owner) = self.owners.get(&log.owner) else {
+            return false;
+        };
+        let former_attachment = log.network != NetworkId::CLUSTER
+            && owner
+                .attached
+                .get(&(log.network, log.generation))
+                .is_some_and(|&(epoch, stands)| {
+                    log.epoch < epoch || (log.epoch == epoch && !stands)
+                });
+        owner.forgotten || log.generation < owner.oldest || former_attachment
+    }
+
+    /// Returns whether the log's entries are shown.
+    pub(super) fn shows(&self, log: &LogId) -> bool {
+        let Some(owner) = self.owners.get(&log.owner) else {
+            return false;
+        };
+        let attached = log.network == NetworkId::CLUSTER
+            || owner
+                .attached
+                .get(&(log.network, log.generation))
+                .is_some_and(|&(epoch, stands)| stands && epoch == log.epoch);
+        let current = log.generation == owner.newest
+            || owner
+                .leaving
+                .is_some_and(|(leaving, _)| leaving == log.generation);
+        owner.life == Life::Alive && attached && current && log.generation >= owner.oldest
+    }
+
+    /// Returns the name of an owner's current log in a network, if it is attached.
+    pub(super) fn newest_log(&self, node: NodeId, network: NetworkId) -> Option<LogId> {
+        let owner = self.owners.get(&node)?;
+        let epoch = match network {
+            NetworkId::CLUSTER => 0,
+            _ => owner.attached.get(&(network, owner.newest))?.0,
+        };
+        Some(LogId {
+            network,
+            owner: node,
+            generation: owner.newest,
+            epoch,
+        })
+    }
+
+    /// Returns our attach epoch in a network.
+    pub(super) fn our_epoch(&self, network: NetworkId) -> Option<u64> {
+        if network == NetworkId::CLUSTER {
+            return Some(0);
+        }
+        let owner = &self.owners[&self.me];
+        let &(epoch, stands) = owner.attached.get(&(network, owner.newest))?;
+        stands.then_some(epoch)
+    }
+
+    /// Returns the next time at which [`Self::expire`] has work.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let graces = self
+            .owners
+            .values()
+            .filter_map(|owner| owner.leaving.map(|(_, until)| until));
+        self.retained.values().copied().chain(graces).min()
+    }
+
+    /// Returns the owners whose grace has ended, and those whose logs need no longer be kept.
+    pub(super) fn expire(&mut self, now: Instant) -> (Vec<NodeId>, BTreeSet<NodeId>) {
+        let late = |owner: &Owner| owner.leaving.is_some_and(|(_, until)| until <= now);
+        let settled = self
+            .owners
+            .iter()
+            .filter(|(_, owner)| late(owner))
+            .map(|(node, _)| *node)
+            .collect();
+        let forgotten: BTreeSet<_> = self
+            .retained
+            .iter()
+            .filter(|(_, until)| **until <= now)
+            .map(|(node, _)| *node)
+            .collect();
+        for node in &forgotten {
+            self.retained.remove(node);
+            if let Some(owner) = self.owners.get_mut(node) {
+                owner.forgotten = true;
+                owner.attached.clear();
+            }
+        }
+        (settled, forgotten)
+    }
+}

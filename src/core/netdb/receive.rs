@@ -1,0 +1,488 @@
+//! What other nodes send: push, ihave and pull.
+//!
+//! A gap in a log is pulled after a moment from whoever showed it; what three pulls do not bring (superseded dots never
+//! come) is left to a sync, whose complete answer may cover it.
+
+use std::collections::BTreeMap;
+
+use rand::RngExt;
+use serde::Serialize;
+
+use super::{
+    ATTACH_TABLE, BODY_MAX, LogId, NetDb, Outgoing, READY_TABLE, Reason,
+    message::{Complete, Digest, Ihave, Pull, PushHead, WireDot, are_sane, wire_dots},
+    replica::Applied,
+    spread::Item,
+};
+use crate::core::{
+    model::{Generation, Instant, Key, NetworkId, NodeId, Now, Value},
+    wire::{codec, record::RecordKind},
+};
+
+/// How many logs may wait for pulls; gaps of more are left to anti-entropy.
+const WANTED_MAX: usize = 4096;
+/// How often a gap is pulled before a sync is asked for.
+const PULLS_MAX: u32 = 3;
+/// How many ranges one pull names.
+const PULL_RANGES: usize = 32;
+/// How many dots one pull is answered with.
+const PULL_DOTS: usize = 1024;
+
+/// Why a message or a part of it was not taken. Its sender is at fault, or behind, or this node is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// It does not decode, or breaks a bound.
+    Malformed,
+    /// This node does not carry the network.
+    NotCarried,
+    /// It speaks for this node, or for the cluster outside its log.
+    Forged,
+    /// Its log is over: a former generation or attachment.
+    Over,
+    /// Its clock is more than a minute ahead.
+    AheadOfTime,
+    /// There is no room for it now.
+    NoRoom,
+}
+
+/// Gaps that are to be pulled.
+#[derive(Default, Debug)]
+pub(super) struct Wanted {
+    logs: BTreeMap<LogId, Gap>,
+}
+
+#[derive(Debug)]
+struct Gap {
+    at: Instant,
+    up_to: u64,
+    pulls: u32,
+    from: Vec<NodeId>,
+}
+
+impl Wanted {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.logs.values().map(|gap| gap.at).min()
+    }
+}
+
+impl NetDb {
+    /// Takes a record of another node. A refusal has been counted; what came before it in the record stands.
+    pub fn handle_record(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        kind: RecordKind,
+        body: &[u8],
+    ) -> Result<(), Refusal> {
+        self.spread.set_now(now.instant);
+        let taken = match kind {
+            RecordKind::PUSH => self.handle_push(now, from, body),
+            RecordKind::IHAVE => {
+                decode(body).and_then(|ihave| self.handle_ihave(now, from, &ihave))
+            }
+            RecordKind::PULL => decode(body).and_then(|pull| self.handle_pull(from, &pull)),
+            RecordKind::DIGEST => {
+                decode::<Digest>(body).map(|digest| self.handle_digest(now.instant, from, &digest))
+            }
+            RecordKind::ASK => decode(body).and_then(|ask| self.handle_ask(now.instant, from, ask)),
+            RecordKind::REACHED => {
+                decode(body).and_then(|reached| self.handle_reached(now.instant, from, reached))
+            }
+            _ => Err(Refusal::Malformed),
+        };
+        taken.inspect_err(|refusal| self.refuse(*refusal))
+    }
+
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
+        *self.stats.refused.entry(refusal).or_default() += 1;
+    }
+
+    fn handle_push(&mut self, now: Now, from: NodeId, body: &[u8]) -> Result<(), Refusal> {
+        let (head, used) =
+            codec::decode_borrowed::<PushHead>(body).map_err(|_counted| Refusal::Malformed)?;
+        self.accept(now.instant, &head.log)?;
+        let mut highest = 0;
+        for dot in wire_dots(&body[used..]) {
+            let dot = dot.map_err(|_counted| Refusal::Malformed)?;
+            self.check_dot(now, &dot)?;
+            highest = highest.max(dot.seq);
+            if self.take_dot(head.log, &dot) {
+                self.spread_dot(now.instant, head.log, dot.seq, Some(from));
+            }
+        }
+        self.take_floor(now.instant, from, head);
+        self.note_gap(now.instant, from, head.log, highest);
+        self.settle_if_ready(head.log.owner);
+        Ok(())
+    }
+
+    /// Checks that a log may be written here by what others send, and learns what its name says of its owner.
+    pub(super) fn accept(&mut self, now: Instant, log: &LogId) -> Result<(), Refusal> {
+        if log.owner == self.me {
+            return Err(if log.generation > self.generation {
+                Refusal::Forged
+            } else {
+                Refusal::Over
+            });
+        }
+        let is_cluster = log.network == NetworkId::CLUSTER;
+        let cluster_log_elsewhere =
+            log.owner == NodeId::CLUSTER && (!is_cluster || log.generation != Generation(0));
+        if cluster_log_elsewhere || (is_cluster && log.epoch != 0) {
+            return Err(Refusal::Forged);
+        }
+        if !self.replicas.contains_key(&log.network) {
+            return Err(Refusal::NotCarried);
+        }
+        if self.owners.is_over(log) {
+            return Err(Refusal::Over);
+        }
+        let grace_until = now + self.config.grace;
+        let mut news = self
+            .owners
+            .learn_generation(log.owner, log.generation, grace_until);
+        if !is_cluster {
+            news |= self.owners.attach(*log, log.epoch, true);
+        }
+        if news {
+            self.refresh(log.owner, Reason::Removed);
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_dot(&self, now: Now, dot: &WireDot<'_>) -> Result<(), Refusal> {
+        let sized = (Key::LEN_MIN..=Key::LEN_MAX).contains(&dot.key.len())
+            && dot.value.is_none_or(|value| value.len() <= Value::LEN_MAX);
+        if !sized || dot.seq == 0 || dot.seq == u64::MAX {
+            return Err(Refusal::Malformed);
+        }
+        if dot.written.is_too_far_ahead(now.wall) {
+            return Err(Refusal::AheadOfTime);
+        }
+        Ok(())
+    }
+
+    /// Takes one dot of an accepted log. Returns whether it was news.
+    pub(super) fn take_dot(&mut self, log: LogId, dot: &WireDot<'_>) -> bool {
+        let shown = self.owners.shows(&log);
+        let Some(replica) = self.replicas.get_mut(&log.network) else {
+            return false;
+        };
+        let Some(at) = replica.open(log, shown) else {
+            self.refuse(Refusal::NoRoom);
+            return false;
+        };
+        match replica.apply(at, dot) {
+            Applied::Known => self.stats.duplicates += 1,
+            Applied::NoRoom => self.refuse(Refusal::NoRoom),
+            Applied::New(difference) => {
+                self.stats.applied += 1;
+                self.clock = self.clock.max(dot.written);
+                if let Some(difference) = difference {
+                    self.report(log.network, vec![difference], Reason::Removed);
+                }
+                if log.network == NetworkId::CLUSTER {
+                    self.read_cluster_dot(log, dot);
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The cluster scope's own tables steer the DB itself.
+    fn read_cluster_dot(&mut self, log: LogId, dot: &WireDot<'_>) {
+        match dot.table {
+            ATTACH_TABLE => {
+                let Ok(network) = dot.key.try_into().map(u32::from_be_bytes) else {
+                    return self.refuse(Refusal::Malformed);
+                };
+                let network = NetworkId(network);
+                if self
+                    .owners
+                    .attach(LogId { network, ..log }, dot.seq, dot.value.is_some())
+                {
+                    self.refresh(log.owner, Reason::OwnerLeft);
+                    self.rings.remove(&network);
+                }
+            }
+            READY_TABLE => {
+                if let Some(value) = dot.value {
+                    self.note_ready(log, dot.seq, value);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn take_complete(&mut self, log: LogId, complete: &Complete) {
+        let shown = self.owners.shows(&log);
+        let Some(replica) = self.replicas.get_mut(&log.network) else {
+            return;
+        };
+        let Some(at) = replica.open(log, shown) else {
+            return self.refuse(Refusal::NoRoom);
+        };
+        let gone = replica.complete(at, complete);
+        if log.network == NetworkId::CLUSTER && complete.kept.is_some() {
+            self.reread_attachments(log);
+        }
+        self.report(log.network, gone, Reason::Removed);
+    }
+
+    fn take_floor(&mut self, now: Instant, from: NodeId, head: PushHead) {
+        let shown = self.owners.shows(&head.log);
+        let Some(replica) = self.replicas.get_mut(&head.log.network) else {
+            return;
+        };
+        let known = replica.log(&head.log).map_or(0, |log| log.floor);
+        if head.floor <= known {
+            return;
+        }
+        let Some(at) = replica.open(head.log, shown) else {
+            return;
+        };
+        let gone = replica.raise_floor(at, head.floor);
+        let risen = replica.log(&head.log).is_some_and(|log| log.floor > known);
+        self.report(head.log.network, gone, Reason::Removed);
+        if risen {
+            self.spread_dot(now, head.log, 0, Some(from));
+        }
+    }
+
+    /// A log is known to have dots up to `up_to` at `from`: what is missing is wanted.
+    pub(super) fn note_gap(&mut self, now: Instant, from: NodeId, log: LogId, up_to: u64) {
+        let have = self
+            .replicas
+            .get(&log.network)
+            .and_then(|replica| replica.log(&log));
+        let prefix = have.map_or(0, |log| log.have.prefix());
+        if up_to <= prefix
+            || (self.wanted.logs.len() >= WANTED_MAX && !self.wanted.logs.contains_key(&log))
+        {
+            return;
+        }
+        let at = now + self.config.pull_after;
+        let gap = self.wanted.logs.entry(log).or_insert(Gap {
+            at,
+            up_to,
+            pulls: 0,
+            from: Vec::new(),
+        });
+        gap.up_to = gap.up_to.max(up_to);
+        if !gap.from.contains(&from) {
+            gap.from.truncate(3);
+            gap.from.push(from);
+        }
+    }
+
+    fn handle_ihave(&mut self, now: Now, from: NodeId, ihave: &Ihave) -> Result<(), Refusal> {
+        if !are_sane(&ihave.ranges) {
+            return Err(Refusal::Malformed);
+        }
+        self.accept(now.instant, &ihave.log)?;
+        let known = self.replicas[&ihave.log.network].log(&ihave.log);
+        let lacks = |&(first, last): &(u64, u64)| {
+            known.is_none_or(|log| {
+                let missing = log.have.missing(last, usize::MAX);
+                missing.iter().any(|range| range.1 >= first)
+            })
+        };
+        let up_to = ihave
+            .ranges
+            .iter()
+            .filter(|range| lacks(range))
+            .map(|range| range.1)
+            .max();
+        match up_to {
+            Some(_) if ihave.large => {
+                self.want_log(from, ihave.log);
+                self.start_sync(now.instant, from);
+            }
+            Some(up_to) => self.note_gap(now.instant, from, ihave.log, up_to),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn handle_pull(&mut self, from: NodeId, pull: &Pull) -> Result<(), Refusal> {
+        if !are_sane(&pull.ranges) {
+            return Err(Refusal::Malformed);
+        }
+        let replica = self
+            .replicas
+            .get(&pull.log.network)
+            .ok_or(Refusal::NotCarried)?;
+        let log = replica.log(&pull.log).ok_or(Refusal::Over)?;
+        let mut seqs = Vec::new();
+        for &range in &pull.ranges {
+            replica.each_dot(log, range, |dot| {
+                seqs.push(dot.seq);
+                seqs.len() < PULL_DOTS
+            });
+        }
+        for seq in seqs {
+            self.queue_dot(from, pull.log, seq);
+        }
+        Ok(())
+    }
+
+    /// Sends the pulls that are due.
+    pub(super) fn pull_what_is_due(&mut self, now: Instant) {
+        let due = self.wanted.logs.iter().filter(|(_, gap)| gap.at <= now);
+        let due: Vec<LogId> = due.map(|(log, _)| *log).collect();
+        for log in due {
+            let have = self
+                .replicas
+                .get(&log.network)
+                .map(|replica| replica.log(&log));
+            let missing = match have {
+                None => Vec::new(),
+                Some(None) => vec![(1, self.wanted.logs[&log].up_to)],
+                Some(Some(held)) => held.have.missing(self.wanted.logs[&log].up_to, PULL_RANGES),
+            };
+            let Some(gap) = self.wanted.logs.get_mut(&log) else {
+                continue;
+            };
+            let from = gap.from[gap.pulls as usize % gap.from.len()];
+            gap.pulls += 1;
+            gap.at = now + self.config.pull_again * gap.pulls;
+            if missing.is_empty() {
+                self.wanted.logs.remove(&log);
+            } else if gap.pulls > PULLS_MAX {
+                self.wanted.logs.remove(&log);
+                self.want_sync(from, log.network);
+            } else {
+                self.spread.tell(from, Item::Pull(log, missing));
+            }
+        }
+    }
+
+    /// Pushes a new dot along the ring, and schedules telling others of it. `seq` 0 is the floor alone.
+    pub(super) fn spread_dot(&mut self, now: Instant, log: LogId, seq: u64, from: Option<NodeId>) {
+        self.spread.set_now(now);
+        let picks = [self.rng.random::<u64>(), self.rng.random()];
+        let ring = self.ring(log.network);
+        let is_due = |node: &NodeId| Some(*node) != from && *node != log.owner;
+        let mut push: Vec<NodeId> = ring.at_distance(1).filter(is_due).collect();
+        for pick in picks {
+            if ring.len() > 3 {
+                let len = ring.len() as u64;
+                let node = ring.get(usize::try_from(pick % len).expect("below a length"));
+                if is_due(&node) && !push.contains(&node) {
+                    push.push(node);
+                }
+            }
+        }
+        let tell: Vec<(bool, NodeId)> = [(true, 2), (false, 3)]
+            .into_iter()
+            .flat_map(|(first, distance)| ring.at_distance(distance).map(move |node| (first, node)))
+            .filter(|(_, node)| is_due(node) && !push.contains(node))
+            .collect();
+        let me = self.me;
+        for node in push.into_iter().filter(|node| *node != me) {
+            self.queue_dot(node, log, seq);
+        }
+        for (first, node) in tell.into_iter().filter(|_| seq > 0) {
+            let after = if first {
+                self.config.first_ihave
+            } else {
+                self.config.second_ihave
+            };
+            self.spread.ihave_at(first, now + after, node, (log, seq));
+        }
+    }
+
+    fn queue_dot(&mut self, to: NodeId, log: LogId, seq: u64) {
+        if self.spread.push(to, log, seq).is_err() {
+            self.stats.overflows += 1;
+            self.send_digest_to(to, false);
+        }
+    }
+
+    /// Returns the next record to send.
+    pub fn poll_transmit(&mut self) -> Option<Outgoing> {
+        while let Some((to, item)) = self.spread.pop() {
+            let (kind, body) = match item {
+                Item::Push(log, seq) => match self.encode_push(to, log, seq) {
+                    Some(encoded) => encoded,
+                    None => continue,
+                },
+                Item::Ihave(log, ranges) => (
+                    RecordKind::IHAVE,
+                    codec::encode(&Ihave {
+                        log,
+                        ranges,
+                        large: false,
+                    }),
+                ),
+                Item::Pull(log, ranges) => (RecordKind::PULL, codec::encode(&Pull { log, ranges })),
+                Item::Digest(digest) => (RecordKind::DIGEST, codec::encode(&digest)),
+                Item::Ask(ask) => (RecordKind::ASK, codec::encode(&ask)),
+                Item::Reached(reached) => (RecordKind::REACHED, codec::encode(&reached)),
+            };
+            if body.len() <= BODY_MAX {
+                self.spread.spend(to, body.len());
+                return Some(Outgoing { to, kind, body });
+            }
+        }
+        None
+    }
+
+    /// Packs a dot, and as many that wait for the same node after it as fit; one too large for a datagram is announced.
+    fn encode_push(&mut self, to: NodeId, id: LogId, seq: u64) -> Option<(RecordKind, Vec<u8>)> {
+        let replica = self.replicas.get(&id.network)?;
+        let log = replica.log(&id)?;
+        let mut body = Vec::with_capacity(256);
+        codec::encode_into(
+            &PushHead {
+                log: id,
+                floor: log.floor,
+            },
+            &mut body,
+        );
+        let head = body.len();
+        let encode = |seq: u64, body: &mut Vec<u8>| {
+            replica.each_dot(log, (seq, seq), |dot| {
+                codec::encode_into(dot, body);
+                false
+            });
+        };
+        encode(seq, &mut body);
+        if body.len() > BODY_MAX {
+            let ihave = Ihave {
+                log: id,
+                ranges: vec![(seq, seq)],
+                large: true,
+            };
+            return Some((RecordKind::IHAVE, codec::encode(&ihave)));
+        }
+        while let Some(seq) = self.spread.peek_dot(to, id) {
+            let before = body.len();
+            encode(seq, &mut body);
+            if body.len() > BODY_MAX {
+                body.truncate(before);
+                break;
+            }
+            self.spread.take_dot(to, id);
+        }
+        (body.len() > head || seq == 0).then_some((RecordKind::PUSH, body))
+    }
+
+    /// A snapshot may have taken entries of the cluster scope away: which attachments of the owner stand is read again.
+    fn reread_attachments(&mut self, log: LogId) {
+        let held = self.replicas[&NetworkId::CLUSTER].held_keys(&log, ATTACH_TABLE);
+        let standing = held
+            .iter()
+            .filter_map(|key| key[..].try_into().ok())
+            .map(|key| NetworkId(u32::from_be_bytes(key)));
+        if self.owners.keep_attachments(log, &standing.collect()) {
+            self.refresh(log.owner, Reason::OwnerLeft);
+        }
+    }
+}
+
+fn decode<T: bincode::Decode<()>>(body: &[u8]) -> Result<T, Refusal> {
+    codec::decode(body).map_err(|_counted| Refusal::Malformed)
+}

@@ -1,0 +1,468 @@
+//! One network's entries as this node has them: per log its dots, per key whoever holds it.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::{
+    log::Log,
+    message::{Complete, LogId, WireDot},
+    tables::{TableId, Tables},
+    tree::{Scope, Sums, WIDTH},
+    versions::{Version, Versions},
+};
+use crate::core::model::{Generation, Hlc, Key, NetworkId, NodeId, TableName, Value};
+
+/// How many logs one network may have here; more are refused until some are over.
+const LOGS_MAX: usize = 65_536;
+
+/// A table and a key, as one comparable run of bytes: the table's number, then the key.
+pub(super) type EntryKey = Arc<[u8]>;
+
+/// What is seen of a key: the winning version's owner and value.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Seen {
+    pub(super) owner: NodeId,
+    pub(super) written: Hlc,
+    pub(super) value: Value,
+}
+
+/// A key whose visible value is not what it was.
+#[derive(Debug)]
+pub(super) struct Difference {
+    pub(super) table: TableName,
+    pub(super) key: Key,
+    pub(super) before: Option<Seen>,
+    pub(super) after: Option<Seen>,
+}
+
+/// What became of a dot.
+#[derive(Debug)]
+pub(super) enum Applied {
+    /// It was known, or superseded, or below the floor.
+    Known,
+    /// It is new here.
+    New(Option<Difference>),
+    /// There is no room for it: it comes later by anti-entropy.
+    NoRoom,
+}
+
+/// The entries of one network.
+#[derive(Debug)]
+pub(super) struct Replica {
+    network: NetworkId,
+    index: BTreeMap<LogId, u32>,
+    logs: Vec<Option<Log>>,
+    entries: BTreeMap<EntryKey, Versions>,
+    tables: Tables,
+    /// Places in `logs` that are free.
+    free: Vec<u32>,
+    /// The sums of the hash tree's buckets, but for the logs that were touched since.
+    sums: [u64; WIDTH],
+    touched: Vec<u32>,
+}
+
+impl Replica {
+    pub(super) fn new(network: NetworkId) -> Self {
+        Self {
+            network,
+            index: BTreeMap::new(),
+            logs: Vec::new(),
+            entries: BTreeMap::new(),
+            tables: Tables::default(),
+            free: Vec::new(),
+            sums: [0; WIDTH],
+            touched: Vec::new(),
+        }
+    }
+
+    pub(super) fn log(&self, id: &LogId) -> Option<&Log> {
+        self.index
+            .get(id)
+            .and_then(|&at| self.logs[at as usize].as_ref())
+    }
+
+    pub(super) fn logs(&self) -> impl Iterator<Item = &Log> {
+        self.index
+            .values()
+            .filter_map(|&at| self.logs[at as usize].as_ref())
+    }
+
+    /// Returns the logs of one owner.
+    pub(super) fn logs_of(&self, owner: NodeId) -> impl Iterator<Item = LogId> {
+        let bound = |generation, epoch| LogId {
+            network: self.network,
+            owner,
+            generation,
+            epoch,
+        };
+        let first = bound(Generation(0), 0);
+        let last = bound(Generation(u32::MAX), u64::MAX);
+        self.index.range(first..=last).map(|(log, _)| *log)
+    }
+
+    /// Returns how many keys are held.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns the root hash: the sum of all buckets.
+    pub(super) fn root(&mut self) -> u64 {
+        let add = |sum: u64, bucket: &u64| sum.wrapping_add(*bucket);
+        self.buckets().iter().fold(0, add)
+    }
+
+    /// Returns the sums of the hash tree's buckets.
+    pub(super) fn buckets(&mut self) -> &[u64; WIDTH] {
+        for at in std::mem::take(&mut self.touched) {
+            let Some(log) = self.logs[at as usize].as_mut() else {
+                continue;
+            };
+            let hash = log.hash();
+            let sum = &mut self.sums[usize::from(log.place.bucket)];
+            *sum = sum.wrapping_sub(log.summed).wrapping_add(hash);
+            log.summed = hash;
+            log.is_touched = false;
+        }
+        &self.sums
+    }
+
+    /// Returns the sums of the parts of one bucket.
+    pub(super) fn parts(&mut self, bucket: u8) -> Sums {
+        self.buckets();
+        let mut parts = vec![0u64; WIDTH];
+        for log in self.logs().filter(|log| log.place.bucket == bucket) {
+            let part = &mut parts[usize::from(log.place.part)];
+            *part = part.wrapping_add(log.summed);
+        }
+        parts
+    }
+
+    /// Returns the logs that are in a scope, from `from` on, in order.
+    pub(super) fn logs_in(&self, scope: &Scope, from: Option<LogId>) -> impl Iterator<Item = &Log> {
+        let from = from.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Included);
+        let logs = self.index.range((from, std::ops::Bound::Unbounded));
+        logs.filter(|(id, _)| scope.contains(id))
+            .filter_map(|(_, &at)| self.logs[at as usize].as_ref())
+    }
+
+    /// Notes that a log's hash is to be computed anew.
+    fn touch(&mut self, at: u32) -> &mut Log {
+        let log = self.logs[at as usize].as_mut().expect("indexed logs exist");
+        if !log.is_touched {
+            log.is_touched = true;
+            self.touched.push(at);
+        }
+        log
+    }
+
+    /// Returns the log's place, making the log if there is room for one more.
+    pub(super) fn open(&mut self, id: LogId, shown: bool) -> Option<u32> {
+        if let Some(&at) = self.index.get(&id) {
+            return Some(at);
+        }
+        if self.index.len() >= LOGS_MAX {
+            return None;
+        }
+        let log = Log::new(id, shown);
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.logs[at as usize] = Some(log);
+                at
+            }
+            None => {
+                self.logs.push(Some(log));
+                u32::try_from(self.logs.len() - 1).expect("at most LOGS_MAX")
+            }
+        };
+        self.index.insert(id, at);
+        Some(at)
+    }
+
+    fn log_at(&mut self, at: u32) -> &mut Log {
+        self.logs[at as usize].as_mut().expect("indexed logs exist")
+    }
+
+    /// Takes a dot of the log at `at`.
+    pub(super) fn apply(&mut self, at: u32, dot: &WireDot<'_>) -> Applied {
+        let log = self.log_at(at);
+        if log.have.contains(dot.seq) || dot.seq <= log.floor {
+            return Applied::Known;
+        }
+        if !log.have.has_room_for(dot.seq) {
+            return Applied::NoRoom;
+        }
+        let Some(table) = self.tables.intern(dot.table) else {
+            return Applied::NoRoom;
+        };
+        self.touch(at).have.insert(dot.seq);
+        Applied::New(self.put(at, entry_key(table, dot.key), dot))
+    }
+
+    /// Puts a dot into its key's place, unless the log has a later one there. The tree of entries is searched once: that
+    /// is most of what a dot costs.
+    fn put(&mut self, at: u32, wanted: EntryKey, dot: &WireDot<'_>) -> Option<Difference> {
+        let version = Version {
+            log: at,
+            seq: dot.seq,
+            written: dot.written,
+            value: dot.value.map(Into::into),
+        };
+        let (key, former, before, after) = match self.entries.entry(wanted) {
+            Entry::Vacant(vacant) => {
+                let key = Arc::clone(vacant.key());
+                let versions = vacant.insert(Versions::One(version));
+                (key, None, None, seen(&self.logs, versions))
+            }
+            Entry::Occupied(occupied) => {
+                let key = Arc::clone(occupied.key());
+                let versions = occupied.into_mut();
+                if versions.of(at).is_some_and(|held| held.seq > dot.seq) {
+                    return None;
+                }
+                let before = seen(&self.logs, versions);
+                let former = versions.put(version);
+                (key, former, before, seen(&self.logs, versions))
+            }
+        };
+        let log = self.log_at(at);
+        if let Some(former) = former {
+            log.dots.remove(&former.seq);
+            log.tombstones.remove(&former.seq);
+        }
+        if dot.value.is_none() {
+            log.tombstones.insert(dot.seq);
+        }
+        log.dots.insert(dot.seq, Arc::clone(&key));
+        self.difference(&key, before, after)
+    }
+
+    /// Takes what a complete answer says beside its dots. Returns the keys that went.
+    pub(super) fn complete(&mut self, at: u32, complete: &Complete) -> Vec<Difference> {
+        let log = self.touch(at);
+        log.have.union(&complete.have);
+        let mut gone = Vec::new();
+        if let Some(kept) = &complete.kept {
+            let is_kept = |seq: u64| {
+                let after = kept.partition_point(|range| range.0 <= seq);
+                after > 0 && seq <= kept[after - 1].1
+            };
+            let lost = log
+                .dots
+                .range(..=complete.floor)
+                .filter(|(seq, _)| !is_kept(**seq));
+            let lost: Vec<u64> = lost.map(|(seq, _)| *seq).collect();
+            gone.extend(lost.into_iter().filter_map(|seq| self.remove_dot(at, seq)));
+        }
+        gone.extend(self.raise_floor(at, complete.floor));
+        gone
+    }
+
+    /// Raises a log's floor, no higher than the prefix, and forgets the tombstones that it passes.
+    pub(super) fn raise_floor(&mut self, at: u32, floor: u64) -> Vec<Difference> {
+        let log = self.log_at(at);
+        log.floor = log.floor.max(floor.min(log.have.prefix()));
+        let passed: Vec<u64> = log.tombstones.range(..=log.floor).copied().collect();
+        passed
+            .into_iter()
+            .filter_map(|seq| self.remove_dot(at, seq))
+            .collect()
+    }
+
+    fn remove_dot(&mut self, at: u32, seq: u64) -> Option<Difference> {
+        let log = self.log_at(at);
+        let key = log.dots.remove(&seq)?;
+        log.tombstones.remove(&seq);
+        let Entry::Occupied(mut occupied) = self.entries.entry(Arc::clone(&key)) else {
+            return None;
+        };
+        let versions = occupied.get_mut();
+        let before = seen(&self.logs, versions);
+        let (_, empty) = versions.take(at);
+        let after = seen(&self.logs, versions);
+        if empty {
+            occupied.remove();
+        }
+        self.difference(&key, before, after)
+    }
+
+    /// Drops a log and all it holds. Returns the keys whose visible value changed.
+    pub(super) fn drop_log(&mut self, id: &LogId) -> Vec<Difference> {
+        let Some(at) = self.index.get(id).copied() else {
+            return Vec::new();
+        };
+        let seqs: Vec<u64> = self.log_at(at).dots.keys().copied().collect();
+        let gone = seqs
+            .into_iter()
+            .filter_map(|seq| self.remove_dot(at, seq))
+            .collect();
+        self.buckets();
+        if let Some(log) = self.logs[at as usize].take() {
+            let sum = &mut self.sums[usize::from(log.place.bucket)];
+            *sum = sum.wrapping_sub(log.summed);
+            self.free.push(at);
+        }
+        self.index.remove(id);
+        gone
+    }
+
+    /// Shows or hides a log. Returns the keys whose visible value changed.
+    pub(super) fn show(&mut self, id: &LogId, shown: bool) -> Vec<Difference> {
+        let Some(at) = self.index.get(id).copied() else {
+            return Vec::new();
+        };
+        if self.log_at(at).shown == shown {
+            return Vec::new();
+        }
+        let keys: Vec<EntryKey> = self.log_at(at).dots.values().cloned().collect();
+        let before: Vec<_> = keys.iter().map(|key| self.seen(key)).collect();
+        self.touch(at).shown = shown;
+        let differences = keys.iter().zip(before);
+        differences
+            .filter_map(|(key, before)| self.difference(key, before, self.seen(key)))
+            .collect()
+    }
+
+    fn seen(&self, key: &[u8]) -> Option<Seen> {
+        seen(&self.logs, self.entries.get(key)?)
+    }
+
+    fn difference(
+        &self,
+        key: &[u8],
+        before: Option<Seen>,
+        after: Option<Seen>,
+    ) -> Option<Difference> {
+        let same = match (&before, &after) {
+            (Some(before), Some(after)) => {
+                before.owner == after.owner && before.value == after.value
+            }
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        if same {
+            return None;
+        }
+        let (table, key) = self.tables.split(key);
+        Some(Difference {
+            table,
+            key,
+            before,
+            after,
+        })
+    }
+
+    /// Returns what is seen of one key.
+    pub(super) fn get(&self, table: &str, key: &[u8]) -> Option<Seen> {
+        let table = self.tables.find(table)?;
+        self.seen(&entry_key(table, key))
+    }
+
+    /// Returns whether the log at `id` holds a live entry of that key.
+    pub(super) fn holds(&self, id: &LogId, table: &str, key: &[u8]) -> bool {
+        let Some((table, at)) = self.tables.find(table).zip(self.index.get(id)) else {
+            return false;
+        };
+        let versions = self
+            .entries
+            .get(&*entry_key(table, key))
+            .map(Versions::as_slice);
+        versions
+            .into_iter()
+            .flatten()
+            .any(|version| version.log == *at && version.value.is_some())
+    }
+
+    /// Returns the keys of one table that a log holds live, shown or not.
+    pub(super) fn held_keys(&self, id: &LogId, table: &str) -> Vec<Vec<u8>> {
+        let mut keys = Vec::new();
+        if let Some(log) = self.log(id) {
+            self.each_dot(log, (1, u64::MAX), |dot| {
+                if dot.table == table && dot.value.is_some() {
+                    keys.push(dot.key.to_vec());
+                }
+                true
+            });
+        }
+        keys
+    }
+
+    /// Returns what is seen of every key, of one table or of all.
+    pub(super) fn list(&self, table: Option<&TableName>) -> Vec<(TableName, Key, Seen)> {
+        let start: Option<TableId> = match table {
+            Some(table) => match self.tables.find(table.as_str()) {
+                Some(id) => Some(id),
+                None => return Vec::new(),
+            },
+            None => None,
+        };
+        let from = start.map_or_else(Vec::new, |id| id.to_be_bytes().to_vec());
+        let keys = self.entries.range::<[u8], _>((
+            std::ops::Bound::Included(&from[..]),
+            std::ops::Bound::Unbounded,
+        ));
+        keys.take_while(|(key, _)| key.starts_with(&from))
+            .filter_map(|(key, versions)| {
+                let seen = seen(&self.logs, versions)?;
+                let (table, name) = self.tables.split(key);
+                Some((table, name, seen))
+            })
+            .collect()
+    }
+
+    /// Calls `f` with each held dot of a log within `first..=last`, lowest first, until it returns false.
+    pub(super) fn each_dot(
+        &self,
+        log: &Log,
+        range: (u64, u64),
+        mut f: impl FnMut(&WireDot<'_>) -> bool,
+    ) {
+        let at = self.index.get(&log.id).copied();
+        for (&seq, key) in log.dots.range(range.0..=range.1) {
+            let versions = self
+                .entries
+                .get(key)
+                .map(Versions::as_slice)
+                .into_iter()
+                .flatten();
+            let Some(version) = versions.into_iter().find(|version| Some(version.log) == at) else {
+                continue;
+            };
+            let (table, name) = self.tables.borrow(key);
+            let dot = WireDot {
+                seq,
+                written: version.written,
+                table,
+                key: name,
+                value: version.value.as_deref(),
+            };
+            if !f(&dot) {
+                return;
+            }
+        }
+    }
+}
+
+/// The winner among the versions of one key: of a log that is shown, live, the greatest (Hlc, owner).
+fn seen(logs: &[Option<Log>], versions: &Versions) -> Option<Seen> {
+    let shown = versions.as_slice().iter().filter_map(|version| {
+        let log = logs[version.log as usize].as_ref()?;
+        (log.shown && version.value.is_some()).then_some((version, log.id.owner))
+    });
+    let (version, owner) =
+        shown.max_by_key(|(version, owner)| (version.written, *owner, version.seq))?;
+    let value = Bytes::copy_from_slice(version.value.as_deref()?);
+    Some(Seen {
+        owner,
+        written: version.written,
+        value: Value::new(value).expect("checked when it came"),
+    })
+}
+
+fn entry_key(table: TableId, key: &[u8]) -> EntryKey {
+    let table = table.to_be_bytes().into_iter();
+    table.chain(key.iter().copied()).collect()
+}

@@ -1,0 +1,104 @@
+//! The ring of a network: its attached live nodes sorted by a hash, the same everywhere without talking.
+
+use crate::core::model::{NetworkId, NodeId};
+
+/// The nodes of one network in ring order.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Ring {
+    nodes: Vec<NodeId>,
+    ours: Option<usize>,
+}
+
+impl Ring {
+    /// Sorts the nodes of `network`; `me` is among them if this node is attached.
+    pub(super) fn new(network: NetworkId, me: NodeId, nodes: impl Iterator<Item = NodeId>) -> Self {
+        let mut nodes: Vec<_> = nodes
+            .map(|node| (mix(u64::from(network.0) ^ mix(node.0)), node))
+            .collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        let nodes: Vec<_> = nodes.into_iter().map(|(_, node)| node).collect();
+        let ours = nodes.iter().position(|&node| node == me);
+        Self { nodes, ours }
+    }
+
+    /// Returns every node of the ring but ourselves.
+    pub(super) fn others(&self) -> impl Iterator<Item = NodeId> {
+        let me = self.ours.map(|at| self.nodes[at]);
+        self.nodes
+            .iter()
+            .copied()
+            .filter(move |&node| Some(node) != me)
+    }
+
+    /// Returns the nodes `distance` steps before and after us; one if they are the same, none if we are not on the ring.
+    pub(super) fn at_distance(&self, distance: usize) -> impl Iterator<Item = NodeId> {
+        let len = self.nodes.len();
+        let pair = self.ours.filter(|_| len > 1).map(|at| {
+            let after = (at + distance) % len;
+            let before = (at + len - distance % len) % len;
+            (at, after, before)
+        });
+        pair.into_iter()
+            .flat_map(|(at, after, before)| {
+                let second = (before != after).then_some(before);
+                std::iter::once(after)
+                    .chain(second)
+                    .filter(move |&found| found != at)
+            })
+            .map(|at| self.nodes[at])
+    }
+
+    /// Returns how many nodes are on the ring, ourselves included.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Returns the node at a place of the ring.
+    pub(super) fn get(&self, place: usize) -> NodeId {
+        self.nodes[place]
+    }
+}
+
+/// Scatters the bits of a number: the finaliser of SplitMix64 (Steele et al., 2014).
+pub(super) fn mix(mut bits: u64) -> u64 {
+    bits = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring(me: u64, nodes: u64) -> Ring {
+        Ring::new(NetworkId(1), NodeId(me), (1..=nodes).map(NodeId))
+    }
+
+    #[test]
+    fn neighbours_agree_on_being_neighbours() {
+        for me in 1..=7 {
+            for neighbour in ring(me, 7).at_distance(1) {
+                assert!(
+                    ring(neighbour.0, 7)
+                        .at_distance(1)
+                        .any(|back| back == NodeId(me))
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_ring_of_two_has_one_neighbour_and_a_ring_of_one_has_none() {
+        assert_eq!(ring(1, 2).at_distance(1).collect::<Vec<_>>(), [NodeId(2)]);
+        assert_eq!(ring(1, 2).at_distance(2).count(), 0);
+        assert_eq!(ring(1, 1).at_distance(1).count(), 0);
+    }
+
+    #[test]
+    fn who_is_not_on_the_ring_has_no_neighbours() {
+        assert_eq!(ring(9, 3).at_distance(1).count(), 0);
+        assert_eq!(ring(9, 3).others().count(), 3);
+    }
+}

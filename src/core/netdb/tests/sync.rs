@@ -1,0 +1,208 @@
+//! Anti-entropy and joining: what it costs, who is believed, what becomes of members that do not answer.
+
+use std::time::Duration;
+
+use super::net::{APP, Net};
+use crate::core::{
+    model::{Boot, Generation, Hlc, NetworkId, NodeId},
+    netdb::{LogId, NetDb, SyncState, message::WireDot},
+};
+
+/// Gives one node many logs of its network, each of one dot, as of so many owners.
+fn fill(db: &mut NetDb, net: &Net, owners: std::ops::Range<u64>, seqs: u64) {
+    for owner in owners {
+        let log = log_of(owner);
+        db.accept(net.now.instant, &log).unwrap();
+        for seq in 1..=seqs {
+            let key = format!("{owner}/{seq}");
+            let dot = WireDot {
+                seq,
+                written: Hlc::default().tick(net.now.wall),
+                table: "t",
+                key: key.as_bytes(),
+                value: Some(b"v"),
+            };
+            assert!(db.take_dot(log, &dot));
+        }
+    }
+}
+
+fn log_of(owner: u64) -> LogId {
+    LogId {
+        network: APP,
+        owner: NodeId(owner),
+        generation: Generation(1),
+        epoch: 1,
+    }
+}
+
+/// Lets two nodes compare, and returns how many bytes went each way on streams.
+fn reconcile(net: &mut Net) -> (usize, usize) {
+    let now = net.now;
+    let (mut asked, mut answered) = (0, 0);
+    let mut asker = net.dbs.remove(&1).unwrap();
+    asker.want_sync(NodeId(2), APP);
+    asker.start_sync(now.instant, NodeId(2));
+    while let Some(call) = asker.poll_stream() {
+        asked += call.request.len();
+        let reply = net
+            .dbs
+            .get_mut(&2)
+            .unwrap()
+            .handle_stream(&call.request)
+            .unwrap();
+        answered += reply.len();
+        asker.handle_stream_reply(now, NodeId(2), &reply).unwrap();
+    }
+    net.dbs.insert(1, asker);
+    (asked, answered)
+}
+
+fn pair_with_logs(logs: u64, seqs: u64) -> Net {
+    let mut net = Net::new(2);
+    net.attach([1, 2], APP);
+    for owner in 10..10 + logs {
+        for db in net.dbs.values_mut() {
+            db.handle_member_up(NodeId(owner), Boot(1));
+        }
+    }
+    for node in [1, 2] {
+        let mut db = net.dbs.remove(&node).unwrap();
+        fill(&mut db, &net, 10..10 + logs, seqs);
+        net.dbs.insert(node, db);
+    }
+    net
+}
+
+#[test]
+fn the_cost_of_anti_entropy_is_that_of_the_difference() {
+    let mut net = pair_with_logs(5_000, 1);
+    let mut other = net.dbs.remove(&2).unwrap();
+    let dot = WireDot {
+        seq: 2,
+        written: Hlc::default().tick(net.now.wall),
+        table: "t",
+        key: b"late",
+        value: Some(b"v"),
+    };
+    assert!(other.take_dot(log_of(4_321), &dot));
+    net.dbs.insert(2, other);
+    assert_ne!(net.root(1), net.root(2));
+
+    let (asked, answered) = reconcile(&mut net);
+
+    assert_eq!(net.root(1), net.root(2));
+    // 64 sums of 9 bytes, then about 80 logs of a bucket at some 12 bytes each.
+    assert!(asked < 4_000, "{asked} bytes asked");
+    assert!(answered < 400, "{answered} bytes answered");
+}
+
+#[test]
+fn many_differences_among_many_logs_are_found_by_comparing_parts() {
+    let mut net = pair_with_logs(20_000, 1);
+    let mut other = net.dbs.remove(&2).unwrap();
+    for owner in (10..20_010).step_by(1_000) {
+        let dot = WireDot {
+            seq: 2,
+            written: Hlc::default().tick(net.now.wall),
+            table: "t",
+            key: b"late",
+            value: Some(b"v"),
+        };
+        assert!(other.take_dot(log_of(owner), &dot));
+    }
+    net.dbs.insert(2, other);
+
+    let (asked, answered) = reconcile(&mut net);
+
+    assert_eq!(net.root(1), net.root(2));
+    // 20,000 summaries would be 250 kB.
+    assert!(asked < 20_000, "{asked} bytes asked");
+    assert!(answered < 4_000, "{answered} bytes answered");
+}
+
+#[test]
+fn a_state_of_many_pages_comes_whole() {
+    let mut net = pair_with_logs(300, 1);
+    let mut other = net.dbs.remove(&2).unwrap();
+    fill(&mut other, &net, 1_000..1_003, 30_000);
+    net.dbs.insert(2, other);
+    for owner in 1_000..1_003 {
+        let db = net.dbs.get_mut(&1).unwrap();
+        db.handle_member_up(NodeId(owner), Boot(1));
+    }
+    for owner in 1_000..1_003 {
+        let db = net.dbs.get_mut(&2).unwrap();
+        db.handle_member_up(NodeId(owner), Boot(1));
+    }
+
+    let (_, answered) = reconcile(&mut net);
+
+    assert!(answered > 1_000_000, "{answered} bytes: several pages");
+    assert_eq!(net.root(1), net.root(2));
+}
+
+#[test]
+fn a_newcomer_asks_its_neighbours_each_for_a_share_and_is_synced_then() {
+    let mut net = Net::new(3);
+    net.attach([1, 2], APP);
+    net.run(Duration::from_secs(4));
+    for n in 0..50 {
+        net.put(1, &format!("a{n}"), "v");
+        net.put(2, &format!("b{n}"), "v");
+    }
+    net.changes(3);
+
+    net.attach([3], APP);
+    net.run(Duration::from_millis(100));
+
+    assert_eq!(net.state(3), SyncState::Synced);
+    assert_eq!(net.dbs[&3].list(APP, None).len(), 100);
+    let syncs = net.dbs[&3].stats().syncs;
+    assert!(syncs <= 4, "{syncs} requests");
+}
+
+#[test]
+fn who_is_new_is_not_believed_by_who_is_new() {
+    let mut net = Net::new(3);
+    net.attach([1], APP);
+    net.run(Duration::from_secs(4));
+    net.put(1, "k", "v");
+    // The only member that has something cannot be reached, and is not yet known to be down.
+    net.cut.push(1);
+
+    net.attach([2, 3], APP);
+    net.run(Duration::from_secs(1));
+
+    assert_ne!(net.state(2), SyncState::Synced);
+    assert_ne!(net.state(3), SyncState::Synced);
+}
+
+#[test]
+fn a_member_that_does_not_answer_degrades_and_another_is_asked() {
+    let mut net = Net::new(3);
+    net.attach([1, 2], APP);
+    net.run(Duration::from_secs(4));
+    net.put(2, "k", "v");
+    net.cut.push(1);
+
+    net.attach([3], APP);
+    net.run(Duration::from_secs(3));
+
+    let states: Vec<SyncState> = net.states(3);
+    assert!(states.contains(&SyncState::Degraded), "{states:?}");
+    assert_eq!(states.last(), Some(&SyncState::Synced));
+    assert_eq!(net.seen(3, "k").as_deref(), Some("v"));
+}
+
+#[test]
+fn the_first_node_of_a_cluster_is_synced_once_it_could_have_heard_of_others() {
+    let mut net = Net::new(1);
+
+    assert_eq!(net.state_of(1, NetworkId::CLUSTER), SyncState::Syncing);
+    net.run(Duration::from_secs(5));
+
+    assert_eq!(net.state_of(1, NetworkId::CLUSTER), SyncState::Synced);
+    net.attach([1], APP);
+    assert_eq!(net.state(1), SyncState::Synced);
+}
