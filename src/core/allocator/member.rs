@@ -1,0 +1,122 @@
+//! Founding and members.
+
+use bincode::{Decode, Encode};
+
+use super::{
+    Action, Allocator, AllocatorError, Command, Outcome, Secret, TokenSecret, members_table,
+};
+use crate::core::{
+    model::{ClusterId, Hlc, Key, Name, NodeId, Value},
+    wire::{codec, keyring::Keyring},
+};
+
+/// What the founder brought.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Founding {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The certificate of the cluster's authority.
+    pub ca_cert_der: Vec<u8>,
+    /// Its key.
+    pub ca_key_der: Secret,
+    /// The keys of the datagrams.
+    pub keyring: Keyring,
+    /// The secret of the join token.
+    pub token_secret: TokenSecret,
+}
+
+/// One member, as the leader admitted it.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct MemberRecord {
+    /// Its name.
+    pub name: Name,
+    /// When it was admitted.
+    pub admitted: Hlc,
+}
+
+impl Allocator {
+    pub(super) fn found(&mut self, command: &Command) -> Result<Outcome, AllocatorError> {
+        if self.founding.is_some() {
+            return Err(AllocatorError::AlreadyFounded);
+        }
+        let Action::Genesis {
+            cluster,
+            ca_cert_der,
+            ca_key_der,
+            keyring,
+            token_secret,
+            founder,
+            name,
+        } = &command.action
+        else {
+            return Err(AllocatorError::NotFounded);
+        };
+        self.founding = Some(Founding {
+            cluster: *cluster,
+            ca_cert_der: ca_cert_der.clone(),
+            ca_key_der: ca_key_der.clone(),
+            keyring: keyring.clone(),
+            token_secret: token_secret.clone(),
+        });
+        self.admit_member(command.at, *founder, name)
+    }
+
+    /// A member that is admitted again under its name was: its answer got lost.
+    pub(super) fn admit_member(
+        &mut self,
+        at: Hlc,
+        node: NodeId,
+        name: &Name,
+    ) -> Result<Outcome, AllocatorError> {
+        if self.removed.contains(&node) || node == NodeId::CLUSTER {
+            return Err(AllocatorError::Removed(node));
+        }
+        if let Some(member) = self.members.get(&node) {
+            if member.name == *name {
+                return Ok(Outcome::Done);
+            }
+            let name = member.name.clone();
+            return Err(AllocatorError::IdTaken { node, name });
+        }
+        if let Some((holder, _)) = self.members.iter().find(|(_, member)| member.name == *name) {
+            return Err(AllocatorError::NameTaken {
+                name: name.clone(),
+                node: *holder,
+            });
+        }
+        let name = name.clone();
+        let record = MemberRecord { name, admitted: at };
+        self.log
+            .put(at, members_table(), member_key(node), member_value(&record));
+        self.members.insert(node, record);
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn remove_member(
+        &mut self,
+        at: Hlc,
+        node: NodeId,
+    ) -> Result<Outcome, AllocatorError> {
+        if self.members.remove(&node).is_none() {
+            return Err(AllocatorError::NotMember(node));
+        }
+        self.removed.insert(node);
+        self.log.delete(at, members_table(), member_key(node));
+        self.return_blocks_of(at, node);
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn rotate_token(&mut self, secret: &TokenSecret) -> Result<Outcome, AllocatorError> {
+        let founding = self.founding.as_mut().ok_or(AllocatorError::NotFounded)?;
+        founding.token_secret = secret.clone();
+        Ok(Outcome::Done)
+    }
+}
+
+fn member_key(node: NodeId) -> Key {
+    Key::new(node.0.to_be_bytes().to_vec()).expect("eight bytes are within the limits")
+}
+
+fn member_value(record: &MemberRecord) -> Value {
+    Value::new(codec::encode(record)).expect("a name is short")
+}

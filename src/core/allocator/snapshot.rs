@@ -1,0 +1,184 @@
+//! The state as bytes: a version, then one part after another, each decoded by itself, so that no limit bounds the whole.
+
+use std::net::IpAddr;
+
+use bincode::{Decode, Encode};
+
+use super::{
+    Allocator,
+    block::Blocks,
+    log::ClusterLog,
+    member::{Founding, MemberRecord},
+    reply::Reply,
+};
+use crate::core::{
+    model::{BlockRecord, Dot, Hlc, Name, NetworkId, NetworkRecord, NodeId},
+    wire::codec::{self, CodecError},
+};
+
+/// The version of the snapshot's bytes.
+pub const SNAPSHOT_VERSION: u16 = 1;
+
+/// Why bytes are not a snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// Another version of the program wrote it: upgrade this one.
+    #[error("the snapshot has version {0}, this program reads {SNAPSHOT_VERSION}")]
+    Version(u16),
+    /// It is damaged.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// It contradicts itself: it is damaged.
+    #[error("the snapshot contradicts itself: {0} is there twice")]
+    Twice(&'static str),
+    /// It ends too early, or goes on after its end: it is damaged.
+    #[error("the snapshot does not end where it should")]
+    Cut,
+}
+
+/// One part. A variant is only ever added at the end.
+#[derive(Encode, Decode)]
+enum Part {
+    Counters {
+        last_network: u32,
+        last_vni: u32,
+        last_dot: u64,
+        floor: u64,
+    },
+    Founding(Founding),
+    Member(NodeId, Name, Hlc),
+    Removed(NodeId),
+    Network(NetworkRecord),
+    NextBlock(NetworkId, IpAddr),
+    Block(BlockRecord),
+    Dot(Dot),
+    Reply(u128, Reply),
+    /// Nothing follows: the bytes are whole.
+    End,
+}
+
+impl Allocator {
+    /// Returns the state as bytes; equal states give equal bytes.
+    pub fn snapshot(&self) -> Vec<u8> {
+        let mut bytes = codec::encode(&SNAPSHOT_VERSION);
+        for part in self.parts() {
+            bytes.extend(codec::encode(&part));
+        }
+        bytes
+    }
+
+    /// Makes the state again from what [`Self::snapshot`] returned.
+    pub fn restore(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        let (version, mut at) = codec::decode_prefix::<u16>(bytes)?;
+        if version != SNAPSHOT_VERSION {
+            return Err(SnapshotError::Version(version));
+        }
+        let mut restoring = Restoring::default();
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            let (part, used) = codec::decode_prefix(rest)?;
+            at += used;
+            restoring.add(part)?;
+        }
+        restoring.finish()
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        let mut parts = vec![Part::Counters {
+            last_network: self.last_network,
+            last_vni: self.vnis.last,
+            last_dot: self.log.last(),
+            floor: self.log.floor(),
+        }];
+        parts.extend(self.founding.clone().map(Part::Founding));
+        let member = |(node, member): (&NodeId, &MemberRecord)| {
+            Part::Member(*node, member.name.clone(), member.admitted)
+        };
+        parts.extend(self.members.iter().map(member));
+        parts.extend(self.removed.iter().copied().map(Part::Removed));
+        parts.extend(self.networks.values().cloned().map(Part::Network));
+        let next = |(id, blocks): (&NetworkId, &Blocks)| Some(Part::NextBlock(*id, blocks.next?));
+        parts.extend(self.blocks.iter().filter_map(next));
+        parts.extend(self.blocks().map(Part::Block));
+        parts.extend(self.log.dots().into_iter().map(Part::Dot));
+        let reply = |(request, reply): (u128, &Reply)| Part::Reply(request, reply.clone());
+        parts.extend(self.replies.iter().map(reply));
+        parts.push(Part::End);
+        parts
+    }
+}
+
+/// A state that is being made again, part by part.
+#[derive(Default)]
+struct Restoring {
+    state: Allocator,
+    dots: Vec<Dot>,
+    last_dot: u64,
+    floor: u64,
+    ended: bool,
+}
+
+impl Restoring {
+    fn add(&mut self, part: Part) -> Result<(), SnapshotError> {
+        if self.ended {
+            return Err(SnapshotError::Cut);
+        }
+        match part {
+            Part::Counters {
+                last_network,
+                last_vni,
+                last_dot,
+                floor,
+            } => {
+                self.state.last_network = last_network;
+                self.state.vnis.last = last_vni;
+                self.last_dot = last_dot;
+                self.floor = floor;
+            }
+            Part::Founding(founding) => self.state.founding = Some(founding),
+            Part::Member(node, name, admitted) => {
+                self.state
+                    .members
+                    .insert(node, MemberRecord { name, admitted });
+            }
+            Part::Removed(node) => {
+                self.state.removed.insert(node);
+            }
+            Part::Network(record) => self.add_network(record)?,
+            Part::NextBlock(network, next) => {
+                self.state.blocks.entry(network).or_default().next = Some(next);
+            }
+            Part::Block(record) => {
+                let blocks = self.state.blocks.entry(record.network).or_default();
+                if !blocks.insert(record.prefix, record.node) {
+                    return Err(SnapshotError::Twice("an address block"));
+                }
+            }
+            Part::Dot(dot) => self.dots.push(dot),
+            Part::Reply(request, reply) => self.state.replies.restore(request, reply),
+            Part::End => self.ended = true,
+        }
+        Ok(())
+    }
+
+    fn add_network(&mut self, record: NetworkRecord) -> Result<(), SnapshotError> {
+        for subnet in &record.subnets {
+            let taken = self.state.space.take(subnet.prefix);
+            taken.map_err(|_overlap| SnapshotError::Twice("a subnet"))?;
+            if let Some(vni) = subnet.vni {
+                let taken = self.state.vnis.take(vni);
+                taken.map_err(|_in_use| SnapshotError::Twice("a VNI"))?;
+            }
+        }
+        self.state.blocks.entry(record.id).or_default();
+        self.state.networks.insert(record.id, record);
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Allocator, SnapshotError> {
+        if !self.ended {
+            return Err(SnapshotError::Cut);
+        }
+        self.state.log = ClusterLog::restore(self.last_dot, self.floor, self.dots);
+        Ok(self.state)
+    }
+}
