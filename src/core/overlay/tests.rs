@@ -1,0 +1,151 @@
+//! What is desired after which news. The cases O8 to O10 are libnetwork's.
+
+use super::*;
+
+#[test]
+fn peers_heard_of_before_the_first_join_are_programmed_at_it() {
+    let mut overlay = overlay();
+    overlay.handle_peer(EndpointId(2), Some(peer("10.0.0.2/24", 2, "192.0.2.2")));
+    assert_eq!(overlay.desired(), Plane::default());
+
+    overlay.handle_join(EndpointId(1), local("10.0.0.1/24", 1));
+
+    let plane = overlay.desired();
+    assert_eq!(plane.links.len(), 3);
+    assert_eq!(vtep_of(&plane, 2), Some(vtep("192.0.2.2")));
+    assert_eq!(mac_of(&plane, "10.0.0.2"), Some(mac(2)));
+}
+
+#[test]
+fn the_last_leave_takes_all_away() {
+    let mut overlay = joined();
+    overlay.handle_peer(EndpointId(2), Some(peer("10.0.0.2/24", 2, "192.0.2.2")));
+
+    overlay.handle_leave(EndpointId(1));
+
+    assert_eq!(overlay.desired(), Plane::default());
+}
+
+#[test]
+fn of_two_endpoints_with_one_address_the_surviving_one_is_programmed() {
+    let first = (EndpointId(2), peer("10.0.0.2/24", 2, "192.0.2.2"));
+    let second = (EndpointId(3), peer("10.0.0.2/24", 3, "192.0.2.3"));
+    for (gone, survivor) in [(&first, &second), (&second, &first)] {
+        let mut overlay = joined();
+        overlay.handle_peer(first.0, Some(first.1.clone()));
+        overlay.handle_peer(second.0, Some(second.1.clone()));
+        assert_eq!(mac_of(&overlay.desired(), "10.0.0.2"), Some(mac(2)));
+
+        overlay.handle_peer(gone.0, None);
+
+        let plane = overlay.desired();
+        assert_eq!(mac_of(&plane, "10.0.0.2"), Some(survivor.1.mac));
+        assert_eq!(plane.fdb.len(), 1);
+    }
+}
+
+#[test]
+fn a_record_that_moves_leaves_nothing_of_its_old_place() {
+    let mut overlay = joined();
+    overlay.handle_peer(EndpointId(2), Some(peer("10.0.0.2/24", 2, "192.0.2.2")));
+
+    overlay.handle_peer(EndpointId(2), Some(peer("10.0.0.9/24", 9, "192.0.2.9")));
+
+    let plane = overlay.desired();
+    assert_eq!((plane.fdb.len(), plane.neighbours.len()), (1, 1));
+    assert_eq!(vtep_of(&plane, 9), Some(vtep("192.0.2.9")));
+}
+
+#[test]
+fn our_own_tunnel_end_and_our_own_addresses_are_not_reached_through_a_tunnel() {
+    let mut overlay = joined();
+
+    overlay.handle_peer(EndpointId(2), Some(peer("10.0.0.2/24", 2, "192.0.2.1")));
+    overlay.handle_peer(EndpointId(3), Some(peer("10.0.0.1/24", 3, "192.0.2.3")));
+
+    assert_eq!(overlay.desired(), joined().desired());
+}
+
+#[test]
+fn a_peer_outside_every_subnet_is_not_programmed() {
+    let mut overlay = joined();
+
+    overlay.handle_peer(EndpointId(2), Some(peer("10.9.0.2/24", 2, "192.0.2.2")));
+
+    assert!(overlay.desired().fdb.is_empty());
+}
+
+#[test]
+fn a_record_that_names_no_single_endpoint_is_refused() {
+    let good = peer("10.0.0.2/24", 2, "192.0.2.2");
+    assert_eq!(check_peer(&good), Ok(()));
+
+    let bad_vtep = peer("10.0.0.2/24", 2, "224.0.0.1");
+    let bad_address = peer("0.0.0.0/24", 2, "192.0.2.2");
+    let bad_mac = PeerRecord {
+        mac: Mac([1, 0, 0, 0, 0, 1]),
+        ..good
+    };
+
+    assert!(matches!(check_peer(&bad_vtep), Err(PeerError::Vtep(_))));
+    assert!(matches!(
+        check_peer(&bad_address),
+        Err(PeerError::Address(_))
+    ));
+    assert!(matches!(check_peer(&bad_mac), Err(PeerError::Mac(_))));
+}
+
+fn overlay() -> Overlay {
+    let subnet = Subnet {
+        prefix: prefix("10.0.0.0/24"),
+        gateway: "10.0.0.254".parse().unwrap(),
+        vni: Vni::new(4096),
+    };
+    Overlay::new(vtep("192.0.2.1"), Settings::default(), vec![subnet])
+}
+
+fn joined() -> Overlay {
+    let mut overlay = overlay();
+    overlay.handle_join(EndpointId(1), local("10.0.0.1/24", 1));
+    overlay
+}
+
+fn local(address: &str, last: u8) -> Local {
+    Local {
+        address: prefix(address),
+        mac: mac(last),
+    }
+}
+
+fn peer(address: &str, last: u8, end: &str) -> PeerRecord {
+    PeerRecord {
+        address: prefix(address),
+        mac: mac(last),
+        vtep: vtep(end),
+    }
+}
+
+fn prefix(text: &str) -> Prefix {
+    Prefix(text.parse().unwrap())
+}
+
+fn vtep(text: &str) -> Vtep {
+    Vtep(text.parse().unwrap())
+}
+
+fn mac(last: u8) -> Mac {
+    Mac([2, 0, 0, 0, 0, last])
+}
+
+fn vni() -> Vni {
+    Vni::new(4096).unwrap()
+}
+
+fn vtep_of(plane: &Plane, last: u8) -> Option<Vtep> {
+    plane.fdb.get(&(vni(), mac(last))).copied()
+}
+
+fn mac_of(plane: &Plane, address: &str) -> Option<Mac> {
+    let place = (vni(), address.parse().unwrap());
+    plane.neighbours.get(&place).copied()
+}
