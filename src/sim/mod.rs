@@ -1,0 +1,14 @@
+//! The simulator: whole nodes, sealed bytes and all, in virtual time, by seed.
+//!
+//! One thread, one queue of events, one generator of chance: the same seed gives the same trace, to the byte.
+//! Who wants to check or to measure a run looks on as an [`Observer`].
+
+pub mod link;
+pub mod observer;
+pub mod trace;
+pub mod world;
+
+pub use link::Links;
+pub use observer::{Nobody, Observer};
+pub use trace::Trace;
+pub use world::World;

@@ -1,0 +1,541 @@
+//! The world: nodes, links, virtual time, and the queue of what is to happen.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+
+use super::{
+    link::Links,
+    observer::{Nobody, Observer},
+    trace::Trace,
+};
+use crate::core::{
+    membership::{Identity, MemberState, State},
+    model::{
+        Boot, ClusterId, Generation, Instant, Key, NetworkId, NodeId, Now, TableName, UnixMillis,
+        Value,
+    },
+    netdb::{PutMode, Version, WriteError},
+    node::{Config, Event as NodeEvent, Node},
+    wire::keyring::{ClusterKey, KeyId, Keyring},
+};
+
+/// The wall clock when a run begins: some time in 2026.
+const EPOCH: UnixMillis = UnixMillis(1_790_000_000_000);
+/// How long a stream's request may take before it counts as failed.
+const CALL_FOR: Duration = Duration::from_secs(10);
+
+/// What is to happen.
+#[derive(Debug)]
+enum Event {
+    Datagram {
+        to: usize,
+        boot: Boot,
+        bytes: Bytes,
+    },
+    Request {
+        from: (usize, Boot),
+        to: usize,
+        bytes: Vec<u8>,
+    },
+    Reply {
+        to: (usize, Boot),
+        from: usize,
+        bytes: Option<Vec<u8>>,
+    },
+    Timer {
+        node: usize,
+        boot: Boot,
+    },
+}
+
+/// What survives a crash: what the node's store would have written.
+#[derive(Clone, Default, Debug)]
+pub struct Disk {
+    /// The last boot.
+    pub boot: Boot,
+    /// The node's own entries.
+    pub entries: BTreeMap<(NetworkId, TableName, Key), Value>,
+    /// The networks it is attached to.
+    pub attached: BTreeSet<NetworkId>,
+}
+
+/// One machine of the world.
+pub struct Machine {
+    /// The program, unless it is crashed.
+    pub node: Option<Node>,
+    /// Its disk.
+    pub disk: Disk,
+    /// How far its wall clock is off, in milliseconds.
+    pub skew: i64,
+    paused_until: Instant,
+    timer: Option<Instant>,
+}
+
+/// What has happened in a run, so that a test can say that it did.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Counts {
+    /// Datagrams that arrived.
+    pub datagrams: u64,
+    /// Datagrams lost by chance or by a cut.
+    pub lost: u64,
+    /// Datagrams that arrived twice.
+    pub duplicated: u64,
+    /// Requests on streams that arrived.
+    pub requests: u64,
+    /// Bytes of datagrams sent.
+    pub bytes: u64,
+    /// Programs that were ended.
+    pub crashes: u64,
+    /// Links that were cut.
+    pub partitions: u64,
+    /// Programs that stood still for a while.
+    pub pauses: u64,
+    /// Steps of wall clocks.
+    pub clock_steps: u64,
+    /// Events handled.
+    pub events: u64,
+}
+
+/// The world of one run.
+pub struct World<O = Nobody> {
+    now: Instant,
+    queue: BTreeMap<(Instant, u64), Event>,
+    scheduled: u64,
+    /// Where chance comes from, also for whoever drives the run.
+    pub rng: StdRng,
+    /// How links behave.
+    pub links: Links,
+    /// The machines.
+    pub machines: Vec<Machine>,
+    /// The hash of all that happened.
+    pub trace: Trace,
+    /// What happened how often.
+    pub counts: Counts,
+    /// Who looks on.
+    pub observer: O,
+    keyring: Keyring,
+    cluster: ClusterId,
+}
+
+impl World {
+    /// Makes a world of running machines that know each other, as after a join.
+    pub fn new(seed: u64, machines: usize) -> Self {
+        Self::observed(seed, machines, Nobody)
+    }
+}
+
+impl<O: Observer> World<O> {
+    /// Makes a world that somebody looks at.
+    pub fn observed(seed: u64, machines: usize, observer: O) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let keyring = Keyring::new(KeyId(1), ClusterKey::random(&mut rng));
+        let cluster = ClusterId::random(&mut rng);
+        let machine = || Machine {
+            node: None,
+            disk: Disk::default(),
+            skew: 0,
+            paused_until: Instant::default(),
+            timer: None,
+        };
+        let mut world = Self {
+            now: Instant::default(),
+            queue: BTreeMap::new(),
+            scheduled: 0,
+            rng,
+            links: Links::default(),
+            machines: (0..machines).map(|_| machine()).collect(),
+            trace: Trace::default(),
+            counts: Counts::default(),
+            observer,
+            keyring,
+            cluster,
+        };
+        for at in 0..machines {
+            world.start(at);
+        }
+        world
+    }
+
+    fn addr(at: usize) -> SocketAddr {
+        SocketAddr::from(([10, (at >> 16) as u8, (at >> 8) as u8, at as u8], 9338))
+    }
+
+    fn machine_at(addr: SocketAddr) -> usize {
+        match addr.ip() {
+            std::net::IpAddr::V4(ip) => {
+                let [_, high, middle, low] = ip.octets();
+                usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low)
+            }
+            std::net::IpAddr::V6(_) => unreachable!("the world has no IPv6"),
+        }
+    }
+
+    /// Returns the time.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn now_at(&self, at: usize) -> Now {
+        let millis = self.now.since_start().as_millis() as i64 + self.machines[at].skew;
+        Now {
+            instant: self.now,
+            wall: UnixMillis(EPOCH.0.saturating_add_signed(millis)),
+        }
+    }
+
+    /// Starts the program of a machine: a new boot, a new generation, its entries written again from its disk.
+    pub fn start(&mut self, at: usize) {
+        let now = self.now_at(at);
+        let seed = self.rng.random();
+        let machine = &mut self.machines[at];
+        machine.disk.boot = Boot::after(machine.disk.boot, now.wall.0 / 1000);
+        let boot = machine.disk.boot;
+        let config = Config {
+            cluster: self.cluster,
+            node: id_of(at),
+            addr: Self::addr(at),
+            boot,
+            generation: Generation::begun_by(boot),
+            keyring: self.keyring.clone(),
+            membership: crate::core::membership::Config::lan(),
+            netdb: crate::core::netdb::Config::default(),
+            seed,
+        };
+        let mut node = Node::new(config, now);
+        node.apply_members(now, self.known_members(at));
+        let disk = self.machines[at].disk.clone();
+        for network in disk.attached {
+            node.attach(now, network).expect("a new node can attach");
+        }
+        for ((network, table, key), value) in disk.entries {
+            // Another owner's visible entry of the key does not keep ours from being written again.
+            let _ = node.put(now, (network, &table, &key), &value, PutMode::Upsert);
+        }
+        node.ready(now)
+            .expect("a new node can say that it is ready");
+        self.observer.started(at, &node);
+        self.machines[at].node = Some(node);
+        self.machines[at].timer = None;
+        self.after(at);
+    }
+
+    /// What a machine remembers of the others: where they were, not which boot they are in now.
+    fn known_members(&self, at: usize) -> Vec<MemberState> {
+        let others = (0..self.machines.len()).filter(|other| *other != at);
+        let known = others.filter(|other| self.machines[*other].disk.boot != Boot::default());
+        known
+            .map(|other| MemberState {
+                identity: Identity {
+                    node: id_of(other),
+                    addr: Self::addr(other),
+                    boot: self.machines[other].disk.boot,
+                    rejoin: 0,
+                },
+                incarnation: 0,
+                state: State::Alive,
+            })
+            .collect()
+    }
+
+    /// Ends the program of a machine, without a word. Its disk stays.
+    pub fn crash(&mut self, at: usize) {
+        if self.machines[at].node.take().is_some() {
+            self.counts.crashes += 1;
+            self.observer.crashed(at);
+            self.trace.note_number(at as u64);
+        }
+    }
+
+    /// Lets a program stand still: what comes in the meantime waits for it.
+    pub fn pause(&mut self, at: usize, duration: Duration) {
+        self.counts.pauses += 1;
+        self.machines[at].paused_until = self.now + duration;
+    }
+
+    /// Steps the wall clock of a machine.
+    pub fn step_clock(&mut self, at: usize, millis: i64) {
+        self.counts.clock_steps += 1;
+        self.machines[at].skew += millis;
+    }
+
+    /// Lets the program of a machine do something, and carries on what it says. Nothing happens if it is crashed.
+    pub fn with<T>(&mut self, at: usize, f: impl FnOnce(&mut Node, Now) -> T) -> Option<T> {
+        let now = self.now_at(at);
+        let done = self.machines[at].node.as_mut().map(|node| f(node, now))?;
+        self.after(at);
+        Some(done)
+    }
+
+    /// Attaches a machine to a network, on disk too.
+    pub fn attach(&mut self, at: usize, network: NetworkId) {
+        if self
+            .with(at, |node, now| node.attach(now, network))
+            .is_some_and(|attached| attached.is_ok())
+        {
+            self.machines[at].disk.attached.insert(network);
+        }
+    }
+
+    /// Detaches a machine from a network, on disk too.
+    pub fn detach(&mut self, at: usize, network: NetworkId) {
+        if self
+            .with(at, |node, now| node.detach(now, network))
+            .is_some_and(|detached| detached.is_ok())
+        {
+            let disk = &mut self.machines[at].disk;
+            disk.attached.remove(&network);
+            disk.entries.retain(|(of, ..), _| *of != network);
+        }
+    }
+
+    /// Writes an entry of a machine, to its disk too.
+    pub fn put(
+        &mut self,
+        at: usize,
+        address: (NetworkId, TableName, Key),
+        value: Value,
+    ) -> Option<Version> {
+        let (network, table, key) = &address;
+        let put =
+            |node: &mut Node, now| node.put(now, (*network, table, key), &value, PutMode::Upsert);
+        let written: Result<Version, WriteError> = self.with(at, put)?;
+        let version = written.ok()?;
+        self.machines[at].disk.entries.insert(address, value);
+        Some(version)
+    }
+
+    /// Deletes an entry of a machine, from its disk too.
+    pub fn delete(&mut self, at: usize, address: &(NetworkId, TableName, Key)) -> Option<Version> {
+        let (network, table, key) = address;
+        let deleted = self.with(at, |node, now| node.delete(now, (*network, table, key)))?;
+        self.machines[at].disk.entries.remove(address);
+        deleted.ok()
+    }
+
+    fn schedule(&mut self, at: Instant, event: Event) {
+        self.scheduled += 1;
+        self.queue.insert((at, self.scheduled), event);
+    }
+
+    /// Carries on what a node has to say after it was touched.
+    fn after(&mut self, at: usize) {
+        let Some(mut node) = self.machines[at].node.take() else {
+            return;
+        };
+        self.observer.touched(at, self.now, &node);
+        let boot = self.machines[at].disk.boot;
+        while let Some(transmit) = node.poll_transmit() {
+            self.send_datagram(at, transmit.to, &transmit.datagram);
+        }
+        while let Some(call) = node.poll_stream() {
+            let to = machine_of(call.to);
+            if self.links.is_open(at, to) && self.links.is_open(to, at) {
+                let arrives = self.now + self.links.draw_delay(&mut self.rng);
+                self.schedule(
+                    arrives,
+                    Event::Request {
+                        from: (at, boot),
+                        to,
+                        bytes: call.request,
+                    },
+                );
+            } else {
+                self.schedule(
+                    self.now + CALL_FOR,
+                    Event::Reply {
+                        to: (at, boot),
+                        from: to,
+                        bytes: None,
+                    },
+                );
+            }
+        }
+        while let Some(event) = node.poll_event() {
+            match event {
+                NodeEvent::Member(event) => self.observer.member(at, self.now, &event),
+                NodeEvent::Changed => self.observer.changed(at, self.now, &node),
+                NodeEvent::Synced(network, state) => {
+                    self.observer.synced(at, self.now, (network, state));
+                }
+                NodeEvent::Barrier(id, applied) => {
+                    self.observer.barrier(at, self.now, (id, &applied));
+                }
+            }
+        }
+        let timeout = node.poll_timeout();
+        if let Some(due) =
+            timeout.filter(|due| self.machines[at].timer.is_none_or(|timer| *due < timer))
+        {
+            self.machines[at].timer = Some(due);
+            self.schedule(due.max(self.now), Event::Timer { node: at, boot });
+        }
+        self.machines[at].node = Some(node);
+    }
+
+    fn send_datagram(&mut self, from: usize, to: SocketAddr, datagram: &Bytes) {
+        let to = Self::machine_at(to);
+        self.counts.bytes += datagram.len() as u64;
+        self.observer.datagram_sent(from, datagram);
+        self.trace.note(datagram);
+        let arrivals = if self.links.is_open(from, to) {
+            self.links.draw_arrivals(&mut self.rng)
+        } else {
+            Vec::new()
+        };
+        match arrivals.len() {
+            0 => self.counts.lost += 1,
+            1 => {}
+            _ => self.counts.duplicated += 1,
+        }
+        let boot = self.machines[to].disk.boot;
+        for delay in arrivals {
+            self.schedule(
+                self.now + delay,
+                Event::Datagram {
+                    to,
+                    boot,
+                    bytes: datagram.clone(),
+                },
+            );
+        }
+    }
+
+    /// Handles the next event, unless it lies after `end`. Returns whether there was one.
+    fn step(&mut self, end: Instant) -> bool {
+        let Some(entry) = self
+            .queue
+            .first_entry()
+            .filter(|entry| entry.key().0 <= end)
+        else {
+            return false;
+        };
+        let ((at, _), event) = entry.remove_entry();
+        self.now = self.now.max(at);
+        self.counts.events += 1;
+        self.trace.note_number(at.since_start().as_nanos() as u64);
+        self.handle(event);
+        true
+    }
+
+    fn handle(&mut self, event: Event) {
+        let to = match &event {
+            Event::Datagram { to, .. } | Event::Request { to, .. } => *to,
+            Event::Reply { to, .. } => to.0,
+            Event::Timer { node, .. } => *node,
+        };
+        if self.machines[to].paused_until > self.now {
+            return self.schedule(self.machines[to].paused_until, event);
+        }
+        let current = self.machines[to].disk.boot;
+        match event {
+            Event::Datagram { boot, bytes, .. } if boot == current => {
+                self.counts.datagrams += 1;
+                // A refused datagram is counted by the node; the checkers look at the counts.
+                let _ = self.with(to, |node, now| node.handle_datagram(now, &bytes));
+            }
+            Event::Request { from, bytes, .. } => self.answer(from, to, &bytes),
+            Event::Reply {
+                to: (_, boot),
+                from,
+                bytes,
+            } if boot == current => {
+                self.with(to, |node, now| match bytes {
+                    Some(reply) => drop(node.handle_stream_reply(now, id_of(from), &reply)),
+                    None => node.handle_stream_failed(now, id_of(from)),
+                });
+            }
+            Event::Timer { boot, .. } if boot == current => {
+                self.machines[to].timer = None;
+                let due =
+                    |node: &Node, now: Instant| node.poll_timeout().is_some_and(|at| at <= now);
+                self.with(to, |node, now| {
+                    if due(node, now.instant) {
+                        node.handle_timeout(now);
+                    }
+                });
+            }
+            // It was meant for a former life of the program.
+            Event::Datagram { .. } | Event::Reply { .. } | Event::Timer { .. } => {}
+        }
+    }
+
+    fn answer(&mut self, from: (usize, Boot), to: usize, request: &[u8]) {
+        self.counts.requests += 1;
+        self.trace.note(request);
+        let answer = self
+            .with(to, |node, _| node.handle_stream(request).ok())
+            .flatten();
+        let open = self.links.is_open(from.0, to) && self.links.is_open(to, from.0);
+        let delay = match &answer {
+            Some(_) if open => self.links.draw_delay(&mut self.rng),
+            Some(_) | None => CALL_FOR,
+        };
+        let bytes = answer.filter(|_| open);
+        self.schedule(
+            self.now + delay,
+            Event::Reply {
+                to: from,
+                from: to,
+                bytes,
+            },
+        );
+    }
+
+    /// Lets the world go on for a while.
+    pub fn run_for(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// Lets the world go on until `done`, asked every `every`, at most for `limit`. Returns how long it took.
+    pub fn run_until(
+        &mut self,
+        every: Duration,
+        limit: Duration,
+        mut done: impl FnMut(&mut Self) -> bool,
+    ) -> Option<Duration> {
+        let start = self.now;
+        while self.now.saturating_duration_since(start) < limit {
+            if done(self) {
+                return Some(self.now.saturating_duration_since(start));
+            }
+            self.run_for(every);
+        }
+        done(self).then(|| self.now.saturating_duration_since(start))
+    }
+
+    /// Returns which machines run.
+    pub fn running(&self) -> Vec<usize> {
+        (0..self.machines.len())
+            .filter(|at| self.machines[*at].node.is_some())
+            .collect()
+    }
+
+    /// Draws one of the running machines.
+    pub fn draw_running(&mut self) -> Option<usize> {
+        let running = self.running();
+        (!running.is_empty()).then(|| running[draw(&mut self.rng, running.len())])
+    }
+}
+
+/// Returns the id of the node on a machine.
+pub fn id_of(at: usize) -> NodeId {
+    NodeId(at as u64 + 1)
+}
+
+/// Returns the machine of a node.
+pub fn machine_of(node: NodeId) -> usize {
+    node.0 as usize - 1
+}
+
+/// Draws a place below `len`.
+pub fn draw(rng: &mut impl Rng, len: usize) -> usize {
+    rng.random_range(0..len)
+}
