@@ -1,0 +1,383 @@
+//! The store as its callers see it.
+
+#![expect(clippy::unwrap_in_result, reason = "a test may panic")]
+
+use std::{
+    fs,
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+};
+
+use rand::SeedableRng;
+use tempfile::TempDir;
+
+use super::*;
+use crate::core::{
+    model::{ClusterId, EndpointRecord, Mac, Name, NodeId},
+    wire::keyring::{ClusterKey, KeyId, Keyring},
+};
+
+fn directory() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn file(directory: &TempDir) -> PathBuf {
+    directory.path().join(FILE_NAME)
+}
+
+fn identity() -> NodeIdentity {
+    let mut rng = rand::rngs::StdRng::seed_from_u64(1);
+    NodeIdentity {
+        node: NodeId(7),
+        name: Name::new("n7").unwrap(),
+        cluster: ClusterId(9),
+        credentials: vec![1, 2, 3],
+        keyring: Keyring::new(KeyId(1), ClusterKey::random(&mut rng)),
+    }
+}
+
+fn entry(key: &str, value: &[u8]) -> TableEntry {
+    TableEntry {
+        table: TableName::new("t").unwrap(),
+        key: Key::new(key.as_bytes().to_vec()).unwrap(),
+        value: Value::new(value.to_vec()).unwrap(),
+    }
+}
+
+fn endpoint(id: u128, joined: bool) -> StoredEndpoint {
+    StoredEndpoint {
+        record: EndpointRecord {
+            id: EndpointId(id),
+            network: NetworkId(1),
+            name: Name::new("web").unwrap(),
+            address: None,
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+        },
+        joined,
+        entries: vec![entry("k", b"v")],
+    }
+}
+
+#[test]
+fn what_was_written_is_there_after_opening_again() {
+    let directory = directory();
+    let store = Store::open(directory.path()).unwrap();
+    store.set_identity(&identity()).unwrap();
+    store.put_endpoint(&endpoint(1, false)).unwrap();
+    store.put_endpoint(&endpoint(2, true)).unwrap();
+    store.put_endpoint(&endpoint(1, true)).unwrap();
+    store.remove_endpoint(EndpointId(2)).unwrap();
+    store.put_entry(NetworkId(3), &entry("a", b"")).unwrap();
+    store.put_entry(NetworkId(3), &entry("b", b"x")).unwrap();
+    let gone = entry("b", b"x");
+    store
+        .remove_entry(NetworkId(3), &gone.table, &gone.key)
+        .unwrap();
+    store.set_members(b"members").unwrap();
+    drop(store);
+
+    let store = Store::open(directory.path()).unwrap();
+
+    assert_eq!(store.identity().unwrap(), Some(identity()));
+    assert_eq!(store.endpoints().unwrap(), [endpoint(1, true)]);
+    assert_eq!(store.entries().unwrap(), [(NetworkId(3), entry("a", b""))]);
+    assert_eq!(store.members().unwrap(), Some(b"members".to_vec()));
+}
+
+#[test]
+fn every_start_has_a_generation_and_a_boot_of_its_own() {
+    let directory = directory();
+    let first = Store::open(directory.path()).unwrap().start(1_000).unwrap();
+
+    let store = Store::open(directory.path()).unwrap();
+    let second = store.start(900).unwrap();
+    store.clear().unwrap();
+    let third = store.start(5_000).unwrap();
+
+    assert_eq!(first, (Generation(1_000), Boot(1_000)));
+    assert_eq!(second, (Generation(1_001), Boot(1_001)));
+    assert_eq!(third, (Generation(5_000), Boot(5_000)));
+}
+
+#[test]
+fn what_was_cleared_is_gone() {
+    let directory = directory();
+    let store = Store::open(directory.path()).unwrap();
+    store.set_identity(&identity()).unwrap();
+    store.put_endpoint(&endpoint(1, true)).unwrap();
+    store.put_entry(NetworkId(3), &entry("a", b"")).unwrap();
+    store.set_members(b"members").unwrap();
+
+    store.clear().unwrap();
+
+    assert_eq!(store.identity().unwrap(), None);
+    assert_eq!(store.members().unwrap(), None);
+    assert!(store.endpoints().unwrap().is_empty());
+    assert!(store.entries().unwrap().is_empty());
+}
+
+#[test]
+fn only_the_owner_may_read_the_file() {
+    let directory = directory();
+    let inner = directory.path().join("data");
+    drop(Store::open(&inner).unwrap());
+
+    let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+
+    assert_eq!(mode(inner.join(FILE_NAME)), 0o600);
+    assert_eq!(mode(inner), 0o700);
+}
+
+#[test]
+fn a_second_daemon_on_one_directory_is_told() {
+    let directory = directory();
+    let first = Store::open(directory.path()).unwrap();
+
+    let second = Store::open(directory.path());
+
+    assert!(
+        matches!(second, Err(StoreError::InUse { .. })),
+        "{second:?}"
+    );
+    drop(first);
+    assert!(Store::open(directory.path()).is_ok());
+}
+
+#[test]
+fn a_file_of_another_kind_is_left_alone() {
+    let directory = directory();
+    for bytes in [
+        b"".as_slice(),
+        b"x",
+        b"some text that is no database at all",
+    ] {
+        fs::write(file(&directory), bytes).unwrap();
+
+        let opened = Store::open(directory.path());
+
+        assert!(
+            matches!(opened, Err(StoreError::Foreign { .. })),
+            "{opened:?}"
+        );
+        assert_eq!(fs::read(file(&directory)).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn another_programs_database_is_left_alone() {
+    let directory = directory();
+    drop(redb::Database::create(file(&directory)).unwrap());
+
+    let opened = Store::open(directory.path());
+
+    assert!(
+        matches!(opened, Err(StoreError::Foreign { .. })),
+        "{opened:?}"
+    );
+}
+
+#[test]
+fn a_file_of_another_format_is_left_alone() {
+    let directory = directory();
+    drop(Store::open(directory.path()).unwrap());
+    let database = redb::Database::open(file(&directory)).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction
+        .open_table(META)
+        .unwrap()
+        .insert("format", [0, 99].as_slice())
+        .unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+
+    let opened = Store::open(directory.path());
+
+    assert!(
+        matches!(opened, Err(StoreError::Format { found: 99, .. })),
+        "{opened:?}"
+    );
+}
+
+#[test]
+fn a_creation_that_was_cut_short_is_begun_again() {
+    let directory = directory();
+    fs::write(directory.path().join("weft.redb.new"), b"half a file").unwrap();
+
+    let store = Store::open(directory.path()).unwrap();
+
+    assert_eq!(store.identity().unwrap(), None);
+    assert!(!directory.path().join("weft.redb.new").exists());
+}
+
+#[test]
+fn a_directory_that_cannot_be_is_named() {
+    let directory = directory();
+    let taken = directory.path().join("file");
+    fs::write(&taken, b"").unwrap();
+
+    let error = Store::open(&taken.join("data")).unwrap_err();
+
+    assert!(error.to_string().contains("file/data/weft.redb"), "{error}");
+}
+
+/// Damage of every kind: the file either opens with what was in it, or is refused as damaged, and nothing panics.
+#[test]
+fn a_damaged_file_is_refused_and_never_a_panic() {
+    let directory = directory();
+    let store = Store::open(directory.path()).unwrap();
+    for id in 0..50 {
+        store.put_endpoint(&endpoint(id, true)).unwrap();
+    }
+    drop(store);
+    let whole = fs::read(file(&directory)).unwrap();
+    let mut refused = 0;
+    let mut check = |bytes: &[u8], what: &str| {
+        fs::write(file(&directory), bytes).unwrap();
+        match Store::open(directory.path()).and_then(|store| store.endpoints()) {
+            Ok(endpoints) => assert_eq!(endpoints.len(), 50, "{what}"),
+            Err(StoreError::Corrupt { .. } | StoreError::Foreign { .. }) => refused += 1,
+            Err(other) => panic!("{what}: {other:?}"),
+        }
+    };
+    for part in 0..24 {
+        let cut = whole.len() * part / 24;
+        check(&whole[..cut], &format!("cut off at {cut}"));
+    }
+    for page in 0..whole.len() / 4096 {
+        let mut bytes = whole.clone();
+        bytes[page * 4096..][..4096].fill(0xa5);
+        check(&bytes, &format!("page {page} overwritten"));
+        let mut bytes = whole.clone();
+        bytes[page * 4096 + 100] ^= 0x40;
+        check(&bytes, &format!("page {page} with a flipped bit"));
+    }
+    for at in 0..320 {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0xff;
+        check(&bytes, &format!("header byte {at} inverted"));
+    }
+    assert!(refused > 100, "{refused}");
+}
+
+/// A crash is a copy of the file at any moment: everything that was answered must be in it.
+#[test]
+fn a_copy_of_the_file_at_any_moment_has_all_that_was_answered() {
+    let directory = directory();
+    let copies = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    for id in 0..20 {
+        store.put_endpoint(&endpoint(id, true)).unwrap();
+        let copy = copies.path().join(id.to_string());
+        fs::create_dir(&copy).unwrap();
+        fs::copy(file(&directory), copy.join(FILE_NAME)).unwrap();
+
+        let crashed = Store::open(&copy).unwrap();
+
+        assert_eq!(
+            crashed.endpoints().unwrap().len(),
+            usize::try_from(id).unwrap() + 1
+        );
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_and_nothing_is_half_written_and_writing_goes_on_when_there_is_room() {
+    let directory = directory();
+    let limit = Limit::default();
+    let opener = limit.clone();
+    let path = file(&directory);
+    drop(Store::open(directory.path()).unwrap());
+    let file = DataFile::open_with(directory.path(), Box::new(move || opener.open(&path))).unwrap();
+    let store = Store {
+        file: Arc::new(file),
+    };
+    store.put_endpoint(&endpoint(1, true)).unwrap();
+    let mut large = endpoint(2, true);
+    large.entries = (0..40)
+        .map(|n| entry(&n.to_string(), &[7; 60_000]))
+        .collect();
+
+    limit.set(Some(0));
+    let refused = store.put_endpoint(&large);
+    let again = store.put_endpoint(&endpoint(3, true));
+    limit.set(None);
+    let after = store.endpoints().unwrap();
+    store.put_endpoint(&endpoint(4, true)).unwrap();
+
+    assert!(
+        matches!(refused, Err(StoreError::Full { .. })),
+        "{refused:?}"
+    );
+    assert!(matches!(again, Err(StoreError::Full { .. })), "{again:?}");
+    assert_eq!(after, [endpoint(1, true)]);
+    assert_eq!(
+        store.endpoints().unwrap(),
+        [endpoint(1, true), endpoint(4, true)]
+    );
+}
+
+/// How many bytes may still be written before the disk is full; nothing: any number.
+#[derive(Clone, Debug, Default)]
+struct Limit(Arc<std::sync::Mutex<Option<u64>>>);
+
+impl Limit {
+    fn set(&self, left: Option<u64>) {
+        *self.0.lock().unwrap() = left;
+    }
+
+    fn spend(&self, len: u64) -> io::Result<()> {
+        match &mut *self.0.lock().unwrap() {
+            None => Ok(()),
+            Some(left) if *left >= len => {
+                *left -= len;
+                Ok(())
+            }
+            Some(_) => Err(io::ErrorKind::StorageFull.into()),
+        }
+    }
+
+    fn open(&self, path: &Path) -> Result<redb::Database, redb::DatabaseError> {
+        let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
+        let disk = Disk {
+            file: std::sync::Mutex::new(file),
+            limit: self.clone(),
+        };
+        redb::Database::builder().create_with_backend(disk)
+    }
+}
+
+/// A file on a disk that may be full.
+#[derive(Debug)]
+struct Disk {
+    file: std::sync::Mutex<fs::File>,
+    limit: Limit,
+}
+
+impl redb::StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.lock().unwrap().metadata()?.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let mut file = self.file.lock().unwrap();
+        file.seek(SeekFrom::Start(offset))?;
+        file.read_exact(out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.limit.spend(len)?;
+        self.file.lock().unwrap().set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.lock().unwrap().sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.limit.spend(data.len() as u64)?;
+        let mut file = self.file.lock().unwrap();
+        file.seek(SeekFrom::Start(offset))?;
+        file.write_all(data)
+    }
+}
