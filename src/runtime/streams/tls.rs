@@ -1,0 +1,291 @@
+//! TLS 1.3 with the cluster's own authority: who may speak to whom, and how a newcomer knows the cluster by its token.
+
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName,
+    RootCertStore, ServerConfig, SignatureScheme,
+    client::{
+        Resumption, WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor,
+    },
+    crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+    server::{ParsedCertificate, ServerSessionMemoryCache, WebPkiClientVerifier},
+    version::TLS13,
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::{Counters, StreamError, StreamStats};
+use crate::{
+    core::model::{ClusterId, NodeId},
+    runtime::trust::{CertifiedName, Credentials, TrustError, digest},
+};
+
+/// How many sessions each side remembers, so that a further connection needs no certificate and half the bytes.
+const SESSIONS: usize = 256;
+
+/// A node's side of TLS, for calling and for being called, and the counters of both. Cheap to clone.
+#[derive(Clone)]
+pub struct Tls {
+    cluster: ClusterId,
+    node: NodeId,
+    acceptor: TlsAcceptor,
+    connector: TlsConnector,
+    counters: Arc<Counters>,
+}
+
+impl Tls {
+    /// Prepares both sides from what the node proves itself with; fails if that does not fit together.
+    pub fn new(credentials: &Credentials) -> Result<Self, TrustError> {
+        let bad = |error: &dyn fmt::Display| TrustError::BadCredentials(error.to_string());
+        let name = CertifiedName::of(&credentials.cert_der)?;
+        if (name.node, name.cluster) != (credentials.node, credentials.cluster) {
+            return Err(bad(&"the certificate is another node's"));
+        }
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let roots = Arc::new(roots(&credentials.ca_cert_der).map_err(|error| bad(&error))?);
+        let ca = CertificateDer::from(credentials.ca_cert_der.clone());
+        let cert = CertificateDer::from(credentials.cert_der.clone());
+        let key = || PrivatePkcs8KeyDer::from(credentials.key_der.to_vec());
+
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+                .allow_unauthenticated()
+                .clear_root_hint_subjects()
+                .build()
+                .map_err(|error| bad(&error))?;
+        let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|error| bad(&error))?
+            .with_client_cert_verifier(clients)
+            // The authority's certificate goes along for newcomers, who only know its digest.
+            .with_single_cert(vec![cert.clone(), ca], key().into())
+            .map_err(|error| bad(&error))?;
+        server.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+
+        let servers = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
+            .build()
+            .map_err(|error| bad(&error))?;
+        let mut client = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|error| bad(&error))?
+            .with_webpki_verifier(servers)
+            .with_client_auth_cert(vec![cert], key().into())
+            .map_err(|error| bad(&error))?;
+        client.resumption = Resumption::in_memory_sessions(SESSIONS);
+
+        Ok(Self {
+            cluster: credentials.cluster,
+            node: credentials.node,
+            acceptor: Arc::new(server).into(),
+            connector: Arc::new(client).into(),
+            counters: Arc::default(),
+        })
+    }
+
+    /// Returns the node this is the side of.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Returns what all streams of this node did so far.
+    pub fn stats(&self) -> StreamStats {
+        self.counters.stats()
+    }
+
+    pub(super) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    pub(super) fn acceptor(&self) -> &TlsAcceptor {
+        &self.acceptor
+    }
+
+    pub(super) fn connector(&self) -> &TlsConnector {
+        &self.connector
+    }
+
+    /// Returns the name that the certificate of `node` must have.
+    pub(super) fn server_name(&self, node: NodeId) -> ServerName<'static> {
+        let cluster = self.cluster;
+        CertifiedName { node, cluster }
+            .to_string()
+            .try_into()
+            .expect("two hexadecimal ids make a DNS name")
+    }
+
+    /// Returns the node that a verified certificate of a caller names.
+    pub(super) fn caller(&self, cert: &CertificateDer<'_>) -> Result<NodeId, TrustError> {
+        let name = CertifiedName::of(cert)?;
+        if name.cluster != self.cluster {
+            return Err(TrustError::BadCertificate("another cluster's".to_owned()));
+        }
+        Ok(name.node)
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls")
+            .field("cluster", &self.cluster)
+            .field("node", &self.node)
+            .finish_non_exhaustive()
+    }
+}
+
+fn roots(ca_cert_der: &[u8]) -> Result<RootCertStore, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(ca_cert_der.to_vec()))?;
+    Ok(roots)
+}
+
+/// Returns a newcomer's side of TLS: it takes any node whose certificate an authority with that digest has signed.
+pub(in crate::runtime) fn pinned(ca_digest: [u8; 32]) -> TlsConnector {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = PinnedCa {
+        ca_digest,
+        provider: Arc::clone(&provider),
+    };
+    let mut client = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])
+        .expect("the provider has TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    client.resumption = Resumption::disabled();
+    Arc::new(client).into()
+}
+
+/// Trusts the one authority whose certificate has the digest that a token pins. The server must send that certificate.
+#[derive(Debug)]
+struct PinnedCa {
+    ca_digest: [u8; 32],
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for PinnedCa {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let ca = intermediates
+            .iter()
+            .find(|cert| digest(cert) == self.ca_digest)
+            .ok_or(CertificateError::UnknownIssuer)?;
+        // Any node of the cluster will do, but a node it must be.
+        CertifiedName::of(end_entity)
+            .map_err(|_names_no_node| CertificateError::ApplicationVerificationFailure)?;
+        verify_server_cert_signed_by_trust_anchor(
+            &ParsedCertificate::try_from(end_entity)?,
+            &roots(ca)?,
+            &[],
+            now,
+            self.provider.signature_verification_algorithms.all,
+        )?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::PeerIncompatible::Tls12NotOffered.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+
+    fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
+        None
+    }
+}
+
+/// Returns TLS's own error out of an I/O error, if there is one.
+pub(super) fn tls_error(error: &std::io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// Says what an error of a call's connection means for the caller.
+pub(super) fn call_error(addr: SocketAddr, error: &std::io::Error) -> StreamError {
+    let Some(tls) = tls_error(error) else {
+        return StreamError::Lost {
+            addr,
+            reason: error.to_string(),
+        };
+    };
+    if let rustls::Error::InvalidCertificate(invalid) = tls {
+        return certificate_error(addr, invalid);
+    }
+    if let rustls::Error::AlertReceived(alert) = tls
+        && is_about_certificate(*alert)
+    {
+        return StreamError::CertificateRefused {
+            addr,
+            alert: format!("{alert:?}"),
+        };
+    }
+    StreamError::NotWeft {
+        addr,
+        reason: tls.to_string(),
+    }
+}
+
+fn is_about_certificate(alert: AlertDescription) -> bool {
+    use AlertDescription as A;
+    matches!(
+        alert,
+        A::BadCertificate
+            | A::UnsupportedCertificate
+            | A::CertificateRevoked
+            | A::CertificateExpired
+            | A::CertificateUnknown
+            | A::CertificateRequired
+            | A::UnknownCA
+            | A::AccessDenied
+            | A::DecryptError
+    )
+}
+
+fn certificate_error(addr: SocketAddr, invalid: &CertificateError) -> StreamError {
+    use CertificateError as E;
+    if matches!(
+        invalid,
+        E::NotValidForName | E::NotValidForNameContext { .. }
+    ) {
+        return StreamError::WrongNode { addr };
+    }
+    if matches!(
+        invalid,
+        E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. }
+    ) {
+        return StreamError::NotValidNow { addr };
+    }
+    if matches!(invalid, E::UnknownIssuer | E::BadSignature) {
+        return StreamError::ForeignCluster { addr };
+    }
+    StreamError::NotWeft {
+        addr,
+        reason: rustls::Error::from(invalid.clone()).to_string(),
+    }
+}

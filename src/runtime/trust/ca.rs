@@ -1,0 +1,214 @@
+//! The cluster's certificate authority: made by `weft init`, kept in the Raft state, used by the leader.
+
+use std::{fmt, time::Duration};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, SanType, SerialNumber, date_time_ymd,
+};
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
+
+use super::{CertifiedName, PrivateKey, TrustError, digest};
+use crate::core::model::{ClusterId, NodeId, UnixMillis};
+
+/// How long a node's certificate is valid after it was signed.
+pub const VALID_FOR: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// How long before its signing a certificate is valid, for nodes whose clock is behind the leader's.
+const BACKDATED: Duration = Duration::from_secs(5 * 60);
+
+/// 9999-01-01: X.509 has no year beyond 9999 (RFC 5280 §4.1.2.5).
+const NEVER: Duration = Duration::from_secs(253_370_764_800);
+
+/// What signs the cluster's certificates: an ECDSA P-256 key and its own certificate.
+///
+/// It outlives every node, so its certificate has no end. Its Debug output keeps the key to itself.
+#[derive(Clone)]
+pub struct Ca {
+    /// The authority's certificate.
+    pub cert_der: Vec<u8>,
+    /// The authority's key, PKCS #8.
+    pub key_der: PrivateKey,
+}
+
+impl Ca {
+    /// Makes the authority of a new cluster.
+    pub fn create(cluster: ClusterId) -> Result<Self, TrustError> {
+        let make = |error: rcgen::Error| TrustError::Make {
+            what: "certificate authority",
+            reason: error.to_string(),
+        };
+        let key = KeyPair::generate().map_err(make)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = named(format!("weft {cluster}"));
+        // It signs nodes, never another authority.
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.serial_number = Some(serial()?);
+        let certificate = params.self_signed(&key).map_err(make)?;
+        Ok(Self {
+            cert_der: certificate.der().to_vec(),
+            key_der: key.serialize_der().into(),
+        })
+    }
+
+    /// Signs a newcomer's request: the key is the newcomer's, every other line is ours.
+    ///
+    /// The request's signature is checked, so it proves that the newcomer holds the key.
+    pub fn sign(
+        &self,
+        csr_der: &[u8],
+        node: NodeId,
+        cluster: ClusterId,
+        now: UnixMillis,
+    ) -> Result<Vec<u8>, TrustError> {
+        let bad_ca = |error: rcgen::Error| TrustError::BadCa(error.to_string());
+        let bad_request = |error: rcgen::Error| TrustError::BadRequest(error.to_string());
+
+        let key = KeyPair::try_from(&*self.key_der).map_err(bad_ca)?;
+        let issuer = Issuer::from_ca_cert_der(&CertificateDer::from(&*self.cert_der), key)
+            .map_err(bad_ca)?;
+        let request =
+            CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr_der))
+                .map_err(bad_request)?;
+        if *request.public_key.algorithm() != PKCS_ECDSA_P256_SHA256 {
+            return Err(TrustError::BadRequest(
+                "its key is not on the curve P-256".to_owned(),
+            ));
+        }
+        let request = CertificateSigningRequestParams {
+            params: node_params(CertifiedName { node, cluster }, now)?,
+            public_key: request.public_key,
+        };
+        let certificate = request.signed_by(&issuer).map_err(bad_ca)?;
+        Ok(certificate.der().to_vec())
+    }
+
+    /// Returns the SHA-256 of the authority's certificate: what a token pins.
+    pub fn digest(&self) -> [u8; 32] {
+        digest(&self.cert_der)
+    }
+}
+
+impl fmt::Debug for Ca {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ca").finish_non_exhaustive()
+    }
+}
+
+fn node_params(name: CertifiedName, now: UnixMillis) -> Result<CertificateParams, TrustError> {
+    let text = name.to_string();
+    let dns = text
+        .clone()
+        .try_into()
+        .map_err(|error: rcgen::Error| TrustError::Make {
+            what: "certificate",
+            reason: error.to_string(),
+        })?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = named(name.node.to_string());
+    params.subject_alt_names = vec![SanType::DnsName(dns)];
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
+    params.use_authority_key_identifier_extension = true;
+    params.serial_number = Some(serial()?);
+    let epoch = date_time_ymd(1970, 1, 1);
+    let signed = Duration::from_millis(now.0).min(NEVER - VALID_FOR);
+    params.not_before = epoch + signed.saturating_sub(BACKDATED);
+    params.not_after = epoch + (signed + VALID_FOR);
+    Ok(params)
+}
+
+fn named(common_name: String) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common_name);
+    name
+}
+
+/// Draws a serial number: unique among an authority's certificates and not guessable (RFC 5280 §4.1.2.2).
+fn serial() -> Result<SerialNumber, TrustError> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|unspecified| TrustError::Make {
+        what: "random number",
+        reason: unspecified.to_string(),
+    })?;
+    bytes[0] &= 0x7f; // Positive.
+    Ok(SerialNumber::from_slice(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::trust::NodeKey;
+
+    const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
+
+    #[test]
+    fn a_signed_certificate_names_the_node_whatever_the_request_says() {
+        let ca = Ca::create(ClusterId(1)).unwrap();
+        let key = NodeKey::generate().unwrap();
+        let csr = key.csr(NodeId(66)).unwrap();
+
+        let cert = ca.sign(&csr, NodeId(5), ClusterId(1), NOW).unwrap();
+
+        let name = CertifiedName::of(&cert).unwrap();
+        assert_eq!((name.node, name.cluster), (NodeId(5), ClusterId(1)));
+    }
+
+    #[test]
+    fn a_request_that_is_garbage_or_altered_is_refused() {
+        let ca = Ca::create(ClusterId(1)).unwrap();
+        let csr = NodeKey::generate().unwrap().csr(NodeId(5)).unwrap();
+        let mut altered = csr.clone();
+        *altered.last_mut().unwrap() ^= 1;
+
+        for bytes in [&[][..], &[0x30], &csr[..csr.len() / 2], &altered] {
+            let refused = ca.sign(bytes, NodeId(5), ClusterId(1), NOW);
+
+            assert!(
+                matches!(refused, Err(TrustError::BadRequest(_))),
+                "{refused:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_authority_without_its_key_says_who_must_act() {
+        let mut ca = Ca::create(ClusterId(1)).unwrap();
+        ca.key_der = vec![1, 2, 3].into();
+        let csr = NodeKey::generate().unwrap().csr(NodeId(5)).unwrap();
+
+        let refused = ca.sign(&csr, NodeId(5), ClusterId(1), NOW).unwrap_err();
+
+        assert!(
+            refused
+                .to_string()
+                .contains("restore the leader's data directory")
+        );
+    }
+
+    #[test]
+    fn a_clock_at_either_end_of_time_still_signs() {
+        let ca = Ca::create(ClusterId(1)).unwrap();
+        let csr = NodeKey::generate().unwrap().csr(NodeId(5)).unwrap();
+
+        for now in [0, u64::MAX] {
+            assert!(
+                ca.sign(&csr, NodeId(5), ClusterId(1), UnixMillis(now))
+                    .is_ok()
+            );
+        }
+    }
+
+    #[test]
+    fn the_debug_output_of_an_authority_has_no_key() {
+        let ca = Ca::create(ClusterId(1)).unwrap();
+
+        assert_eq!(format!("{ca:?}"), "Ca { .. }");
+    }
+}
