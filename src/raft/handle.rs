@@ -1,0 +1,93 @@
+//! Answering other voters.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use openraft::{
+    error::{InstallSnapshotError, RaftError as OpenError},
+    raft::{AppendEntriesRequest, InstallSnapshotRequest, VoteRequest},
+};
+
+use super::{
+    Inner, Raft,
+    wire::{self, Message, Reply, WireVote},
+};
+use crate::core::model::NodeId;
+
+impl Raft {
+    /// Answers a message of another voter, which the transport has authenticated.
+    pub async fn handle_raft(&self, from: NodeId, request: Bytes) -> Bytes {
+        let reply = match wire::open::<Message>(&request) {
+            Ok(message) => self.inner.answer(from, message).await,
+            Err(error) => Reply::Refused(error.to_string()),
+        };
+        wire::seal(&reply)
+    }
+}
+
+impl Inner {
+    async fn answer(self: &Arc<Self>, from: NodeId, message: Message) -> Reply {
+        match message {
+            Message::Append { vote, .. }
+            | Message::Vote { vote, .. }
+            | Message::Snapshot { vote, .. }
+                if vote.node != from.0 =>
+            {
+                Reply::Refused("the message speaks for another node".to_owned())
+            }
+            Message::Append {
+                vote,
+                prev,
+                commit,
+                entries,
+            } => {
+                let request = AppendEntriesRequest {
+                    vote: vote.into(),
+                    prev_log_id: prev.map(Into::into),
+                    leader_commit: commit.map(Into::into),
+                    entries: entries.into_iter().map(Into::into).collect(),
+                };
+                match self.raft.append_entries(request).await {
+                    Ok(response) => Reply::appended(&response),
+                    Err(_stopped) => Reply::Stopped,
+                }
+            }
+            Message::Vote { vote, last } => {
+                let request = VoteRequest::new(vote.into(), last.map(Into::into));
+                match self.raft.vote(request).await {
+                    Ok(response) => Reply::voted(&response),
+                    Err(_stopped) => Reply::Stopped,
+                }
+            }
+            Message::Snapshot {
+                vote,
+                meta,
+                offset,
+                data,
+                done,
+            } => {
+                let request = InstallSnapshotRequest {
+                    vote: vote.into(),
+                    meta: meta.into(),
+                    offset,
+                    data,
+                    done,
+                };
+                match self.raft.install_snapshot(request).await {
+                    Ok(response) => Reply::Snapshot(WireVote::from(&response.vote)),
+                    Err(OpenError::APIError(InstallSnapshotError::SnapshotMismatch(mismatch))) => {
+                        let (expect, got) = (mismatch.expect, mismatch.got);
+                        Reply::SnapshotMismatch((expect.id, expect.offset), (got.id, got.offset))
+                    }
+                    Err(OpenError::Fatal(_)) => Reply::Stopped,
+                }
+            }
+            Message::Resign => {
+                if self.leadership.borrow().leader == Some(from) {
+                    self.tasks.spawn(Arc::clone(self).replace_leader(from));
+                }
+                Reply::Noted
+            }
+        }
+    }
+}

@@ -1,0 +1,504 @@
+//! ACTS on agreement: log store, transport, proposals, voters' autopilot.
+//!
+//! Every node runs it. Voters hold the log and the allocator's state; the leader, which they elect, is the only one that adds to
+//! the log. What was applied comes out of every voter as the same numbered dots, so any of them can serve the cluster log.
+//!
+//! **Invariants:** what was answered `Done` is on the disks of a majority; a proposal is done at most once, however often it was
+//! sent. Source: Ongaro, "Consensus: Bridging Theory and Practice" (2014), as openraft builds it; §6.4.1 for the leases.
+
+mod autopilot;
+mod election;
+mod handle;
+mod log_store;
+mod machine;
+mod network;
+mod propose;
+mod transport;
+mod types;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use openraft::{
+    Config, EmptyNode, RaftMetrics, ServerState, SnapshotPolicy, error::RaftError as OpenError,
+};
+use rand::{SeedableRng, rngs::StdRng};
+use tokio::sync::{mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use machine::{ClusterLog, LoadError};
+pub use propose::ProposeError;
+pub use transport::{Service, Transport, TransportError};
+
+use self::{
+    autopilot::{Autopilot, Members},
+    log_store::LogStore,
+    machine::{Machine, Shared},
+    network::Network,
+    types::Types,
+    wire::Message,
+};
+use crate::{
+    core::{
+        allocator::{Action, Allocator},
+        model::{NodeId, UnixMillis},
+    },
+    store::{Store, StoreError},
+};
+
+/// How many pieces of the cluster log may wait for who takes them; then they are gathered, see [`ClusterLog`].
+const CLUSTER_LOG_QUEUE: usize = 16;
+
+/// How long a leader that stops waits for the others to hear of it.
+const RESIGN_DEADLINE: Duration = Duration::from_millis(300);
+
+/// What Raft needs.
+pub struct RaftConfig {
+    /// This node.
+    pub node: NodeId,
+    /// Where the log is kept.
+    pub store: Store,
+    /// How to reach the others.
+    pub transport: Arc<dyn Transport>,
+    /// The wall clock; it dates proposals.
+    pub clock: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
+    /// Drawn anew at every start; names proposals.
+    pub seed: u64,
+    /// How long everything takes.
+    pub timings: Timings,
+    /// How many voters there shall be: 1, 3, 5 or 7.
+    pub voters: usize,
+}
+
+/// How long everything takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timings {
+    /// A leader that is silent for this long may be replaced; it speaks twice in this time.
+    pub lease: Duration,
+    /// After the lease, a follower waits for a random part of this, at least half of it, before it stands for election.
+    pub election: Duration,
+    /// How long a proposal may take.
+    pub propose: Duration,
+    /// How long a voter may be down before another takes its place.
+    pub voter_gone: Duration,
+    /// How often the leader looks whether who votes should change.
+    pub autopilot: Duration,
+    /// After how many entries of the log a snapshot is made.
+    pub snapshot_every: u64,
+}
+
+impl Default for Timings {
+    /// A silent leader is replaced after 2.2 to 3 s, one that is known to be down after 1.5 s.
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_millis(1_500),
+            election: Duration::from_millis(1_500),
+            propose: Duration::from_secs(10),
+            voter_gone: Duration::from_secs(60),
+            autopilot: Duration::from_secs(1),
+            snapshot_every: 1_000,
+        }
+    }
+}
+
+impl Timings {
+    /// Returns how long ago a quorum may have answered a leader that still counts as one: two leases.
+    fn heard_within(&self) -> Duration {
+        self.lease * 2
+    }
+
+    fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    fn openraft(&self) -> Result<Config, RaftError> {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        // openraft takes one range for both: its end is the lease, and the wait after the lease is drawn from it. Its leader
+        // speaks at ticks of 3/2 of the heartbeat interval.
+        let config = Config {
+            cluster_name: "weft".to_owned(),
+            heartbeat_interval: millis(self.lease) / 3,
+            election_timeout_min: millis(self.election) / 2,
+            election_timeout_max: millis(self.lease),
+            install_snapshot_timeout: 10_000,
+            snapshot_max_chunk_size: 1024 * 1024,
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every),
+            max_in_snapshot_log_to_keep: self.snapshot_every / 2,
+            replication_lag_threshold: self.snapshot_every * 4,
+            ..Config::default()
+        };
+        config
+            .validate()
+            .map_err(|error| RaftError::Timings(error.to_string()))
+    }
+}
+
+/// Why Raft did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RaftError {
+    /// The data file failed; it says who must act.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is on the disk cannot be used.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The timings contradict each other: whoever set them must act.
+    #[error("the timings of the agreement do not fit together: {0}")]
+    Timings(String),
+    /// The log on the disk cannot be used.
+    #[error("the agreement cannot go on from what is on the disk: {0}")]
+    Log(String),
+}
+
+/// What a node is in the agreement.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// It has no vote.
+    Learner,
+    /// It votes, and follows a leader or waits for one.
+    Follower,
+    /// It stands for election.
+    Candidate,
+    /// It leads.
+    Leader,
+    /// It takes no part: shut down, or its disk failed.
+    Stopped,
+}
+
+impl Role {
+    /// Returns the word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Learner => "learner",
+            Self::Follower => "follower",
+            Self::Candidate => "candidate",
+            Self::Leader => "leader",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// How the agreement stands, as this node knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RaftStatus {
+    /// What this node is.
+    pub role: Role,
+    /// The term.
+    pub term: u64,
+    /// Who leads.
+    pub leader: Option<NodeId>,
+    /// Who votes.
+    pub voters: Vec<NodeId>,
+    /// Who has the log without a vote.
+    pub learners: Vec<NodeId>,
+    /// How far the log was applied.
+    pub applied: u64,
+    /// How far the log goes.
+    pub last_log: u64,
+    /// Up to where the last snapshot goes.
+    pub snapshot: u64,
+    /// Up to where the log was cut off.
+    pub purged: u64,
+}
+
+/// Who leads in which term, as this node hears it from the voters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Leadership {
+    /// Who leads; nothing while nobody does, and on a node that takes no part.
+    pub leader: Option<NodeId>,
+    /// In which term.
+    pub term: u64,
+}
+
+/// A node's part in the agreement.
+#[derive(Clone)]
+pub struct Raft {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    node: NodeId,
+    raft: openraft::Raft<Types>,
+    shared: Arc<Shared>,
+    transport: Arc<dyn Transport>,
+    clock: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
+    rng: Mutex<StdRng>,
+    timings: Timings,
+    /// Who leads by what others say, for a node that takes no part.
+    hint: Mutex<Option<NodeId>>,
+    members: watch::Sender<Members>,
+    leadership: watch::Receiver<Leadership>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Raft {
+    /// Starts from what is on the disk. The receiver gets the cluster log, the whole of it first where there is any.
+    pub async fn start(
+        config: RaftConfig,
+    ) -> Result<(Self, mpsc::Receiver<ClusterLog>), RaftError> {
+        let RaftConfig {
+            node,
+            store,
+            transport,
+            timings,
+            ..
+        } = config;
+        let open_config = Arc::new(timings.openraft()?);
+        log_store::create_tables(&store)?;
+        let (machine, shared) = Machine::load(store.clone())?;
+        let network = Network::new(Arc::clone(&transport));
+        let log = LogStore::new(store);
+        let raft = openraft::Raft::new(node.0, open_config, network, log, machine)
+            .await
+            .map_err(|fatal| RaftError::Log(fatal.to_string()))?;
+        let (members, members_seen) = watch::channel(Members::default());
+        let (leadership_told, leadership) = watch::channel(Leadership::default());
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let autopilot = Autopilot {
+            us: node.0,
+            raft: raft.clone(),
+            members: members_seen,
+            target: config.voters,
+            every: timings.autopilot,
+            gone_after: timings.voter_gone,
+            stop: stop.clone(),
+        };
+        tasks.spawn(autopilot.run());
+        tasks.spawn(follow_leadership(
+            raft.clone(),
+            timings.heard_within(),
+            leadership_told,
+            stop.clone(),
+        ));
+        let (news, news_taken) = mpsc::channel(CLUSTER_LOG_QUEUE);
+        tasks.spawn(hand_over(Arc::clone(&shared), news, stop.clone()));
+        let inner = Inner {
+            node,
+            raft,
+            shared,
+            transport,
+            clock: config.clock,
+            rng: Mutex::new(StdRng::seed_from_u64(config.seed)),
+            timings,
+            hint: Mutex::new(None),
+            members,
+            leadership,
+            stop,
+            tasks,
+        };
+        let inner = Arc::new(inner);
+        Ok((Self { inner }, news_taken))
+    }
+
+    /// Founds the agreement with this node as its only voter and applies the genesis. Safe to call again after a crash.
+    pub async fn bootstrap(&self, genesis: Action) -> Result<(), ProposeError> {
+        let voters = std::collections::BTreeSet::from([self.inner.node.0]);
+        match self.inner.raft.initialize(voters).await {
+            Ok(()) | Err(OpenError::APIError(_)) => {}
+            Err(OpenError::Fatal(_)) => return Err(ProposeError::Stopped),
+        }
+        self.propose(genesis).await.map(|_done| ())
+    }
+
+    /// Reads what this node has applied. Meaningful on voters and learners; a follower may be a moment behind.
+    pub fn read<T>(&self, look: impl FnOnce(&Allocator) -> T) -> T {
+        look(&self.inner.shared.lock().allocator)
+    }
+
+    /// Returns who leads, as far as this node knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.inner.leader()
+    }
+
+    /// Follows who leads.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
+    /// Returns how the agreement stands.
+    pub fn status(&self) -> RaftStatus {
+        self.inner.status()
+    }
+
+    /// Tells who is there and who belongs to the cluster; the leader changes who votes accordingly.
+    pub fn set_members(&self, alive: &[NodeId], all: &[NodeId]) {
+        let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
+        let members = Members {
+            alive: ids(alive),
+            all: ids(all),
+        };
+        self.inner.members.send_if_modified(|known| {
+            let is_new = *known != members;
+            *known = members;
+            is_new
+        });
+    }
+
+    /// Tells who leads by what others say; only a node that takes no part in the agreement needs it.
+    pub fn hint_leader(&self, leader: Option<NodeId>) {
+        *self
+            .inner
+            .hint
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = leader;
+    }
+
+    /// Tells that a node is down. If it leads, another is elected as soon as its lease has run out.
+    pub fn hint_down(&self, node: NodeId) {
+        if self.inner.leadership.borrow().leader == Some(node) {
+            let inner = Arc::clone(&self.inner);
+            self.inner.tasks.spawn(inner.replace_leader(node));
+        }
+    }
+
+    /// Stops taking part. A leader tells the others first, so that they need not find out.
+    pub async fn shutdown(&self) {
+        self.inner.stop.cancel();
+        self.inner.resign().await;
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(%error, "the agreement did not stop cleanly");
+        }
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+}
+
+impl Inner {
+    fn leader(&self) -> Option<NodeId> {
+        let hint = *self.hint.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = self.leadership.borrow().leader;
+        // Who lost its vote is not told who leads any more, so what others say counts more then.
+        if self.is_voter() {
+            heard.or(hint)
+        } else {
+            hint.or(heard)
+        }
+    }
+
+    fn is_voter(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let mut voters = metrics.membership_config.voter_ids();
+        voters.any(|voter| voter == self.node.0)
+    }
+
+    /// Returns whether this node leads by its own account, and no quorum hears it: what it proposed now would wait for long.
+    fn leads_alone(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        metrics.current_leader == Some(metrics.id)
+            && leader(&metrics, self.timings.heard_within()).is_none()
+    }
+
+    fn status(&self) -> RaftStatus {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let membership = metrics.membership_config.membership();
+        let role = match metrics.state {
+            _ if metrics.running_state.is_err() => Role::Stopped,
+            ServerState::Learner => Role::Learner,
+            ServerState::Follower => Role::Follower,
+            ServerState::Candidate => Role::Candidate,
+            ServerState::Leader => Role::Leader,
+            ServerState::Shutdown => Role::Stopped,
+        };
+        let index = |id: Option<openraft::LogId<u64>>| id.map_or(0, |id| id.index);
+        RaftStatus {
+            role,
+            term: metrics.current_term,
+            leader: leader(&metrics, self.timings.heard_within()),
+            voters: membership.voter_ids().map(NodeId).collect(),
+            learners: membership.learner_ids().map(NodeId).collect(),
+            applied: index(metrics.last_applied),
+            last_log: metrics.last_log_index.unwrap_or(0),
+            snapshot: index(metrics.snapshot),
+            purged: index(metrics.purged),
+        }
+    }
+
+    async fn resign(&self) {
+        let status = self.status();
+        if status.role != Role::Leader {
+            return;
+        }
+        let others = status
+            .voters
+            .into_iter()
+            .filter(|voter| *voter != self.node);
+        let request = wire::seal(&Message::Resign);
+        let tell = |voter| {
+            self.transport
+                .call(voter, Service::Raft, request.clone(), RESIGN_DEADLINE)
+        };
+        // Who does not hear of it finds out by the silence.
+        futures_util::future::join_all(others.map(tell)).await;
+    }
+}
+
+/// Returns who leads. This node does while a quorum hears it and no longer: after a restart the vote on the disk alone makes
+/// it lead by its own account, before anybody has answered.
+fn leader(metrics: &RaftMetrics<u64, EmptyNode>, heard_within: Duration) -> Option<NodeId> {
+    let heard = metrics.millis_since_quorum_ack.map(Duration::from_millis);
+    let leads = metrics.current_leader == Some(metrics.id);
+    let counts = !leads || heard.is_some_and(|before| before <= heard_within);
+    metrics.current_leader.filter(|_| counts).map(NodeId)
+}
+
+/// Tells who leads whenever it changes.
+async fn follow_leadership(
+    raft: openraft::Raft<Types>,
+    heard_within: Duration,
+    tell: watch::Sender<Leadership>,
+    stop: CancellationToken,
+) {
+    let mut metrics = raft.metrics();
+    loop {
+        let leadership = {
+            let metrics = metrics.borrow_and_update();
+            Leadership {
+                leader: leader(&metrics, heard_within),
+                term: metrics.vote.leader_id.term,
+            }
+        };
+        tell.send_if_modified(|known| {
+            let is_new = *known != leadership;
+            *known = leadership;
+            is_new
+        });
+        let changed = tokio::select! {
+            () = stop.cancelled() => return,
+            changed = metrics.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
+/// Hands the cluster log over; what is made while nobody takes it is gathered meanwhile.
+async fn hand_over(shared: Arc<Shared>, news: mpsc::Sender<ClusterLog>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = shared.news.notified() => {}
+        }
+        let permit = tokio::select! {
+            () = stop.cancelled() => return,
+            permit = news.reserve() => permit,
+        };
+        let Ok(permit) = permit else {
+            return;
+        };
+        if let Some(log) = shared.take_news() {
+            permit.send(log);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Proposals from any node: to the leader, wherever it is, as often as it takes, done once.
+
+use std::{sync::PoisonError, time::Duration};
+
+use bytes::Bytes;
+use openraft::error::{ClientWriteError, RaftError};
+use rand::RngExt;
+use tokio::time::{Instant, timeout};
+
+use super::{
+    Inner, Raft,
+    transport::{Service, TransportError},
+    types::Applied,
+    wire::{self, Proposed},
+};
+use crate::core::{
+    allocator::{Action, AllocatorError, Command, Outcome},
+    model::{Hlc, NodeId},
+};
+
+/// How long to wait before asking again when nobody leads.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// Why a proposal came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// It passes by itself once a majority of the voters is there. Nothing was done.
+    #[error("no leader: a majority of the voters cannot be reached")]
+    NoLeader,
+    /// The caller asked for what cannot be. Nothing was done.
+    #[error(transparent)]
+    Refused(#[from] AllocatorError),
+    /// The leader did not answer in time. It may have been done, or may yet be.
+    #[error("the leader did not answer in time: it may have been done, look before trying again")]
+    Timeout,
+    /// This node is shutting down, or its disk failed.
+    #[error("this node takes no part in the agreement any more")]
+    Stopped,
+}
+
+/// What one try came to.
+enum Attempt {
+    Applied(Applied),
+    /// Nothing was done; perhaps that node leads.
+    NotLeader(Option<NodeId>),
+    /// The node could not be asked; nothing was done.
+    Unreachable,
+    /// No answer: it may have been done.
+    Unanswered,
+    Stopped,
+}
+
+impl Raft {
+    /// Proposes and waits until it was applied by the leader. Any node may; the deadline is the one of the timings.
+    pub async fn propose(&self, action: Action) -> Result<Outcome, ProposeError> {
+        let command = self.inner.command(action);
+        self.inner.propose(command).await
+    }
+
+    /// Answers a proposal that another node forwarded.
+    pub async fn handle_propose(&self, from: NodeId, request: Bytes) -> Bytes {
+        let proposed = match wire::open::<Command>(&request) {
+            Ok(command) => self.inner.forwarded(from, command).await,
+            Err(error) => Proposed::Malformed(error.to_string()),
+        };
+        wire::seal(&proposed)
+    }
+}
+
+impl Inner {
+    pub(super) fn command(&self, action: Action) -> Command {
+        let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+        // Half of it is the node, so that equal seeds on two nodes do no harm.
+        let request = (u128::from(self.node.0) << 64) | u128::from(rng.random::<u64>());
+        Command {
+            at: Hlc::default().tick((self.clock)()),
+            request,
+            action,
+        }
+    }
+
+    pub(super) async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+        let deadline = Instant::now() + self.timings.propose;
+        let mut hint = None;
+        let mut turn = 0;
+        let mut unanswered = false;
+        let mut silent = None;
+        loop {
+            // Who did not answer may be dead, and what we know of the leader old: another node may know better.
+            let leader = self
+                .leader()
+                .filter(|leader| silent.take() != Some(*leader));
+            let target = hint.take().or(leader).or_else(|| self.guess(turn));
+            turn += 1;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let attempt = match target {
+                Some(target) if !left.is_zero() => self.attempt(target, &command, left).await,
+                Some(_) | None => Attempt::Unreachable,
+            };
+            match attempt {
+                Attempt::Applied(applied) => return applied.map_err(Into::into),
+                Attempt::NotLeader(other) if other.is_some() && other != target => {
+                    hint = other;
+                    // A moment, lest two nodes that are both wrong send us to and fro.
+                    if turn < 4 {
+                        continue;
+                    }
+                }
+                Attempt::NotLeader(_) => {}
+                Attempt::Stopped if target == Some(self.node) => return Err(ProposeError::Stopped),
+                Attempt::Unreachable | Attempt::Stopped => silent = target,
+                Attempt::Unanswered => {
+                    unanswered = true;
+                    silent = target;
+                }
+            }
+            if Instant::now() + RETRY_AFTER >= deadline {
+                let error = if unanswered {
+                    ProposeError::Timeout
+                } else {
+                    ProposeError::NoLeader
+                };
+                return Err(error);
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return Err(ProposeError::Stopped),
+                () = tokio::time::sleep(RETRY_AFTER) => {}
+            }
+        }
+    }
+
+    async fn forwarded(&self, from: NodeId, command: Command) -> Proposed {
+        if let Action::Genesis { .. } = command.action {
+            tracing::warn!(node = %from, "a node asked to found the cluster again");
+            return Proposed::Refused(AllocatorError::AlreadyFounded);
+        }
+        // The leader's clock dates the cluster log, not the clock of whoever asks.
+        let command = Command {
+            at: Hlc::default().tick((self.clock)()),
+            ..command
+        };
+        match self.attempt_here(&command, self.timings.propose).await {
+            Attempt::Applied(Ok(outcome)) => Proposed::Done(outcome),
+            Attempt::Applied(Err(refused)) => Proposed::Refused(refused),
+            Attempt::NotLeader(leader) => Proposed::NotLeader(leader),
+            Attempt::Unreachable | Attempt::Unanswered => Proposed::TimedOut,
+            Attempt::Stopped => Proposed::Stopped,
+        }
+    }
+
+    async fn attempt(&self, target: NodeId, command: &Command, left: Duration) -> Attempt {
+        if target == self.node {
+            return self.attempt_here(command, left).await;
+        }
+        let request = wire::seal(command);
+        let asked = self.transport.call(target, Service::Propose, request, left);
+        let answer = match asked.await {
+            Ok(answer) => answer,
+            Err(TransportError::NoAddress(_) | TransportError::Refused { .. }) => {
+                return Attempt::Unreachable;
+            }
+            // The connection may have broken after the request was through.
+            Err(TransportError::Unreachable { .. } | TransportError::TimedOut(_)) => {
+                return Attempt::Unanswered;
+            }
+        };
+        match wire::open(&answer) {
+            Ok(Proposed::Done(outcome)) => Attempt::Applied(Ok(outcome)),
+            Ok(Proposed::Refused(refused)) => Attempt::Applied(Err(refused)),
+            Ok(Proposed::NotLeader(leader)) => Attempt::NotLeader(leader),
+            Ok(Proposed::TimedOut) => Attempt::Unanswered,
+            Ok(Proposed::Stopped) => Attempt::Stopped,
+            Ok(Proposed::Malformed(reason)) => {
+                tracing::warn!(node = %target, reason, "a proposal was not understood");
+                Attempt::Unreachable
+            }
+            Err(error) => {
+                tracing::warn!(node = %target, %error, "an answer to a proposal cannot be read");
+                Attempt::Unanswered
+            }
+        }
+    }
+
+    async fn attempt_here(&self, command: &Command, left: Duration) -> Attempt {
+        if self.leads_alone() {
+            return Attempt::NotLeader(None);
+        }
+        let written = match timeout(left, self.raft.client_write(command.clone())).await {
+            Ok(written) => written,
+            Err(_late) => return Attempt::Unanswered,
+        };
+        match written {
+            Ok(response) => Attempt::Applied(response.data),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(leader))) => {
+                Attempt::NotLeader(leader.leader_id.map(NodeId))
+            }
+            Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(_))) => {
+                Attempt::NotLeader(None)
+            }
+            Err(RaftError::Fatal(_)) => Attempt::Stopped,
+        }
+    }
+
+    /// Returns one node after another that might know who leads.
+    fn guess(&self, turn: usize) -> Option<NodeId> {
+        let members = self.members.borrow();
+        let others: Vec<u64> = members
+            .alive
+            .iter()
+            .copied()
+            .filter(|id| *id != self.node.0)
+            .collect();
+        if others.is_empty() {
+            return Some(self.node);
+        }
+        others.get(turn % others.len()).copied().map(NodeId)
+    }
+}
