@@ -1,0 +1,23 @@
+//! Drivers: the contract every network driver keeps, the registry they are found in, and the built-in ones.
+//!
+//! A driver hears of a network by [`Driver::create_network`] and answers with the tables it is interested in; from then on
+//! it is told of every entry that other nodes have in them. Table entries it returns from [`Driver::join`] live exactly as
+//! long as the endpoint does, without the driver doing anything: whoever calls it publishes them and takes them back.
+
+mod contract;
+mod null;
+mod overlay;
+mod registry;
+mod remote;
+
+pub use contract::{
+    Capability, Driver, DriverError, InterfaceName, Joined, ObjectType, ObjectTypeError, Route,
+    Scope, TableEvent, TableInterest,
+};
+pub use null::Null;
+pub use overlay::Overlay;
+pub use registry::{
+    Allocation, DriverSource, NOT_FOUND_FOR, Notify, Origin, Registry, RegistryError,
+    SOURCE_DEADLINE, SourceError, Veto,
+};
+pub use remote::{Plugins, Remote};

@@ -1,0 +1,456 @@
+//! The overlay driver: tells other nodes where its endpoints are, and programs the tunnels to theirs.
+//!
+//! It is the distributed part only: VNIs, subnets and gateways come with the network from the leader's allocator.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures_util::future::BoxFuture;
+use serde_json::json;
+
+use super::{
+    Capability, Driver, DriverError, InterfaceName, Joined, ObjectType, Route, Scope, TableEvent,
+    TableInterest, contract::check_subnet,
+};
+use crate::{
+    core::{
+        model::{
+            EndpointId, EndpointRecord, Key, NetworkId, NetworkRecord, PeerRecord, Prefix,
+            TableEntry, TableName, Value, Vtep,
+        },
+        overlay::{self, Local, Plane, Settings, check_peer},
+        wire::codec,
+    },
+    dataplane::{Dataplane, reconcile},
+};
+
+/// The table in which every node says where its endpoints are.
+const TABLE: &str = "overlay_peers";
+
+/// The driver `overlay`.
+pub struct Overlay {
+    vtep: Vtep,
+    dataplane: Arc<dyn Dataplane>,
+    networks: Mutex<BTreeMap<NetworkId, Arc<Network>>>,
+}
+
+struct Network {
+    record: NetworkRecord,
+    /// Held across a reconciliation, so that an older desired state is never applied over a newer one.
+    state: tokio::sync::Mutex<State>,
+}
+
+struct State {
+    overlay: overlay::Overlay,
+    endpoints: BTreeMap<EndpointId, EndpointRecord>,
+    /// Peer records that could not be used.
+    refused: u64,
+    /// Set by `delete_network`: a call that still holds the network must not program it again.
+    gone: bool,
+}
+
+impl Overlay {
+    /// Starts without networks. `vtep` is this node's address on the underlay.
+    pub fn new(vtep: Vtep, dataplane: Arc<dyn Dataplane>) -> Self {
+        Self {
+            vtep,
+            dataplane,
+            networks: Mutex::default(),
+        }
+    }
+
+    fn networks(&self) -> MutexGuard<'_, BTreeMap<NetworkId, Arc<Network>>> {
+        // Every change is one insert or remove: nobody who panicked left it half done.
+        self.networks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn network(&self, id: NetworkId) -> Result<Arc<Network>, DriverError> {
+        let found = self.networks().get(&id).cloned();
+        found.ok_or(DriverError::NoNetwork(id))
+    }
+
+    async fn apply(&self, id: NetworkId, state: &State) -> Result<(), DriverError> {
+        let desired = match state.gone {
+            true => Plane::default(),
+            false => state.overlay.desired(),
+        };
+        Ok(reconcile(&*self.dataplane, id, &desired).await?)
+    }
+
+    fn add_network(&self, record: &NetworkRecord) -> Result<Vec<TableInterest>, DriverError> {
+        let settings = parse(&record.options)?;
+        check_subnets(record)?;
+        let mut networks = self.networks();
+        if let Some(held) = networks.get(&record.id) {
+            if held.record != *record {
+                return Err(DriverError::NetworkExists(record.id));
+            }
+            return Ok(vec![interest()]);
+        }
+        let state = State {
+            overlay: overlay::Overlay::new(self.vtep, settings, record.subnets.clone()),
+            endpoints: BTreeMap::new(),
+            refused: 0,
+            gone: false,
+        };
+        let network = Network {
+            record: record.clone(),
+            state: tokio::sync::Mutex::new(state),
+        };
+        networks.insert(record.id, Arc::new(network));
+        Ok(vec![interest()])
+    }
+
+    async fn join_now(&self, endpoint: &EndpointRecord) -> Result<Joined, DriverError> {
+        let network = self.network(endpoint.network)?;
+        let mut state = network.state.lock().await;
+        if !state.endpoints.contains_key(&endpoint.id) {
+            return Err(DriverError::NoEndpoint(endpoint.id));
+        }
+        let address = address_of(&state.overlay, endpoint)?;
+        let had_joined = state.overlay.has_joined(endpoint.id);
+        let local = Local {
+            address,
+            mac: endpoint.mac,
+        };
+        state.overlay.handle_join(endpoint.id, local);
+        if let Err(refused) = self.apply(endpoint.network, &state).await {
+            if !had_joined {
+                state.overlay.handle_leave(endpoint.id);
+            }
+            return Err(refused);
+        }
+        Ok(joined(&network.record, endpoint, address, self.vtep))
+    }
+
+    async fn leave_now(&self, id: NetworkId, endpoint: EndpointId) -> Result<(), DriverError> {
+        let Ok(network) = self.network(id) else {
+            return Ok(());
+        };
+        let mut state = network.state.lock().await;
+        state.overlay.handle_leave(endpoint);
+        self.apply(id, &state).await
+    }
+
+    async fn notify(&self, events: &[TableEvent]) -> Result<(), DriverError> {
+        let Some(first) = events.first() else {
+            return Ok(());
+        };
+        let network = self.network(first.network)?;
+        let mut state = network.state.lock().await;
+        for event in events.iter().filter(|event| event.table.as_str() == TABLE) {
+            handle_event(&mut state, event);
+        }
+        self.apply(first.network, &state).await
+    }
+
+    async fn show(&self, id: NetworkId) -> serde_json::Value {
+        let Ok(network) = self.network(id) else {
+            return serde_json::Value::Null;
+        };
+        let state = network.state.lock().await;
+        let actual = self.dataplane.list(id).await.unwrap_or_default();
+        json!({
+            "vtep": self.vtep,
+            "peers": peers(&state.overlay, &actual),
+            "links": actual.links.len(),
+            "fdb": fdb(&actual),
+            "neighbours": neighbours(&actual),
+            "refused_records": state.refused,
+        })
+    }
+}
+
+fn interest() -> TableInterest {
+    TableInterest {
+        table: table(),
+        object: ObjectType::Endpoint,
+    }
+}
+
+fn table() -> TableName {
+    TableName::new(TABLE).expect("letters and an underscore are a table name")
+}
+
+/// Reads the options that are the driver's; the allocator's (`vxlanid_list`) pass by.
+///
+/// Encryption of the data path fails closed: it is refused, not left out.
+fn parse(options: &BTreeMap<String, String>) -> Result<Settings, DriverError> {
+    let mut settings = Settings::default();
+    for (option, value) in options {
+        let wrong = |expected| DriverError::Option {
+            option: option.clone(),
+            value: value.clone(),
+            expected,
+        };
+        match option.as_str() {
+            "mtu" | "com.docker.network.driver.mtu" => {
+                let mtu = value.parse().ok();
+                let fits = |mtu: &u32| (Settings::MTU_MIN..=Settings::MTU_MAX).contains(mtu);
+                settings.mtu = mtu
+                    .filter(fits)
+                    .ok_or_else(|| wrong("an MTU from 1280 to 65485 is expected"))?;
+            }
+            "encrypted" if value != "false" => {
+                return Err(wrong("encryption of the data path is not available"));
+            }
+            _ => {}
+        }
+    }
+    Ok(settings)
+}
+
+fn check_subnets(record: &NetworkRecord) -> Result<(), DriverError> {
+    for subnet in &record.subnets {
+        check_subnet(subnet)?;
+        if subnet.vni.is_none() {
+            return Err(DriverError::Subnet {
+                prefix: subnet.prefix,
+                expected: "an overlay's subnet needs a VXLAN id from the leader",
+            });
+        }
+    }
+    Ok(())
+}
+
+fn address_of(
+    overlay: &overlay::Overlay,
+    endpoint: &EndpointRecord,
+) -> Result<Prefix, DriverError> {
+    let in_subnet = |prefix: &Prefix| overlay.subnet_of(prefix.0.addr()).is_some();
+    let missing = DriverError::Address {
+        endpoint: endpoint.id,
+        network: endpoint.network,
+    };
+    endpoint.address.filter(in_subnet).ok_or(missing)
+}
+
+fn joined(
+    network: &NetworkRecord,
+    endpoint: &EndpointRecord,
+    address: Prefix,
+    vtep: Vtep,
+) -> Joined {
+    let own = |prefix: &Prefix| prefix.0.contains(&address.0.addr());
+    let same_family = |ip: &IpAddr| ip.is_ipv4() == address.0.addr().is_ipv4();
+    let gateway = network.subnets.iter().find(|subnet| own(&subnet.prefix));
+    let gateway = gateway.map(|subnet| subnet.gateway);
+    let others = network.subnets.iter().filter(|subnet| !own(&subnet.prefix));
+    let peer = PeerRecord {
+        address,
+        mac: endpoint.mac,
+        vtep,
+    };
+    let entry = TableEntry {
+        table: table(),
+        key: endpoint_key(endpoint.id),
+        value: Value::new(codec::encode(&peer)).expect("a peer record is far below the limit"),
+    };
+    Joined {
+        interface: Some(InterfaceName {
+            source: link_name(endpoint.id),
+            prefix: "eth".to_owned(),
+        }),
+        gateways: gateway.into_iter().collect(),
+        routes: others
+            .filter(|subnet| same_family(&subnet.gateway))
+            .map(|subnet| Route {
+                destination: subnet.prefix,
+                via: gateway,
+            })
+            .collect(),
+        entries: vec![entry],
+    }
+}
+
+/// The name of an endpoint's link: at most 15 bytes, as Linux wants it (`IFNAMSIZ`).
+fn link_name(endpoint: EndpointId) -> String {
+    let id = endpoint.to_string();
+    format!("weft{}", id.get(..11).unwrap_or(&id))
+}
+
+fn endpoint_key(endpoint: EndpointId) -> Key {
+    Key::new(endpoint.0.to_be_bytes().to_vec()).expect("16 bytes are a key")
+}
+
+fn endpoint_of(key: &Key) -> Option<EndpointId> {
+    let bytes = key.as_bytes().try_into().ok()?;
+    Some(EndpointId(u128::from_be_bytes(bytes)))
+}
+
+/// A record that cannot be used counts as none, and keeps no other from being programmed.
+fn handle_event(state: &mut State, event: &TableEvent) {
+    let Some(endpoint) = endpoint_of(&event.key) else {
+        state.refused += 1;
+        tracing::warn!(network = %event.network, owner = %event.owner, "a peer's key is no endpoint id");
+        return;
+    };
+    let peer = event.value.as_ref().and_then(|value| {
+        let peer = read_peer(value);
+        if let Err(reason) = &peer {
+            state.refused += 1;
+            tracing::warn!(network = %event.network, owner = %event.owner, %endpoint, %reason, "a peer record is of no use");
+        }
+        peer.ok()
+    });
+    state.overlay.handle_peer(endpoint, peer);
+}
+
+fn read_peer(value: &Value) -> Result<PeerRecord, String> {
+    let peer: PeerRecord =
+        codec::decode(value.as_bytes()).map_err(|malformed| malformed.to_string())?;
+    check_peer(&peer).map_err(|unusable| unusable.to_string())?;
+    Ok(peer)
+}
+
+fn peers(overlay: &overlay::Overlay, actual: &Plane) -> Vec<serde_json::Value> {
+    let programmed = |peer: &PeerRecord| {
+        let vni = overlay
+            .subnet_of(peer.address.0.addr())
+            .and_then(|subnet| subnet.vni);
+        vni.and_then(|vni| actual.fdb.get(&(vni, peer.mac))) == Some(&peer.vtep)
+    };
+    let shown = overlay.peers().map(|(endpoint, peer)| {
+        json!({
+            "endpoint": endpoint,
+            "address": peer.address,
+            "mac": peer.mac,
+            "vtep": peer.vtep,
+            "programmed": programmed(peer),
+        })
+    });
+    shown.collect()
+}
+
+fn fdb(actual: &Plane) -> Vec<serde_json::Value> {
+    let shown = actual
+        .fdb
+        .iter()
+        .map(|((vni, mac), vtep)| json!({ "vni": vni, "mac": mac, "vtep": vtep }));
+    shown.collect()
+}
+
+fn neighbours(actual: &Plane) -> Vec<serde_json::Value> {
+    let shown = actual
+        .neighbours
+        .iter()
+        .map(|((vni, address), mac)| json!({ "vni": vni, "address": address, "mac": mac }));
+    shown.collect()
+}
+
+impl Driver for Overlay {
+    fn capability(&self) -> Capability {
+        Capability {
+            data_scope: Scope::Global,
+            connectivity_scope: Scope::Global,
+        }
+    }
+
+    fn check_options(&self, options: &BTreeMap<String, String>) -> Result<(), DriverError> {
+        parse(options).map(drop)
+    }
+
+    fn create_network<'a>(
+        &'a self,
+        network: &'a NetworkRecord,
+    ) -> BoxFuture<'a, Result<Vec<TableInterest>, DriverError>> {
+        Box::pin(std::future::ready(self.add_network(network)))
+    }
+
+    fn delete_network(&self, network: NetworkId) -> BoxFuture<'_, Result<(), DriverError>> {
+        Box::pin(async move {
+            let Ok(held) = self.network(network) else {
+                return Ok(());
+            };
+            let mut state = held.state.lock().await;
+            state.gone = true;
+            // Kept until the kernel is clean, so that a failed call can be made again.
+            self.apply(network, &state).await?;
+            self.networks().remove(&network);
+            Ok(())
+        })
+    }
+
+    fn create_endpoint<'a>(
+        &'a self,
+        endpoint: &'a EndpointRecord,
+    ) -> BoxFuture<'a, Result<(), DriverError>> {
+        Box::pin(async move {
+            let network = self.network(endpoint.network)?;
+            let mut state = network.state.lock().await;
+            address_of(&state.overlay, endpoint)?;
+            match state.endpoints.get(&endpoint.id) {
+                Some(held) if held != endpoint => Err(DriverError::EndpointExists(endpoint.id)),
+                Some(_) => Ok(()),
+                None => {
+                    state.endpoints.insert(endpoint.id, endpoint.clone());
+                    Ok(())
+                }
+            }
+        })
+    }
+
+    fn delete_endpoint(
+        &self,
+        network: NetworkId,
+        endpoint: EndpointId,
+    ) -> BoxFuture<'_, Result<(), DriverError>> {
+        Box::pin(async move {
+            self.leave_now(network, endpoint).await?;
+            if let Ok(held) = self.network(network) {
+                held.state.lock().await.endpoints.remove(&endpoint);
+            }
+            Ok(())
+        })
+    }
+
+    fn join<'a>(
+        &'a self,
+        endpoint: &'a EndpointRecord,
+    ) -> BoxFuture<'a, Result<Joined, DriverError>> {
+        Box::pin(self.join_now(endpoint))
+    }
+
+    fn leave(
+        &self,
+        network: NetworkId,
+        endpoint: EndpointId,
+    ) -> BoxFuture<'_, Result<(), DriverError>> {
+        Box::pin(self.leave_now(network, endpoint))
+    }
+
+    fn event_notify<'a>(
+        &'a self,
+        events: &'a [TableEvent],
+    ) -> BoxFuture<'a, Result<(), DriverError>> {
+        Box::pin(self.notify(events))
+    }
+
+    fn decode_table_entry(
+        &self,
+        table: &TableName,
+        key: &Key,
+        value: &Value,
+    ) -> Option<(EndpointId, BTreeMap<String, String>)> {
+        if table.as_str() != TABLE {
+            return None;
+        }
+        let peer: PeerRecord = codec::decode(value.as_bytes()).ok()?;
+        let meaning = BTreeMap::from([
+            ("Host IP".to_owned(), peer.vtep.0.to_string()),
+            ("Address".to_owned(), peer.address.to_string()),
+            ("MAC".to_owned(), peer.mac.to_string()),
+        ]);
+        Some((endpoint_of(key)?, meaning))
+    }
+
+    fn inspect(&self, network: NetworkId) -> BoxFuture<'_, serde_json::Value> {
+        Box::pin(self.show(network))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! The messages of libnetwork's remote driver protocol, as far as Weft sends or reads them.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::model::{EndpointId, EndpointRecord, NetworkId, NetworkRecord, Subnet};
+
+/// Where libnetwork puts the options a person gave.
+const GENERIC: &str = "com.docker.network.generic";
+
+/// The id of a network as plugins expect one: 64 hexadecimal digits, of which many take only the first five.
+///
+/// A number times an odd number, modulo 2³²: different for each, and its first digits differ too.
+fn network_id(network: NetworkId) -> String {
+    format!("{:08x}", network.0.wrapping_mul(0x9e37_79b1)).repeat(8)
+}
+
+fn endpoint_id(endpoint: EndpointId) -> String {
+    endpoint.to_string().repeat(2)
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct NetworkCall {
+    #[serde(rename = "NetworkID")]
+    network: String,
+}
+
+impl NetworkCall {
+    pub(super) fn of(network: NetworkId) -> Self {
+        Self {
+            network: network_id(network),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct EndpointCall {
+    #[serde(rename = "NetworkID")]
+    network: String,
+    #[serde(rename = "EndpointID")]
+    endpoint: String,
+}
+
+impl EndpointCall {
+    pub(super) fn of(network: NetworkId, endpoint: EndpointId) -> Self {
+        Self {
+            network: network_id(network),
+            endpoint: endpoint_id(endpoint),
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct CreateNetwork {
+    #[serde(rename = "NetworkID")]
+    network: String,
+    options: BTreeMap<&'static str, BTreeMap<String, String>>,
+    #[serde(rename = "IPv4Data")]
+    ipv4: Vec<IpamData>,
+    #[serde(rename = "IPv6Data")]
+    ipv6: Vec<IpamData>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct IpamData {
+    address_space: &'static str,
+    pool: String,
+    gateway: String,
+    aux_addresses: BTreeMap<String, String>,
+}
+
+impl CreateNetwork {
+    pub(super) fn of(network: &NetworkRecord) -> Self {
+        let data = |subnet: &Subnet| IpamData {
+            address_space: "weft",
+            pool: subnet.prefix.to_string(),
+            gateway: format!("{}/{}", subnet.gateway, subnet.prefix.0.prefix_len()),
+            aux_addresses: BTreeMap::new(),
+        };
+        let of_family = |is_v4: bool| {
+            let subnets = network.subnets.iter();
+            let family = subnets.filter(move |subnet| subnet.gateway.is_ipv4() == is_v4);
+            family.map(data).collect()
+        };
+        Self {
+            network: network_id(network.id),
+            options: BTreeMap::from([(GENERIC, network.options.clone())]),
+            ipv4: of_family(true),
+            ipv6: of_family(false),
+        }
+    }
+}
+
+/// An empty field is one that is not set, in both directions.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Interface {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    address: String,
+    #[serde(rename = "AddressIPv6", skip_serializing_if = "String::is_empty")]
+    address_ipv6: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    mac_address: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct CreateEndpoint {
+    #[serde(flatten)]
+    ids: EndpointCall,
+    interface: Interface,
+    options: BTreeMap<String, String>,
+}
+
+impl CreateEndpoint {
+    pub(super) fn of(endpoint: &EndpointRecord) -> Self {
+        let mut interface = Interface {
+            mac_address: endpoint.mac.to_string(),
+            ..Interface::default()
+        };
+        match endpoint.address {
+            Some(address) if matches!(address.0.addr(), IpAddr::V4(_)) => {
+                interface.address = address.to_string();
+            }
+            Some(address) => interface.address_ipv6 = address.to_string(),
+            None => {}
+        }
+        Self {
+            ids: EndpointCall::of(endpoint.network, endpoint.id),
+            interface,
+            options: BTreeMap::new(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Join {
+    #[serde(flatten)]
+    ids: EndpointCall,
+    sandbox_key: String,
+    options: BTreeMap<String, String>,
+}
+
+impl Join {
+    pub(super) fn of(endpoint: &EndpointRecord) -> Self {
+        Self {
+            ids: EndpointCall::of(endpoint.network, endpoint.id),
+            sandbox_key: String::new(),
+            options: BTreeMap::new(),
+        }
+    }
+}
+
+/// A reply that says no more than that it is done. Whatever else it says is not for us.
+#[derive(Deserialize)]
+pub(super) struct Nothing {}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Capabilities {
+    #[serde(default)]
+    pub(super) scope: String,
+    #[serde(default)]
+    pub(super) connectivity_scope: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct InterfaceReply {
+    #[serde(default)]
+    pub(super) interface: Option<Interface>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct JoinReply {
+    pub(super) interface_name: Option<LinkName>,
+    pub(super) gateway: String,
+    #[serde(rename = "GatewayIPv6")]
+    pub(super) gateway_ipv6: String,
+    pub(super) static_routes: Vec<StaticRoute>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct LinkName {
+    pub(super) src_name: String,
+    pub(super) dst_prefix: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct StaticRoute {
+    pub(super) destination: String,
+    pub(super) route_type: u8,
+    pub(super) next_hop: String,
+}

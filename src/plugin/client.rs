@@ -1,0 +1,320 @@
+//! Calls a plugin: HTTP/1.1 over a unix or TCP socket, a connection a call, each with a deadline and a size limit.
+
+use std::{fmt, io, path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::{Method, Request, StatusCode, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+
+/// The longest answer, in bytes. The longest known one lists a host's plugins.
+pub(super) const ANSWER_MAX: usize = 4 * 1024 * 1024;
+
+/// The media type of plugin calls, as the engine sends it.
+const MEDIA_TYPE: &str = "application/vnd.docker.plugins.v1.2+json";
+
+/// Where a plugin listens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Address {
+    /// A unix socket.
+    Unix(PathBuf),
+    /// A host and a port, in clear text.
+    Tcp(String),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::Tcp(authority) => write!(f, "tcp://{authority}"),
+        }
+    }
+}
+
+/// Why a call has no result. Unless it says otherwise, the plugin may have acted on it.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Nobody listens: the plugin did not hear the call. It must be started.
+    #[error("nobody listens on {address}: {source}")]
+    Unreachable {
+        /// Where it was looked for.
+        address: Address,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It took too long.
+    #[error("{address} did not answer {method} within {deadline:?}")]
+    Deadline {
+        /// Who was called.
+        address: Address,
+        /// What was called.
+        method: String,
+        /// How long it had.
+        deadline: Duration,
+    },
+    /// It is not one of the plugin's methods (404).
+    #[error("{address} does not implement {method}")]
+    NotImplemented {
+        /// Who was called.
+        address: Address,
+        /// What was called.
+        method: String,
+    },
+    /// It says that it failed, and why.
+    #[error("{method}: {message}")]
+    Failed {
+        /// What was called.
+        method: String,
+        /// The plugin's own words.
+        message: String,
+    },
+    /// Its answer is longer than 4 MiB.
+    #[error("the answer of {0} is longer than {ANSWER_MAX} bytes")]
+    TooLarge(Address),
+    /// Its answer is not what the protocol has.
+    #[error("the answer of {address} to {method} is malformed: {source}")]
+    Malformed {
+        /// Who was called.
+        address: Address,
+        /// What was called.
+        method: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// The connection broke.
+    #[error("the connection to {address} broke: {reason}")]
+    Broken {
+        /// Who was called.
+        address: Address,
+        /// How.
+        reason: String,
+    },
+}
+
+impl CallError {
+    /// Returns whether the plugin cannot have heard the call, so it may be repeated.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+}
+
+/// Calls one plugin.
+#[derive(Clone, Debug)]
+pub struct Client {
+    address: Address,
+    deadline: Duration,
+}
+
+impl Client {
+    /// Makes a client whose calls take at most `deadline` each. It does not connect yet.
+    pub fn new(address: Address, deadline: Duration) -> Self {
+        Self { address, deadline }
+    }
+
+    /// Returns where the plugin listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Calls a method, for example `NetworkDriver.CreateNetwork`.
+    pub async fn call<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        request: &impl Serialize,
+    ) -> Result<T, CallError> {
+        self.call_within(method, request, self.deadline).await
+    }
+
+    /// Calls a method with a deadline of its own. A request of `null` is sent as an empty body.
+    pub async fn call_within<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        request: &impl Serialize,
+        deadline: Duration,
+    ) -> Result<T, CallError> {
+        let malformed = |source| CallError::Malformed {
+            address: self.address.clone(),
+            method: method.to_owned(),
+            source,
+        };
+        let body = serde_json::to_vec(request).map_err(malformed)?;
+        let body = if body == b"null" {
+            Bytes::new()
+        } else {
+            Bytes::from(body)
+        };
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("/{method}"))
+            .header(header::HOST, "plugin.moby.localhost")
+            .header(header::ACCEPT, MEDIA_TYPE)
+            .body(Full::new(body))
+            .expect("a method's name is written in the code");
+        let (status, body) = self.exchange(request, method, deadline).await?;
+        let failed = |message: String| CallError::Failed {
+            method: method.to_owned(),
+            message,
+        };
+        match status {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => {
+                return Err(CallError::NotImplemented {
+                    address: self.address.clone(),
+                    method: method.to_owned(),
+                });
+            }
+            other => {
+                return Err(failed(
+                    error_text(&body).unwrap_or_else(|| format!("status {other}")),
+                ));
+            }
+        }
+        let answer = if body.iter().all(u8::is_ascii_whitespace) {
+            Value::Object(serde_json::Map::new())
+        } else {
+            serde_json::from_slice(&body).map_err(malformed)?
+        };
+        // An error counts even with status 200 (case M4).
+        if let Some(message) = error_field(&answer) {
+            return Err(failed(message.to_owned()));
+        }
+        serde_json::from_value(answer).map_err(malformed)
+    }
+
+    /// Gets a document of an HTTP API that is no plugin: the engine's.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
+        let request = Request::builder()
+            .uri(path)
+            .header(header::HOST, "docker")
+            .body(Full::new(Bytes::new()))
+            .expect("a path is written in the code");
+        let (status, body) = self.exchange(request, path, self.deadline).await?;
+        if status != StatusCode::OK {
+            return Err(CallError::Failed {
+                method: path.to_owned(),
+                message: error_text(&body).unwrap_or_else(|| format!("status {status}")),
+            });
+        }
+        serde_json::from_slice(&body).map_err(|source| CallError::Malformed {
+            address: self.address.clone(),
+            method: path.to_owned(),
+            source,
+        })
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+        method: &str,
+        deadline: Duration,
+    ) -> Result<(StatusCode, Bytes), CallError> {
+        let unreachable = |source| CallError::Unreachable {
+            address: self.address.clone(),
+            source,
+        };
+        let answer = async {
+            match &self.address {
+                Address::Unix(path) => {
+                    self.talk(
+                        UnixStream::connect(path).await.map_err(unreachable)?,
+                        request,
+                    )
+                    .await
+                }
+                Address::Tcp(authority) => {
+                    self.talk(
+                        TcpStream::connect(authority).await.map_err(unreachable)?,
+                        request,
+                    )
+                    .await
+                }
+            }
+        };
+        timeout(deadline, answer)
+            .await
+            .map_err(|_elapsed| CallError::Deadline {
+                address: self.address.clone(),
+                method: method.to_owned(),
+                deadline,
+            })?
+    }
+
+    async fn talk<S>(
+        &self,
+        stream: S,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, Bytes), CallError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.broken(&error))?;
+        let exchange = async {
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(|error| self.broken(&error))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_MAX)
+                .collect()
+                .await
+                .map_err(|error| {
+                    if error.is::<LengthLimitError>() {
+                        CallError::TooLarge(self.address.clone())
+                    } else {
+                        self.broken(&*error)
+                    }
+                })?;
+            Ok((status, body.to_bytes()))
+        };
+        // The connection moves the bytes, so both run here; it may end before the last of them is read.
+        let (mut exchange, mut connection) = (std::pin::pin!(exchange), std::pin::pin!(connection));
+        let mut is_open = true;
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut exchange => return outcome,
+                _ended = &mut connection, if is_open => is_open = false,
+            }
+        }
+    }
+
+    fn broken(&self, error: &(dyn std::error::Error + 'static)) -> CallError {
+        let reasons: Vec<String> = std::iter::successors(Some(error), |error| error.source())
+            .map(ToString::to_string)
+            .collect();
+        CallError::Broken {
+            address: self.address.clone(),
+            reason: reasons.join(": "),
+        }
+    }
+}
+
+/// Network drivers report errors as `Err`, IPAM drivers as `Error`.
+fn error_field(answer: &Value) -> Option<&str> {
+    let fields = ["Err", "Error"].iter();
+    fields
+        .filter_map(|key| answer.get(key)?.as_str())
+        .find(|text| !text.is_empty())
+}
+
+/// Returns what a body says of an error: its JSON field (the engine's is `message`), else all of it.
+fn error_text(body: &[u8]) -> Option<String> {
+    let json: Option<Value> = serde_json::from_slice(body).ok();
+    let field = json
+        .as_ref()
+        .and_then(|json| error_field(json).or_else(|| json.get("message")?.as_str()));
+    let text = field.map_or_else(
+        || String::from_utf8_lossy(body).trim().to_owned(),
+        str::to_owned,
+    );
+    (!text.is_empty()).then_some(text)
+}
