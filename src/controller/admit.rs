@@ -1,0 +1,168 @@
+//! The join door: the leader lets newcomers in; every other node hands them on to it.
+//!
+//! A request that came from a member was handed on once and is not handed on again, so two nodes that take each other for
+//! the leader cannot play a newcomer back and forth.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use zeroize::Zeroizing;
+
+use super::{Controller, ControllerError};
+use crate::{
+    core::{
+        allocator::{Action, AllocatorError},
+        model::NodeId,
+        wire::codec,
+    },
+    runtime::{
+        clock,
+        join::{JoinRefusal, JoinReply, JoinRequest, Joined},
+        streams::{Caller, Service},
+        trust::{Ca, Token, TrustError, secrets_match},
+    },
+};
+
+/// How long the leader may take. A newcomer's own deadline is longer, so it hears which of us was slow.
+const LEADER_DEADLINE: Duration = Duration::from_secs(8);
+
+/// What a member sends to ask for the join token: no join request begins so, their versions begin at 1.
+const TOKEN_QUESTION: &[u8] = &[0];
+
+/// What the leader answers to [`TOKEN_QUESTION`]: the secret, or nothing if it does not lead.
+type TokenAnswer = Option<[u8; 16]>;
+
+impl Controller {
+    /// Answers a call of the join service: a newcomer's, one that another member hands on, or a member's for the token.
+    pub async fn answer_join(&self, caller: Caller, request: &[u8]) -> Bytes {
+        if caller.node.is_some() && request == TOKEN_QUESTION {
+            let answer: TokenAnswer = self.own_secret();
+            return codec::encode(&answer).into();
+        }
+        let reply: JoinReply = match JoinRequest::decode(request) {
+            Ok(request) => self.admit(request, caller).await,
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(refusal) = &reply {
+            tracing::info!(caller = %caller.addr, %refusal, "a newcomer was not let in");
+        }
+        codec::encode(&reply).into()
+    }
+
+    /// Lets a newcomer in, if its token is right and nobody has its id or name.
+    pub async fn admit(&self, mut request: JoinRequest, caller: Caller) -> JoinReply {
+        request.listen = request.address(caller.addr);
+        let leader = self.parts.raft.leader();
+        match leader.ok_or(JoinRefusal::NoLeader)? {
+            leader if leader == self.parts.node => self.admit_as_leader(request).await,
+            _ if caller.node.is_some() => Err(JoinRefusal::NoLeader),
+            leader => self.hand_on(leader, &request).await,
+        }
+    }
+
+    async fn admit_as_leader(&self, request: JoinRequest) -> JoinReply {
+        let secret = self.own_secret().ok_or(JoinRefusal::NoLeader)?;
+        let secret = Zeroizing::new(secret);
+        if !secrets_match(&secret, &request.secret) {
+            return Err(JoinRefusal::WrongToken);
+        }
+        let admitted = Action::AdmitMember {
+            node: request.node,
+            name: request.name.clone(),
+        };
+        self.propose(admitted).await.map_err(refusal)?;
+        let joined = self.certify(&request).await?;
+        tracing::info!(node = %request.node, name = %request.name, address = %request.listen, "a node was let in");
+        Ok(joined)
+    }
+
+    async fn certify(&self, request: &JoinRequest) -> JoinReply {
+        let founded = self.parts.raft.read(|state| {
+            let (cert_der, key_der) = state.ca()?;
+            let ca = Ca {
+                cert_der: cert_der.to_vec(),
+                key_der: key_der.0.clone().into(),
+            };
+            Some((ca, state.keyring()?.clone()))
+        });
+        let (ca, keyring) = founded.ok_or(JoinRefusal::NoLeader)?;
+        let cluster = self.parts.cluster;
+        let signed = ca.sign(&request.csr_der, request.node, cluster, clock::wall());
+        let cert_der = signed.map_err(|error| match error {
+            TrustError::BadRequest(reason) => JoinRefusal::Malformed { reason },
+            other @ (TrustError::Make { .. }
+            | TrustError::BadCa(_)
+            | TrustError::BadCertificate(_)
+            | TrustError::BadCredentials(_)) => {
+                tracing::error!(error = %other, "a newcomer's certificate was not made");
+                JoinRefusal::Busy
+            }
+        })?;
+        let members = self.parts.handle.member_states().await;
+        let members = members.map_err(|_stopped| JoinRefusal::NoLeader)?;
+        Ok(Joined {
+            cluster,
+            ca_cert_der: ca.cert_der,
+            cert_der,
+            keyring,
+            members: codec::encode(&members),
+            leader: Some(self.parts.node),
+        })
+    }
+
+    async fn hand_on(&self, leader: NodeId, request: &JoinRequest) -> JoinReply {
+        let request = codec::encode(request);
+        let answer = self.ask_leader(leader, request.into()).await;
+        let answer = answer.ok_or(JoinRefusal::NoLeader)?;
+        codec::decode(&answer).unwrap_or(Err(JoinRefusal::NoLeader))
+    }
+
+    /// Finds the join token: a voter knows it, any other node asks the leader.
+    pub(super) async fn ask_token(&self) -> Result<Token, ControllerError> {
+        let secret = match self.own_secret() {
+            Some(secret) => secret,
+            None => self.ask_secret().await.ok_or(ControllerError::NoLeader)?,
+        };
+        let ca_digest = self.ca_digest();
+        Ok(Token { ca_digest, secret })
+    }
+
+    async fn ask_secret(&self) -> TokenAnswer {
+        let leader = self.parts.raft.leader()?;
+        let answer = self.ask_leader(leader, Bytes::from_static(TOKEN_QUESTION));
+        codec::decode::<TokenAnswer>(&answer.await?).ok().flatten()
+    }
+
+    async fn ask_leader(&self, leader: NodeId, request: Bytes) -> Option<Bytes> {
+        let address = self.parts.handle.address(leader).await.ok().flatten()?;
+        let call = self
+            .parts
+            .dialer
+            .call(leader, address, Service::Join, request, LEADER_DEADLINE);
+        match call.await {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                tracing::info!(%leader, %error, "the leader did not answer the join service");
+                None
+            }
+        }
+    }
+
+    /// The secret as this node has it applied; nothing on a node that is no voter.
+    fn own_secret(&self) -> TokenAnswer {
+        self.parts.raft.read(|state| Some(state.token_secret()?.0))
+    }
+}
+
+fn refusal(error: ControllerError) -> JoinRefusal {
+    if let ControllerError::Refused(AllocatorError::NameTaken { name, .. }) = error {
+        return JoinRefusal::NameTaken { name };
+    }
+    if let ControllerError::Refused(AllocatorError::IdTaken { .. } | AllocatorError::Removed(_)) =
+        error
+    {
+        return JoinRefusal::IdTaken;
+    }
+    tracing::warn!(%error, "the cluster could not agree on a newcomer");
+    JoinRefusal::NoLeader
+}

@@ -1,0 +1,201 @@
+//! One network on this node, from the moment it is known to the moment it is gone: set up, fed, taken down.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Controller, ControllerError, Setup, feed::Feed};
+use crate::{
+    core::model::{NetworkId, NetworkRecord},
+    driver::{Driver, RegistryError, Scope, TableInterest},
+    store::StoredEndpoint,
+};
+
+/// How long a step that failed waits, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+impl Controller {
+    /// Keeps a network set up until `removed`, then takes it down. Both are tried until they work.
+    pub(super) async fn attend(self, network: NetworkRecord, removed: CancellationToken) {
+        let id = network.id;
+        tokio::select! {
+            () = self.serve(&network) => {}
+            () = removed.cancelled() => {}
+        }
+        self.show(id, Setup::Removing);
+        self.take_down_at_last(&network).await;
+        self.desk.setups.send_modify(|setups| {
+            setups.remove(&id);
+        });
+        self.desk.driver_tables.send_modify(|of| {
+            of.remove(&id);
+        });
+        tracing::info!(network = %network.name, "network is taken down");
+    }
+
+    /// Sets the network up and feeds its driver; it ends with the removal only.
+    async fn serve(&self, network: &NetworkRecord) {
+        let (driver, interests) = self.set_up_at_last(network).await;
+        let tables = interests
+            .iter()
+            .map(|interest| interest.table.clone())
+            .collect();
+        self.desk.driver_tables.send_modify(|of| {
+            of.insert(network.id, tables);
+        });
+        let feed = self.feed(driver.clone(), network.id, interests);
+        tokio::join!(feed, self.revive_at_last(&*driver, network));
+        // The feed ends when the node does, or has nothing to tell.
+        std::future::pending::<()>().await;
+    }
+
+    fn show(&self, network: NetworkId, setup: Setup) {
+        self.desk.setups.send_modify(|setups| {
+            setups.insert(network, setup);
+        });
+    }
+
+    async fn set_up_at_last(
+        &self,
+        network: &NetworkRecord,
+    ) -> (Arc<dyn Driver>, Vec<TableInterest>) {
+        let (mut pause, longest) = RETRY;
+        loop {
+            match self.set_up(network).await {
+                Ok(answer) => return answer,
+                Err(error) => {
+                    tracing::warn!(network = %network.name, %error, "network is not set up yet");
+                    let reason = Some(error.to_string());
+                    self.show(network.id, Setup::Pending { reason });
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    async fn set_up(
+        &self,
+        network: &NetworkRecord,
+    ) -> Result<(Arc<dyn Driver>, Vec<TableInterest>), ControllerError> {
+        self.parts.handle.attach(network.id).await?;
+        let driver = self.driver(network).await?;
+        let interests = driver.create_network(network).await?;
+        let interests = match driver.capability().connectivity_scope {
+            Scope::Global => interests,
+            Scope::Local => Vec::new(),
+        };
+        Ok((driver, interests))
+    }
+
+    async fn feed(
+        &self,
+        driver: Arc<dyn Driver>,
+        network: NetworkId,
+        interests: Vec<TableInterest>,
+    ) {
+        if !interests.is_empty() {
+            let feed = Feed::new(self.parts.handle.clone(), driver, network, interests);
+            // It ends when the node does.
+            let _ = feed.run().await;
+        }
+    }
+
+    /// Brings the endpoints on disk back to the driver; the network is ready after the first try.
+    async fn revive_at_last(&self, driver: &dyn Driver, network: &NetworkRecord) {
+        let (mut pause, longest) = RETRY;
+        let mut all = self.revive(driver, network).await;
+        self.show(network.id, Setup::Ready);
+        tracing::info!(network = %network.name, "network is set up");
+        while !all {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(longest);
+            all = self.revive(driver, network).await;
+        }
+    }
+
+    /// Tells the driver of every endpoint on disk; returns whether it took all. One that fails keeps no other.
+    async fn revive(&self, driver: &dyn Driver, network: &NetworkRecord) -> bool {
+        let _hand = self.desk.hands.hold(network.id).await;
+        let endpoints = match self.own_endpoints(network.id).await {
+            Ok(endpoints) => endpoints,
+            Err(error) => {
+                tracing::warn!(network = %network.name, %error, "endpoints were not read");
+                return false;
+            }
+        };
+        let mut all = true;
+        for endpoint in endpoints {
+            let name = endpoint.record.name.clone();
+            if let Err(error) = self.revive_one(driver, endpoint).await {
+                tracing::warn!(network = %network.name, endpoint = %name, %error, "endpoint is not back yet");
+                all = false;
+            }
+        }
+        all
+    }
+
+    async fn revive_one(
+        &self,
+        driver: &dyn Driver,
+        endpoint: StoredEndpoint,
+    ) -> Result<(), ControllerError> {
+        driver.create_endpoint(&endpoint.record).await?;
+        if endpoint.joined {
+            self.join_on_driver(driver, endpoint).await?;
+        }
+        Ok(())
+    }
+
+    async fn take_down_at_last(&self, network: &NetworkRecord) {
+        let (mut pause, longest) = RETRY;
+        while let Err(error) = self.take_down(network).await {
+            if matches!(error, ControllerError::Stopped) {
+                return;
+            }
+            tracing::warn!(network = %network.name, %error, "network is not taken down yet");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    /// Removes this node's endpoints, which a network that is removed under them leaves behind, then the network.
+    async fn take_down(&self, network: &NetworkRecord) -> Result<(), ControllerError> {
+        let hand = self.desk.hands.hold(network.id).await;
+        let driver = match self.driver(network).await {
+            Ok(driver) => Some(driver),
+            // Its plugin is gone, and its state with it.
+            Err(ControllerError::Registry(RegistryError::NotFound(_))) => None,
+            Err(error) => return Err(error),
+        };
+        for endpoint in self.own_endpoints(network.id).await? {
+            let StoredEndpoint { record, .. } = self.unpublish(endpoint).await?;
+            if let Some(driver) = &driver {
+                driver.delete_endpoint(network.id, record.id).await?;
+            }
+            self.disk(move |store| store.remove_endpoint(record.id))
+                .await?;
+        }
+        if let Some(driver) = &driver {
+            driver.delete_network(network.id).await?;
+        }
+        self.forget_entries(network.id).await?;
+        self.parts.handle.detach(network.id).await?;
+        drop(hand);
+        self.desk.hands.forget(network.id);
+        Ok(())
+    }
+
+    /// Takes entries that people wrote by hand off the disk.
+    pub(super) async fn forget_entries(&self, network: NetworkId) -> Result<(), ControllerError> {
+        self.disk(move |store| {
+            for (of, entry) in store.entries()? {
+                if of == network {
+                    store.remove_entry(network, &entry.table, &entry.key)?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+}

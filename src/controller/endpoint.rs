@@ -1,0 +1,333 @@
+//! Endpoints: created, joined, left and removed on the node that has them; seen everywhere once they have joined.
+
+use std::net::IpAddr;
+
+use super::{
+    Controller, ControllerError, EndpointState, EndpointView, Sandbox, entropy,
+    publish::{created, endpoints_table},
+};
+use crate::{
+    core::{
+        model::{EndpointId, EndpointRecord, Mac, Name, NetworkId, NetworkRecord, TableEntry},
+        wire::codec,
+    },
+    driver::{Driver, Joined, Scope},
+    store::StoredEndpoint,
+};
+
+impl Controller {
+    /// Makes an endpoint with an address, known to this node only.
+    pub async fn endpoint_create(
+        &self,
+        network: &str,
+        name: Name,
+        address: Option<IpAddr>,
+    ) -> Result<EndpointView, ControllerError> {
+        let network = self.ready_network(network).await?;
+        let this = self.clone();
+        self.finish(async move { this.create(&network, name, address).await })
+            .await
+    }
+
+    /// Connects an endpoint and tells every node where it is. One that has joined gets the same answer again.
+    pub async fn endpoint_join(
+        &self,
+        network: &str,
+        endpoint: &str,
+    ) -> Result<EndpointView, ControllerError> {
+        let network = self.ready_network(network).await?;
+        let (this, endpoint) = (self.clone(), endpoint.to_owned());
+        self.finish(async move { this.join(&network, &endpoint).await })
+            .await
+    }
+
+    /// Disconnects an endpoint; it keeps its address. One that has not joined stays as it is.
+    pub async fn endpoint_leave(
+        &self,
+        network: &str,
+        endpoint: &str,
+    ) -> Result<EndpointView, ControllerError> {
+        let network = self.network(network).await?;
+        let (this, endpoint) = (self.clone(), endpoint.to_owned());
+        self.finish(async move { this.leave_endpoint(&network, &endpoint).await })
+            .await
+    }
+
+    /// Removes an endpoint, which leaves first, and gives its address back.
+    pub async fn endpoint_remove(
+        &self,
+        network: &str,
+        endpoint: &str,
+    ) -> Result<(), ControllerError> {
+        let network = self.network(network).await?;
+        let (this, endpoint) = (self.clone(), endpoint.to_owned());
+        self.finish(async move { this.remove_endpoint(&network, &endpoint).await })
+            .await
+    }
+
+    /// Lists the endpoints of one network or of all: those that have joined anywhere, and this node's own others.
+    pub async fn endpoint_list(
+        &self,
+        network: Option<&str>,
+    ) -> Result<Vec<EndpointView>, ControllerError> {
+        let networks = match network {
+            Some(network) => vec![self.network(network).await?],
+            None => self.network_list().await?,
+        };
+        let mut endpoints = Vec::new();
+        for network in networks {
+            endpoints.extend(self.endpoints_of(network.id).await?);
+        }
+        Ok(endpoints)
+    }
+
+    pub(super) async fn endpoints_of(
+        &self,
+        network: NetworkId,
+    ) -> Result<Vec<EndpointView>, ControllerError> {
+        let own = self.own_endpoints(network).await?;
+        let mut endpoints: Vec<EndpointView> = own.iter().map(|own| self.view(own, None)).collect();
+        let table = endpoints_table();
+        let listed = self.parts.handle.list(network, Some(table)).await?;
+        for entry in listed.into_iter().filter(|entry| !entry.ours) {
+            match codec::decode(entry.value.as_bytes()) {
+                Ok(record) => endpoints.push(EndpointView {
+                    record,
+                    node: entry.owner,
+                    state: EndpointState::Joined,
+                    sandbox: None,
+                }),
+                Err(malformed) => {
+                    tracing::warn!(owner = %entry.owner, %network, %malformed, "an endpoint's record is of no use");
+                }
+            }
+        }
+        endpoints.sort_by(|a, b| (&a.record.name, a.node).cmp(&(&b.record.name, b.node)));
+        Ok(endpoints)
+    }
+
+    /// Returns this node's endpoints of a network, from the disk.
+    pub(super) async fn own_endpoints(
+        &self,
+        network: NetworkId,
+    ) -> Result<Vec<StoredEndpoint>, ControllerError> {
+        let mut endpoints = self.disk(|store| store.endpoints()).await?;
+        endpoints.retain(|endpoint| endpoint.record.network == network);
+        Ok(endpoints)
+    }
+
+    pub(super) async fn own_records(
+        &self,
+        network: NetworkId,
+    ) -> Result<Vec<EndpointRecord>, ControllerError> {
+        let own = self.own_endpoints(network).await?.into_iter();
+        Ok(own.map(|endpoint| endpoint.record).collect())
+    }
+
+    async fn create(
+        &self,
+        network: &NetworkRecord,
+        name: Name,
+        address: Option<IpAddr>,
+    ) -> Result<EndpointView, ControllerError> {
+        let mut hand = self.desk.hands.hold(network.id).await;
+        let own = self.own_endpoints(network.id).await?;
+        if own.iter().any(|endpoint| endpoint.record.name == name) {
+            let network = network.name.clone();
+            return Err(ControllerError::EndpointExists { network, name });
+        }
+        let address = self.take_address(&mut hand, network, address).await?;
+        let mut rng = entropy();
+        let record = EndpointRecord {
+            id: EndpointId::random(&mut rng),
+            network: network.id,
+            name,
+            address,
+            mac: Mac::random(&mut rng),
+        };
+        let outcome = self.create_on_driver(network, record).await;
+        if outcome.is_err() {
+            self.release_address(&mut hand, network.id, address).await;
+        }
+        outcome
+    }
+
+    async fn create_on_driver(
+        &self,
+        network: &NetworkRecord,
+        record: EndpointRecord,
+    ) -> Result<EndpointView, ControllerError> {
+        let driver = self.driver(network).await?;
+        driver.create_endpoint(&record).await?;
+        let stored = StoredEndpoint {
+            record,
+            joined: false,
+            entries: Vec::new(),
+        };
+        let written = stored.clone();
+        if let Err(refused) = self.disk(move |store| store.put_endpoint(&written)).await {
+            forget(&*driver, &stored.record).await;
+            return Err(refused);
+        }
+        tracing::info!(network = %network.name, endpoint = %stored.record.name, "endpoint created");
+        Ok(self.view(&stored, None))
+    }
+
+    async fn join(
+        &self,
+        network: &NetworkRecord,
+        endpoint: &str,
+    ) -> Result<EndpointView, ControllerError> {
+        let _hand = self.desk.hands.hold(network.id).await;
+        let stored = self.own_endpoint(network, endpoint).await?;
+        let driver = self.driver(network).await?;
+        let (now, joined) = self.join_on_driver(&*driver, stored).await?;
+        tracing::info!(network = %network.name, endpoint = %now.record.name, "endpoint joined");
+        Ok(self.view(&now, Some(joined)))
+    }
+
+    /// Has the driver connect the endpoint and publishes it. A failure leaves nothing published, and the driver has left.
+    pub(super) async fn join_on_driver(
+        &self,
+        driver: &dyn Driver,
+        before: StoredEndpoint,
+    ) -> Result<(StoredEndpoint, Joined), ControllerError> {
+        let joined = driver.join(&before.record).await?;
+        let now = StoredEndpoint {
+            record: before.record.clone(),
+            joined: true,
+            entries: published(driver, &joined),
+        };
+        if before == now {
+            return Ok((now, joined));
+        }
+        if let Err(refused) = self.publish(&before, now.clone()).await {
+            let EndpointRecord { id, network, .. } = now.record;
+            if let Err(error) = driver.leave(network, id).await {
+                tracing::warn!(%network, endpoint = %id, %error, "a join that failed was not undone by its driver");
+            }
+            return Err(refused);
+        }
+        Ok((now, joined))
+    }
+
+    async fn leave_endpoint(
+        &self,
+        network: &NetworkRecord,
+        endpoint: &str,
+    ) -> Result<EndpointView, ControllerError> {
+        let _hand = self.desk.hands.hold(network.id).await;
+        let stored = self.own_endpoint(network, endpoint).await?;
+        let stored = self.unpublish(stored).await?;
+        let driver = self.driver(network).await?;
+        driver.leave(network.id, stored.record.id).await?;
+        tracing::info!(network = %network.name, endpoint = %stored.record.name, "endpoint left");
+        Ok(self.view(&stored, None))
+    }
+
+    async fn remove_endpoint(
+        &self,
+        network: &NetworkRecord,
+        endpoint: &str,
+    ) -> Result<(), ControllerError> {
+        let mut hand = self.desk.hands.hold(network.id).await;
+        let stored = self.own_endpoint(network, endpoint).await?;
+        let stored = self.unpublish(stored).await?;
+        let driver = self.driver(network).await?;
+        self.erase(&*driver, &stored.record).await?;
+        self.release_address(&mut hand, network.id, stored.record.address)
+            .await;
+        tracing::info!(network = %network.name, endpoint = %stored.record.name, "endpoint removed");
+        Ok(())
+    }
+
+    /// Has a driver forget an endpoint that nobody hears of any more, then the disk.
+    pub(super) async fn erase(
+        &self,
+        driver: &dyn Driver,
+        record: &EndpointRecord,
+    ) -> Result<(), ControllerError> {
+        let EndpointRecord { id, network, .. } = *record;
+        driver.leave(network, id).await?;
+        driver.delete_endpoint(network, id).await?;
+        self.disk(move |store| store.remove_endpoint(id)).await
+    }
+
+    /// Takes an endpoint's entries back: off the disk first, so that a restart does not bring them back, then from the DB.
+    pub(super) async fn unpublish(
+        &self,
+        stored: StoredEndpoint,
+    ) -> Result<StoredEndpoint, ControllerError> {
+        if !stored.joined {
+            return Ok(stored);
+        }
+        let now = created(stored.clone());
+        let written = now.clone();
+        self.disk(move |store| store.put_endpoint(&written)).await?;
+        self.retract(&stored).await;
+        Ok(now)
+    }
+
+    /// Finds an endpoint of this node by name, else by id.
+    async fn own_endpoint(
+        &self,
+        network: &NetworkRecord,
+        wanted: &str,
+    ) -> Result<StoredEndpoint, ControllerError> {
+        let own = self.own_endpoints(network.id).await?;
+        let by_name = own.iter().find(|own| own.record.name.as_str() == wanted);
+        let by_id = || own.iter().find(|own| own.record.id.to_string() == wanted);
+        if let Some(found) = by_name.or_else(by_id) {
+            return Ok(found.clone());
+        }
+        let all = self.endpoints_of(network.id).await?;
+        let elsewhere = all.iter().find(|other| {
+            other.record.name.as_str() == wanted || other.record.id.to_string() == wanted
+        });
+        Err(match elsewhere {
+            Some(other) => ControllerError::NotOwner { owner: other.node },
+            None => ControllerError::NoSuchEndpoint {
+                network: network.name.clone(),
+                endpoint: wanted.to_owned(),
+            },
+        })
+    }
+
+    pub(super) async fn driver(
+        &self,
+        network: &NetworkRecord,
+    ) -> Result<std::sync::Arc<dyn Driver>, ControllerError> {
+        Ok(self.parts.registry.get(&network.driver, self.now()).await?)
+    }
+
+    fn view(&self, stored: &StoredEndpoint, joined: Option<Joined>) -> EndpointView {
+        EndpointView {
+            record: stored.record.clone(),
+            node: self.parts.node,
+            state: match stored.joined {
+                true => EndpointState::Joined,
+                false => EndpointState::Created,
+            },
+            sandbox: joined.map(|joined| Sandbox {
+                interface: joined.interface,
+                gateways: joined.gateways,
+                routes: joined.routes,
+            }),
+        }
+    }
+}
+
+/// The entries of a driver whose endpoints reach other nodes; one that is local by nature publishes nothing (D7).
+fn published(driver: &dyn Driver, joined: &Joined) -> Vec<TableEntry> {
+    match driver.capability().connectivity_scope {
+        Scope::Global => joined.entries.clone(),
+        Scope::Local => Vec::new(),
+    }
+}
+
+async fn forget(driver: &dyn Driver, record: &EndpointRecord) {
+    let EndpointRecord { id, network, .. } = *record;
+    if let Err(error) = driver.delete_endpoint(network, id).await {
+        tracing::warn!(%network, endpoint = %id, %error, "an endpoint that was not made was not forgotten by its driver");
+    }
+}

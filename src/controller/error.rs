@@ -1,0 +1,148 @@
+//! Why a use case was refused, and who must act.
+
+use std::net::IpAddr;
+
+use crate::{
+    core::{
+        allocator::AllocatorError,
+        model::{LimitError, Name, NodeId},
+        netdb::WriteError,
+    },
+    driver::{DriverError, RegistryError},
+    raft::ProposeError,
+    runtime::{PutError, Stopped},
+    store::StoreError,
+};
+
+/// Why a use case was refused. What it had begun was taken back, so the caller may try again.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// No network has that name or id.
+    #[error("there is no network {0}")]
+    NoSuchNetwork(String),
+    /// Choose another name.
+    #[error("network {0} exists already")]
+    NetworkExists(Name),
+    /// Remove its endpoints first.
+    #[error("network {network} is in use by {}", by.join(", "))]
+    NetworkInUse {
+        /// The network.
+        network: Name,
+        /// Its endpoints, each as `name@node`; a few of them.
+        by: Vec<String>,
+    },
+    /// The network is known, but its driver is not there yet on this node; it passes by itself, or `reason` says what to do.
+    #[error("network {network} is not set up on this node: {reason}")]
+    NetworkNotReady {
+        /// The network.
+        network: Name,
+        /// What it waits for.
+        reason: String,
+    },
+    /// No endpoint of the network has that name or id.
+    #[error("network {network} has no endpoint {endpoint}")]
+    NoSuchEndpoint {
+        /// The network.
+        network: Name,
+        /// What the caller called it.
+        endpoint: String,
+    },
+    /// Choose another name.
+    #[error("this node has an endpoint {name} in network {network} already")]
+    EndpointExists {
+        /// The network.
+        network: Name,
+        /// The name.
+        name: Name,
+    },
+    /// Choose another address, or none.
+    #[error("address {address} is in use by another endpoint")]
+    AddressInUse {
+        /// The address.
+        address: IpAddr,
+    },
+    /// The network has no addresses to give.
+    #[error("network {network} has no subnet, so an endpoint cannot have address {address}")]
+    NoSubnet {
+        /// The network.
+        network: Name,
+        /// The address asked for.
+        address: IpAddr,
+    },
+    /// Ask the node that has it.
+    #[error("it belongs to node {owner}: only there it can be changed")]
+    NotOwner {
+        /// Whose it is.
+        owner: NodeId,
+    },
+    /// A table entry of that key is there.
+    #[error("the entry exists already, owned by node {owner}")]
+    EntryExists {
+        /// Whose it is.
+        owner: NodeId,
+    },
+    /// No table entry has that key.
+    #[error("there is no such entry")]
+    NoSuchEntry,
+    /// The table is kept by Weft or by the network's driver.
+    #[error("table {0} is kept by Weft itself or by the network's driver, and cannot be written")]
+    ReservedTable(String),
+    /// A name, key or value is over its limit.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// The node holds as much as it may; try again later.
+    #[error("the node has too much unsent: try again later")]
+    Backpressure,
+    /// The cluster cannot agree now; it passes when most voters are back.
+    #[error("the cluster has no leader at the moment: nothing new can be agreed")]
+    NoLeader,
+    /// The leader did not answer in time; it may have been done, so look before trying again.
+    #[error(transparent)]
+    Timeout(ProposeError),
+    /// The leader refused; the text says what the caller must change.
+    #[error(transparent)]
+    Refused(AllocatorError),
+    /// The driver refused.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// There is no such driver, or its plugin does not work.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The disk refused; the operator must act.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A program error that the log has more of.
+    #[error("{0}")]
+    Broken(&'static str),
+    /// The daemon is stopping.
+    #[error("the daemon is stopping")]
+    Stopped,
+}
+
+impl From<Stopped> for ControllerError {
+    fn from(Stopped: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+impl From<PutError> for ControllerError {
+    fn from(refused: PutError) -> Self {
+        match refused {
+            PutError::Write(refused) => refused.into(),
+            PutError::Stopped(stopped) => stopped.into(),
+        }
+    }
+}
+
+impl From<WriteError> for ControllerError {
+    fn from(refused: WriteError) -> Self {
+        match refused {
+            WriteError::AlreadyExists { owner } => Self::EntryExists { owner },
+            WriteError::NotFound => Self::NoSuchEntry,
+            WriteError::NotAttached(network) => Self::NoSuchNetwork(network.to_string()),
+            WriteError::NotOwner { owner } => Self::NotOwner { owner },
+            WriteError::Limit(limit) => Self::Limit(limit),
+            WriteError::Backpressure => Self::Backpressure,
+        }
+    }
+}

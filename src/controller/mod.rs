@@ -1,0 +1,181 @@
+//! Use cases: what a person, a container engine or another node asks of this node, from the question to the answer.
+//!
+//! The controller decides nothing that others must agree on and keeps nothing that must survive: it asks the leader
+//! ([`raft`](crate::raft)), the drivers, the disk ([`store`](crate::store)) and the DB ([`runtime`](crate::runtime)), in the
+//! order that leaves nothing behind when one of them refuses. What it holds are ways to ask, and per network a lock, so that
+//! the steps of two endpoints do not mix.
+//!
+//! **Invariant:** an endpoint is on disk before anybody hears of it, and a change once begun is carried to its end even if
+//! the one who asked has gone.
+
+mod address;
+mod admit;
+mod attachment;
+mod endpoint;
+mod error;
+mod feed;
+mod network;
+mod node;
+mod publish;
+mod removal;
+mod run;
+mod services;
+mod sweep;
+mod table;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, future::Future, sync::Arc};
+
+use rand::{SeedableRng, rngs::StdRng};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use error::ControllerError;
+pub use services::Streams;
+pub use view::{
+    EndpointState, EndpointView, MemberView, NetworkRequest, NetworkView, Sandbox, Setup,
+    StatusView, SubnetRequest, TableView,
+};
+
+use self::{address::Hands, removal::Removals};
+use crate::{
+    core::{
+        allocator::{Action, AllocatorError, Outcome},
+        model::{ClusterId, Instant, Name, NetworkId, NodeId, TableName},
+    },
+    driver::Registry,
+    raft::{ProposeError, Raft},
+    runtime::{
+        Handle,
+        clock::{self, Clock},
+        streams::Dialer,
+    },
+    store::{Store, StoreError},
+};
+
+/// What the controller asks.
+#[derive(Clone)]
+pub struct Parts {
+    /// This node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: Name,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// The node's loop.
+    pub handle: Handle,
+    /// The agreement.
+    pub raft: Raft,
+    /// The disk.
+    pub store: Store,
+    /// The drivers.
+    pub registry: Arc<Registry>,
+    /// The way to other nodes.
+    pub dialer: Dialer,
+    /// The certificate of the cluster's authority.
+    pub ca_cert_der: Vec<u8>,
+    /// The clocks.
+    pub clock: Clock,
+}
+
+/// The use cases of one node.
+#[derive(Clone)]
+pub struct Controller {
+    parts: Parts,
+    desk: Arc<Desk>,
+}
+
+/// What calls that run at the same time share; all of it can be made anew from the disk and the DB.
+struct Desk {
+    hands: Hands,
+    removals: Removals,
+    setups: watch::Sender<BTreeMap<NetworkId, Setup>>,
+    /// The tables that each network's driver asked for: only endpoints write there.
+    driver_tables: watch::Sender<BTreeMap<NetworkId, Vec<TableName>>>,
+    tasks: TaskTracker,
+    left: CancellationToken,
+}
+
+impl Controller {
+    /// Makes the use cases; [`Self::run`] must run beside them.
+    pub fn new(parts: Parts) -> Self {
+        let desk = Desk {
+            hands: Hands::default(),
+            removals: Removals::default(),
+            setups: watch::Sender::default(),
+            driver_tables: watch::Sender::default(),
+            tasks: TaskTracker::new(),
+            left: CancellationToken::new(),
+        };
+        Self {
+            parts,
+            desk: Arc::new(desk),
+        }
+    }
+
+    /// Reads the monotonic clock.
+    fn now(&self) -> Instant {
+        self.parts.clock.now().instant
+    }
+
+    /// Runs `work` to its end even if the caller stops waiting.
+    async fn finish<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, ControllerError>> + Send + 'static,
+    ) -> Result<T, ControllerError> {
+        match self.desk.tasks.spawn(work).await {
+            Ok(outcome) => outcome,
+            Err(panicked) if panicked.is_panic() => {
+                Err(ControllerError::Broken("a use case panicked"))
+            }
+            Err(_cancelled) => Err(ControllerError::Stopped),
+        }
+    }
+
+    /// Works on the disk, on a thread that may block.
+    async fn disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, ControllerError> {
+        let store = self.parts.store.clone();
+        match tokio::task::spawn_blocking(move || work(&store)).await {
+            Ok(outcome) => Ok(outcome?),
+            Err(panicked) if panicked.is_panic() => {
+                Err(ControllerError::Broken("the store panicked"))
+            }
+            Err(_cancelled) => Err(ControllerError::Stopped),
+        }
+    }
+
+    /// Asks the cluster to agree.
+    async fn propose(&self, action: Action) -> Result<Outcome, ControllerError> {
+        let proposed = self.parts.raft.propose(action).await;
+        proposed.map_err(|refused| match refused {
+            ProposeError::NoLeader => ControllerError::NoLeader,
+            late @ ProposeError::Timeout => ControllerError::Timeout(late),
+            ProposeError::Stopped => ControllerError::Stopped,
+            ProposeError::Refused(AllocatorError::NetworkExists { name, .. }) => {
+                ControllerError::NetworkExists(name)
+            }
+            ProposeError::Refused(AllocatorError::NoSuchNetwork(id)) => {
+                ControllerError::NoSuchNetwork(id.to_string())
+            }
+            ProposeError::Refused(AllocatorError::AddressLeased { address, .. }) => {
+                ControllerError::AddressInUse { address }
+            }
+            ProposeError::Refused(other) => ControllerError::Refused(other),
+        })
+    }
+}
+
+/// Makes a generator fit for secrets, seeded by the operating system.
+fn entropy() -> StdRng {
+    let mut seed = [0; 32];
+    for part in seed.chunks_exact_mut(size_of::<u64>()) {
+        part.copy_from_slice(&clock::seed().to_le_bytes());
+    }
+    StdRng::from_seed(seed)
+}

@@ -1,0 +1,187 @@
+//! Networks: the leader makes and removes them, every node sets them up.
+
+use std::time::Duration;
+
+use super::{
+    Controller, ControllerError, EndpointView, NetworkRequest, NetworkView, Setup, SubnetRequest,
+};
+use crate::{
+    core::{
+        allocator::{self, Action, NETWORKS_TABLE, Outcome},
+        model::{Name, NetworkId, NetworkRecord, TableName},
+        wire::codec,
+    },
+    driver::{Allocation, Driver, Scope},
+};
+
+/// How long `network_create` waits for its own node to be set up, which is a courtesy: the network exists all the same.
+const COURTESY: Duration = Duration::from_secs(2);
+/// How long a call on a network waits for it to be set up.
+const SETUP_DEADLINE: Duration = Duration::from_secs(5);
+/// How many endpoints a refusal to remove a network names.
+const NAMED_MAX: usize = 8;
+
+impl Controller {
+    /// Has the leader make a network, and waits a moment until this node can use it.
+    pub async fn network_create(
+        &self,
+        request: NetworkRequest,
+    ) -> Result<NetworkRecord, ControllerError> {
+        let registry = &self.parts.registry;
+        let driver = registry.get(&request.driver, self.now()).await?;
+        driver.check_options(&request.options)?;
+        let allocation = registry.allocation(&request.driver);
+        let allocation = allocation.unwrap_or_else(|| allocation_of(&*driver));
+        let outcome = self.propose(creation(request, allocation)).await?;
+        let Outcome::Network(record) = outcome else {
+            return Err(ControllerError::Broken(
+                "the leader answered a new network with something else",
+            ));
+        };
+        self.until(record.id, COURTESY, |setup| setup == Some(&Setup::Ready))
+            .await;
+        Ok(record)
+    }
+
+    /// Lists the networks, by id. It needs no leader.
+    pub async fn network_list(&self) -> Result<Vec<NetworkRecord>, ControllerError> {
+        let listed = self
+            .parts
+            .handle
+            .list(NetworkId::CLUSTER, Some(networks_table()))
+            .await?;
+        let records = listed
+            .iter()
+            .filter_map(|entry| codec::decode(entry.value.as_bytes()).ok());
+        Ok(records.collect())
+    }
+
+    /// Shows a network, its endpoints, and what its driver knows of it here.
+    pub async fn network_inspect(&self, network: &str) -> Result<NetworkView, ControllerError> {
+        let record = self.network(network).await?;
+        let endpoints = self.endpoints_of(record.id).await?;
+        let driver_state = match self.parts.registry.driver(&record.driver) {
+            Some(driver) => driver.inspect(record.id).await,
+            None => serde_json::Value::Null,
+        };
+        Ok(NetworkView {
+            setup: self.setup(record.id),
+            record,
+            endpoints,
+            driver_state,
+        })
+    }
+
+    /// Has the leader remove a network that no endpoint uses, and waits a moment until this node has taken it down.
+    pub async fn network_remove(&self, network: &str) -> Result<(), ControllerError> {
+        let record = self.network(network).await?;
+        let endpoints = self.endpoints_of(record.id).await?;
+        if !endpoints.is_empty() {
+            return Err(ControllerError::NetworkInUse {
+                network: record.name,
+                by: self.name_them(&endpoints).await?,
+            });
+        }
+        self.propose(Action::RemoveNetwork { id: record.id })
+            .await?;
+        self.until(record.id, COURTESY, |setup| setup.is_none())
+            .await;
+        Ok(())
+    }
+
+    /// Finds a network by name, else by id.
+    pub(super) async fn network(&self, wanted: &str) -> Result<NetworkRecord, ControllerError> {
+        let records = self.network_list().await?;
+        let by_name = |record: &&NetworkRecord| record.name.as_str() == wanted;
+        let by_id = |record: &&NetworkRecord| record.id.to_string() == wanted;
+        let found = records
+            .iter()
+            .find(by_name)
+            .or_else(|| records.iter().find(by_id));
+        let found = found.cloned();
+        found.ok_or_else(|| ControllerError::NoSuchNetwork(wanted.to_owned()))
+    }
+
+    /// Finds a network and waits until its driver is there on this node.
+    pub(super) async fn ready_network(
+        &self,
+        wanted: &str,
+    ) -> Result<NetworkRecord, ControllerError> {
+        let record = self.network(wanted).await?;
+        let is_ready = |setup: Option<&Setup>| setup == Some(&Setup::Ready);
+        if self.until(record.id, SETUP_DEADLINE, is_ready).await {
+            return Ok(record);
+        }
+        let reason = match self.setup(record.id) {
+            Setup::Pending { reason } => reason.unwrap_or_else(|| "it is being set up".to_owned()),
+            Setup::Removing => "it is being removed".to_owned(),
+            Setup::Ready => return Ok(record),
+        };
+        Err(ControllerError::NetworkNotReady {
+            network: record.name,
+            reason,
+        })
+    }
+
+    pub(super) fn setup(&self, network: NetworkId) -> Setup {
+        let setups = self.desk.setups.borrow();
+        let setup = setups.get(&network).cloned();
+        setup.unwrap_or(Setup::Pending { reason: None })
+    }
+
+    /// Waits until a network's setup is as wanted; returns whether it came to be in time.
+    async fn until(
+        &self,
+        network: NetworkId,
+        deadline: Duration,
+        wanted: impl Fn(Option<&Setup>) -> bool,
+    ) -> bool {
+        let mut setups = self.desk.setups.subscribe();
+        let reached = setups.wait_for(|setups| wanted(setups.get(&network)));
+        matches!(tokio::time::timeout(deadline, reached).await, Ok(Ok(_)))
+    }
+
+    async fn name_them(&self, endpoints: &[EndpointView]) -> Result<Vec<String>, ControllerError> {
+        let names = self.node_names().await?;
+        let named = endpoints.iter().take(NAMED_MAX).map(|endpoint| {
+            let node = names.get(&endpoint.node).map(Name::to_string);
+            let node = node.unwrap_or_else(|| endpoint.node.to_string());
+            format!("{}@{node}", endpoint.record.name)
+        });
+        let mut named: Vec<String> = named.collect();
+        if endpoints.len() > NAMED_MAX {
+            named.push(format!("{} more", endpoints.len() - NAMED_MAX));
+        }
+        Ok(named)
+    }
+}
+
+/// A driver that reaches across nodes and says nothing of its needs gets a subnet from the cluster's pool.
+fn allocation_of(driver: &dyn Driver) -> Allocation {
+    Allocation {
+        subnets: driver.capability().data_scope == Scope::Global,
+        vxlan: false,
+    }
+}
+
+fn creation(request: NetworkRequest, allocation: Allocation) -> Action {
+    let mut subnets = request.subnets;
+    if subnets.is_empty() && allocation.subnets {
+        subnets.push(SubnetRequest::default());
+    }
+    let asked = |subnet: SubnetRequest| allocator::SubnetRequest {
+        prefix: subnet.prefix,
+        gateway: subnet.gateway,
+    };
+    Action::CreateNetwork {
+        name: request.name,
+        driver: request.driver,
+        options: request.options,
+        subnets: subnets.into_iter().map(asked).collect(),
+        vxlan: allocation.vxlan,
+    }
+}
+
+pub(super) fn networks_table() -> TableName {
+    TableName::new(NETWORKS_TABLE).expect("letters are a table name")
+}

@@ -1,0 +1,123 @@
+//! What other nodes may call on this one, and newcomers: each service goes to the room that answers it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use super::Controller;
+use crate::{
+    core::model::NodeId,
+    raft::{self, Transport, TransportError},
+    runtime::{
+        Handle,
+        streams::{Caller, Dialer, Handler, Refusal, Service, StreamError},
+    },
+};
+
+impl Handler for Controller {
+    fn call(
+        &self,
+        caller: Caller,
+        service: Service,
+        request: Bytes,
+    ) -> BoxFuture<'_, Result<Bytes, Refusal>> {
+        Box::pin(async move {
+            if service == Service::Join {
+                return Ok(self.answer_join(caller, &request).await);
+            }
+            let Some(node) = caller.node else {
+                return Err(Refusal(format!("{service} is for members")));
+            };
+            if self.is_shut_out(node, service) {
+                return Err(Refusal("the node was removed from the cluster".to_owned()));
+            }
+            self.answer_member(node, service, request).await
+        })
+    }
+}
+
+impl Controller {
+    /// Returns whether the node was removed. One that still votes may speak to the other voters, to hand its vote over.
+    fn is_shut_out(&self, node: NodeId, service: Service) -> bool {
+        let raft = &self.parts.raft;
+        let votes = || raft.status().voters.contains(&node);
+        raft.read(|state| state.is_removed(node)) && !(service == Service::Raft && votes())
+    }
+
+    async fn answer_member(
+        &self,
+        from: NodeId,
+        service: Service,
+        request: Bytes,
+    ) -> Result<Bytes, Refusal> {
+        match service {
+            Service::Sync => {
+                let answer = self.parts.handle.answer(request).await;
+                let answer = answer.map_err(|stopped| Refusal(stopped.to_string()))?;
+                let answer = answer.map_err(|refused| Refusal(refused.to_string()))?;
+                Ok(answer.into())
+            }
+            Service::Raft => Ok(self.parts.raft.handle_raft(from, request).await),
+            Service::Propose => Ok(self.parts.raft.handle_propose(from, request).await),
+            Service::Join => Err(Refusal("join was answered before".to_owned())),
+        }
+    }
+}
+
+/// The agreement's way to other nodes: by the addresses that membership knows, over the node's streams.
+#[derive(Clone, Debug)]
+pub struct Streams {
+    handle: Handle,
+    dialer: Dialer,
+}
+
+impl Streams {
+    /// Makes it; both must be of the same node.
+    pub fn new(handle: Handle, dialer: Dialer) -> Self {
+        Self { handle, dialer }
+    }
+}
+
+impl Transport for Streams {
+    fn call(
+        &self,
+        to: NodeId,
+        service: raft::Service,
+        request: Bytes,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<Bytes, TransportError>> {
+        let service = match service {
+            raft::Service::Raft => Service::Raft,
+            raft::Service::Propose => Service::Propose,
+        };
+        Box::pin(async move {
+            let addr = self.handle.address(to).await.ok().flatten();
+            let addr = addr.ok_or(TransportError::NoAddress(to))?;
+            let call = self.dialer.call(to, addr, service, request, deadline);
+            call.await.map_err(|error| failure(to, &error))
+        })
+    }
+}
+
+/// Tells apart what was surely not carried out: only that may be sent elsewhere without a thought.
+fn failure(node: NodeId, error: &StreamError) -> TransportError {
+    let reason = error.to_string();
+    match error {
+        StreamError::Late { .. } | StreamError::Overdue { .. } => TransportError::TimedOut(node),
+        StreamError::Lost { .. } | StreamError::BadAnswer { .. } => {
+            TransportError::Unreachable { node, reason }
+        }
+        StreamError::Unreachable { .. }
+        | StreamError::Busy { .. }
+        | StreamError::WrongNode { .. }
+        | StreamError::ForeignCluster { .. }
+        | StreamError::NotValidNow { .. }
+        | StreamError::CertificateRefused { .. }
+        | StreamError::NotWeft { .. }
+        | StreamError::Version { .. }
+        | StreamError::NotOffered { .. }
+        | StreamError::Refused(_)
+        | StreamError::TooLarge { .. } => TransportError::Refused { node, reason },
+    }
+}

@@ -1,0 +1,145 @@
+//! What use cases take and answer. Doors turn these into their own types.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde::Serialize;
+
+use crate::{
+    core::model::{
+        ClusterId, EndpointRecord, Name, NetworkId, NetworkRecord, NodeId, Prefix, TableName,
+    },
+    driver::{InterfaceName, Route},
+    raft::RaftStatus,
+    runtime::NodeStatus,
+};
+
+/// A network that somebody wants.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NetworkRequest {
+    /// Its name, unique in the cluster.
+    pub name: Name,
+    /// The driver, for example `overlay`.
+    pub driver: Name,
+    /// Options for the driver.
+    pub options: BTreeMap<String, String>,
+    /// The subnets wanted; none: what the driver needs, from the cluster's default pool.
+    pub subnets: Vec<SubnetRequest>,
+}
+
+/// A subnet that somebody wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SubnetRequest {
+    /// Which addresses; nothing: the next free ones of the default pool.
+    pub prefix: Option<Prefix>,
+    /// The gateway; nothing: the first address.
+    pub gateway: Option<IpAddr>,
+}
+
+/// How far a network has come on this node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Setup {
+    /// The driver is being told; it is tried again if it fails.
+    Pending {
+        /// Why it has not worked yet; nothing at first.
+        reason: Option<String>,
+    },
+    /// Endpoints can join.
+    Ready,
+    /// The network was removed, and is being taken down.
+    Removing,
+}
+
+/// A network, seen from this node.
+#[derive(Clone, Debug)]
+pub struct NetworkView {
+    /// What the leader agreed.
+    pub record: NetworkRecord,
+    /// How far it has come on this node.
+    pub setup: Setup,
+    /// The endpoints that have joined anywhere, and this node's own others.
+    pub endpoints: Vec<EndpointView>,
+    /// The driver's state of it on this node.
+    pub driver_state: serde_json::Value,
+}
+
+/// How far an endpoint has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointState {
+    /// It has an address, and nobody reaches it.
+    Created,
+    /// It is connected, and every node knows where it is.
+    Joined,
+}
+
+/// An endpoint, seen from this node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EndpointView {
+    /// The endpoint.
+    pub record: EndpointRecord,
+    /// The node that has it.
+    pub node: NodeId,
+    /// How far it has come. Other nodes' endpoints are seen once they have joined.
+    pub state: EndpointState,
+    /// What its sandbox needs; only in the answer to a join.
+    pub sandbox: Option<Sandbox>,
+}
+
+/// What a sandbox needs to use an endpoint that has joined.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Sandbox {
+    /// The interface; nothing for a driver that gives none.
+    pub interface: Option<InterfaceName>,
+    /// The default gateways.
+    pub gateways: Vec<IpAddr>,
+    /// More routes.
+    pub routes: Vec<Route>,
+}
+
+/// A table of a network.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct TableView {
+    /// The table.
+    pub table: TableName,
+    /// How many entries are visible in it.
+    pub entries: usize,
+}
+
+/// A node at a glance.
+#[derive(Clone, Debug)]
+pub struct StatusView {
+    /// The node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: Name,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The version of the program.
+    pub version: &'static str,
+    /// Who leads, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// This node's part in the agreement.
+    pub raft: RaftStatus,
+    /// Counters, members and queues.
+    pub runtime: NodeStatus,
+    /// The networks, and how far each has come on this node.
+    pub networks: BTreeMap<NetworkId, Setup>,
+    /// How many endpoints this node has.
+    pub endpoints: usize,
+    /// Table entries that are still to be taken back.
+    pub removals: usize,
+}
+
+/// A member and what it says of itself.
+#[derive(Clone, Debug)]
+pub struct MemberView {
+    /// What membership knows of it.
+    pub member: crate::runtime::MemberView,
+    /// Its name; nothing while its record has not come.
+    pub name: Option<Name>,
+    /// The version of its program.
+    pub version: Option<String>,
+    /// Whether it leads.
+    pub leads: bool,
+}
