@@ -1,0 +1,132 @@
+//! Keeps the names in step with the network DB: the cluster's table `networks`, and the tables `endpoints` of every network
+//! that this node carries.
+//!
+//! **Invariant:** what is known here follows from what is visible there, not from which changes were heard: it begins with a
+//! list, and whenever changes were lost it lists again. Its size is that of those tables; nothing is queued.
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{NameTable, serve};
+use crate::{
+    core::{
+        allocator::NETWORKS_TABLE,
+        model::{EndpointId, EndpointRecord, Key, NetworkId, NetworkRecord, TableName, Value},
+        watch::Filter,
+        wire::codec,
+    },
+    runtime::{Handle, Sockets, Stopped, WatchEvent},
+};
+
+/// Where the endpoints of a network are that have joined.
+const ENDPOINTS_TABLE: &str = "endpoints";
+
+/// Answers for the names that a node knows, until `stop` or until the node itself stops.
+pub async fn run(handle: Handle, sockets: Sockets, stop: CancellationToken) {
+    let (names, known) = watch::channel(NameTable::default());
+    tokio::select! {
+        () = serve(sockets.udp, sockets.tcp, known, stop) => {}
+        Err(Stopped) = follow(&handle, &names) => {}
+    }
+}
+
+/// Follows the tables until the node stops.
+async fn follow(handle: &Handle, names: &watch::Sender<NameTable>) -> Result<(), Stopped> {
+    let of_networks = Filter {
+        network: Some(NetworkId::CLUSTER),
+        table: Some(table(NETWORKS_TABLE)),
+        ..Filter::default()
+    };
+    let of_endpoints = Filter {
+        table: Some(table(ENDPOINTS_TABLE)),
+        ..Filter::default()
+    };
+    let mut networks = handle.watch(of_networks, None);
+    let mut endpoints = handle.watch(of_endpoints, None);
+    loop {
+        tokio::select! {
+            event = networks.next() => {
+                let event = event?;
+                names.send_modify(|names| handle_networks(names, event));
+            }
+            event = endpoints.next() => {
+                let event = event?;
+                names.send_modify(|names| handle_endpoints(names, event));
+            }
+        }
+    }
+}
+
+fn handle_networks(names: &mut NameTable, event: WatchEvent) {
+    match event {
+        WatchEvent::Snapshot { entries, .. } => {
+            let records = entries.iter();
+            let records = records.filter_map(|entry| network(&entry.key, &entry.value));
+            names.set_networks(records.collect());
+        }
+        WatchEvent::Change(revised) => {
+            let change = revised.change;
+            match change.value.and_then(|value| network(&change.key, &value)) {
+                Some(record) => names.put_network(record),
+                None => {
+                    if let Ok(id) = change.key.as_bytes().try_into() {
+                        names.remove_network(NetworkId(u32::from_be_bytes(id)));
+                    }
+                }
+            }
+        }
+        WatchEvent::Lagged => {} // A snapshot follows.
+    }
+}
+
+fn handle_endpoints(names: &mut NameTable, event: WatchEvent) {
+    match event {
+        WatchEvent::Snapshot { entries, .. } => {
+            let records = entries.iter();
+            let records =
+                records.filter_map(|entry| endpoint(entry.network, &entry.key, &entry.value));
+            names.set_endpoints(records.collect());
+        }
+        WatchEvent::Change(revised) => {
+            let change = revised.change;
+            let value = change.value;
+            match value.and_then(|value| endpoint(change.network, &change.key, &value)) {
+                Some(record) => names.put_endpoint(record),
+                None => {
+                    if let Ok(id) = change.key.as_bytes().try_into() {
+                        names.remove_endpoint(EndpointId(u128::from_be_bytes(id)));
+                    }
+                }
+            }
+        }
+        WatchEvent::Lagged => {} // A snapshot follows.
+    }
+}
+
+/// Returns the network of an entry; nothing if it is not what its key says.
+fn network(key: &Key, value: &Value) -> Option<NetworkRecord> {
+    let record: NetworkRecord = readable(codec::decode(value.as_bytes()))?;
+    (key.as_bytes() == record.id.0.to_be_bytes()).then_some(record)
+}
+
+/// Returns the endpoint of an entry; nothing if it is not what its key and its network say.
+fn endpoint(network: NetworkId, key: &Key, value: &Value) -> Option<EndpointRecord> {
+    let record: EndpointRecord = readable(codec::decode(value.as_bytes()))?;
+    let is_itself = key.as_bytes() == record.id.0.to_be_bytes() && record.network == network;
+    is_itself.then_some(record)
+}
+
+fn readable<T>(decoded: Result<T, codec::CodecError>) -> Option<T> {
+    decoded
+        .inspect_err(
+            |error| tracing::warn!(%error, "a record cannot be read, so its name is not known"),
+        )
+        .ok()
+}
+
+fn table(text: &str) -> TableName {
+    TableName::new(text).expect("letters are a table name")
+}
+
+#[cfg(test)]
+mod tests;
