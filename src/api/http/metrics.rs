@@ -1,0 +1,106 @@
+//! `GET /v1/metrics`: what the node has counted, as Prometheus reads it.
+//!
+//! Rooms count in plain structs, so nothing is registered anywhere: a scrape writes what `status` says into a recorder of its
+//! own and renders that.
+
+use metrics::{Label, counter, gauge, with_local_recorder};
+use metrics_exporter_prometheus::PrometheusBuilder;
+
+use super::{counters::Count, types::Status};
+
+/// Returns the text of a scrape.
+pub(super) fn render(status: &Status) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    with_local_recorder(&recorder, || record(status));
+    recorder.handle().render()
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a gauge is a float, and counts beyond 2^53 are far away"
+)]
+fn record(status: &Status) {
+    gauge!(
+        "weft_node",
+        "version" => status.version.clone(), "node" => status.node.to_string(),
+        "name" => status.name.to_string(), "cluster" => status.cluster.to_string()
+    )
+    .set(1.0);
+    gauge!("weft_ready").set(f64::from(u8::from(status.ready)));
+    gauge!("weft_has_leader").set(f64::from(u8::from(status.leader.is_some())));
+    gauge!("weft_leads").set(f64::from(u8::from(status.leader == Some(status.node))));
+    gauge!("weft_uptime_seconds").set(status.uptime_ms as f64 / 1_000.0);
+    gauge!("weft_raft_term").set(status.raft.term as f64);
+    gauge!("weft_raft_applied").set(status.raft.applied as f64);
+    gauge!("weft_raft_voters").set(status.raft.voters.len() as f64);
+    gauge!("weft_members", "state" => "alive").set(status.members.alive as f64);
+    gauge!("weft_members", "state" => "suspect").set(status.members.suspect as f64);
+    gauge!("weft_members", "state" => "down").set(status.members.down as f64);
+    gauge!("weft_networks", "setup" => "ready").set(status.networks.ready as f64);
+    gauge!("weft_networks", "setup" => "pending").set(status.networks.pending as f64);
+    gauge!("weft_networks", "setup" => "removing").set(status.networks.removing as f64);
+    gauge!("weft_endpoints").set(status.endpoints as f64);
+    for (key, value) in &status.counters {
+        let (name, reason) = Count::split(key);
+        let labels: Vec<Label> = reason
+            .map(|reason| Label::new("reason", reason.to_owned()))
+            .into_iter()
+            .collect();
+        let metric = format!("weft_{name}");
+        if name.ends_with("_total") {
+            counter!(metric, labels).absolute(*value);
+        } else {
+            gauge!(metric, labels).set(*value as f64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        api::http::types::{MemberCounts, NetworkCounts, RaftStatus},
+        core::model::{ClusterId, Name, NodeId},
+    };
+
+    #[test]
+    fn a_scrape_has_what_status_says() {
+        let status = Status {
+            version: "0.1.0".to_owned(),
+            cluster: ClusterId(1),
+            node: NodeId(2),
+            name: Name::new("n2").unwrap(),
+            address: "127.0.0.1:1".parse().unwrap(),
+            ready: true,
+            uptime_ms: 1_500,
+            leader: None,
+            raft: RaftStatus::default(),
+            members: MemberCounts {
+                alive: 3,
+                ..MemberCounts::default()
+            },
+            networks: NetworkCounts::default(),
+            endpoints: 0,
+            counters: BTreeMap::from([
+                ("entries".to_owned(), 7),
+                ("datagrams_rejected_total.forged".to_owned(), 4),
+            ]),
+        };
+
+        let text = render(&status);
+
+        for line in [
+            "weft_ready 1",
+            "weft_has_leader 0",
+            "weft_uptime_seconds 1.5",
+            "weft_members{state=\"alive\"} 3",
+            "weft_entries 7",
+            "# TYPE weft_datagrams_rejected_total counter",
+            "weft_datagrams_rejected_total{reason=\"forged\"} 4",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+}

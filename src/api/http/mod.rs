@@ -1,0 +1,23 @@
+//! The control API: HTTP and JSON on a unix socket, for root and group `weft`.
+//!
+//! **Invariant:** nothing here is without a bound: connections, the length of a body, watchers, and how long a reader
+//! may leave an answer unread.
+
+mod blob;
+mod counters;
+mod door;
+mod error;
+pub(super) mod extract;
+mod metrics;
+mod refusal;
+mod routes;
+pub mod sse;
+mod stream;
+pub mod types;
+mod views;
+
+pub use blob::NotBase64;
+pub(super) use door::serve_as_is;
+pub use door::{Door, DoorError, Purpose, serve};
+pub use error::Exit;
+pub use routes::routes;

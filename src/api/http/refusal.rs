@@ -1,0 +1,97 @@
+//! Why the controller refused → what the control API answers.
+
+use super::error::{Code, Failure};
+use crate::{
+    controller::ControllerError,
+    core::allocator::AllocatorError,
+    driver::{DriverError, RegistryError},
+};
+
+impl From<ControllerError> for Failure {
+    fn from(refused: ControllerError) -> Self {
+        let code = code(&refused);
+        if code == Code::Failed {
+            tracing::error!(error = %refused, "a request failed");
+        }
+        Self::new(code, refused.to_string())
+    }
+}
+
+fn code(refused: &ControllerError) -> Code {
+    match refused {
+        ControllerError::NoSuchNetwork(_) => Code::NoSuchNetwork,
+        ControllerError::NetworkExists(_) => Code::NetworkExists,
+        ControllerError::NetworkInUse { .. } => Code::NetworkInUse,
+        ControllerError::NetworkNotReady { .. } => Code::NotReady,
+        ControllerError::NoSuchEndpoint { .. } => Code::NoSuchEndpoint,
+        ControllerError::EndpointExists { .. } => Code::EndpointExists,
+        ControllerError::AddressInUse { .. } => Code::InUse,
+        ControllerError::NoSubnet { .. } => Code::Invalid,
+        ControllerError::NotOwner { .. } => Code::NotOwner,
+        ControllerError::EntryExists { .. } => Code::EntryExists,
+        ControllerError::NoSuchEntry => Code::NoSuchEntry,
+        ControllerError::ReservedTable(_) => Code::Invalid,
+        ControllerError::Limit(limit) => Failure::from(*limit).code,
+        ControllerError::Backpressure => Code::Busy,
+        ControllerError::NoLeader => Code::NoLeader,
+        ControllerError::Timeout(_) => Code::TimedOut,
+        ControllerError::Refused(refused) => allocator_code(refused),
+        ControllerError::Driver(refused) => driver_code(refused),
+        ControllerError::Registry(refused) => registry_code(refused),
+        ControllerError::Store(_) | ControllerError::Broken(_) => Code::Failed,
+        ControllerError::Stopped => Code::Stopped,
+    }
+}
+
+fn allocator_code(refused: &AllocatorError) -> Code {
+    match refused {
+        AllocatorError::NetworkExists { .. } => Code::NetworkExists,
+        AllocatorError::NoSuchNetwork(_) => Code::NoSuchNetwork,
+        AllocatorError::Overlap { .. }
+        | AllocatorError::VniInUse(_)
+        | AllocatorError::AddressLeased { .. } => Code::InUse,
+        AllocatorError::BadSubnet(_)
+        | AllocatorError::BadGateway { .. }
+        | AllocatorError::BadVni { .. }
+        | AllocatorError::BadAddress { .. }
+        | AllocatorError::NoSubnet(_)
+        | AllocatorError::TooManySubnets { .. } => Code::Invalid,
+        AllocatorError::TooLarge { .. } => Code::TooLarge,
+        AllocatorError::NoFreeSubnet { .. }
+        | AllocatorError::NoFreeVni
+        | AllocatorError::NoFreeAddress(_) => Code::Exhausted,
+        AllocatorError::NotMember(_) => Code::NoSuchMember,
+        AllocatorError::NameTaken { .. } | AllocatorError::IdTaken { .. } => Code::NameTaken,
+        AllocatorError::NotFounded
+        | AllocatorError::AlreadyFounded
+        | AllocatorError::NoSuchBlock { .. }
+        | AllocatorError::Removed(_) => Code::Failed,
+    }
+}
+
+fn driver_code(refused: &DriverError) -> Code {
+    match refused {
+        DriverError::Option { .. } | DriverError::Subnet { .. } | DriverError::Address { .. } => {
+            Code::Invalid
+        }
+        DriverError::Unreachable { .. } => Code::Busy,
+        DriverError::NoNetwork(_)
+        | DriverError::NetworkExists(_)
+        | DriverError::NoEndpoint(_)
+        | DriverError::EndpointExists(_)
+        | DriverError::Dataplane(_)
+        | DriverError::Refused { .. }
+        | DriverError::Protocol { .. } => Code::Failed,
+    }
+}
+
+fn registry_code(refused: &RegistryError) -> Code {
+    match refused {
+        RegistryError::Name(_) => Code::Invalid,
+        RegistryError::NotFound(_) => Code::NoSuchDriver,
+        RegistryError::Slow { .. } => Code::TimedOut,
+        RegistryError::BuiltIn(_) | RegistryError::Vetoed { .. } | RegistryError::Plugin { .. } => {
+            Code::Failed
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! The routes, and what each asks of the controller.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response, Sse, sse::KeepAlive},
+    routing::{get, post, put},
+};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    error::{Code, Failure},
+    extract::{Ask, At, Body},
+    metrics, stream,
+    types::{
+        Blob, CreateEndpoint, CreateNetwork, Endpoint, Entry, KeyQuery, Leave, Left, Member,
+        Network, NetworkDetail, PutEntry, RotateToken, Status, Table, Token, WatchQuery,
+    },
+    views::{self, Names},
+};
+use crate::{
+    controller::{Controller, EndpointView, NetworkRequest, SubnetRequest},
+    core::model::{Key, LimitError, TableEntry, TableName, Value},
+    runtime::streams::Tls,
+};
+
+/// How many watches may run at once.
+const WATCHERS_MAX: usize = 256;
+
+/// What the handlers ask.
+#[derive(Clone)]
+pub(super) struct Api {
+    controller: Controller,
+    tls: Tls,
+    watchers: Arc<Semaphore>,
+    stop: CancellationToken,
+}
+
+/// Returns the control API of a node. Watches end with `stop`.
+pub fn routes(controller: Controller, tls: Tls, stop: CancellationToken) -> Router {
+    let api = Api {
+        controller,
+        tls,
+        watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
+        stop,
+    };
+    let network = Router::new()
+        .route("/", get(network_inspect).delete(network_remove))
+        .route("/endpoints", get(network_endpoints).post(endpoint_create))
+        .route(
+            "/endpoints/{endpoint}",
+            axum::routing::delete(endpoint_remove),
+        )
+        .route("/endpoints/{endpoint}/join", post(endpoint_join))
+        .route("/endpoints/{endpoint}/leave", post(endpoint_leave))
+        .route("/tables", get(tables))
+        .route("/tables/{table}", get(entries))
+        .route(
+            "/tables/{table}/entries",
+            put(entry_put).get(entry_get).delete(entry_remove),
+        );
+    let v1 = Router::new()
+        .route("/status", get(status))
+        .route("/members", get(members))
+        .route("/networks", get(networks).post(network_create))
+        .nest("/networks/{network}", network)
+        .route("/endpoints", get(endpoints))
+        .route("/watch", get(watch))
+        .route("/token", get(token).post(token_rotate))
+        .route("/leave", post(leave))
+        .route("/metrics", get(measure))
+        .route("/healthz", get(healthz));
+    Router::new().nest("/v1", v1).with_state(api)
+}
+
+type Answer<T> = Result<Json<T>, Failure>;
+
+impl Api {
+    async fn names(&self) -> Result<Names, Failure> {
+        let members = self.controller.members().await?;
+        Ok(Names::of(&members, &self.controller.network_list().await?))
+    }
+
+    async fn show_endpoint(&self, view: EndpointView) -> Answer<Endpoint> {
+        Ok(Json(views::endpoint(view, &self.names().await?)))
+    }
+
+    async fn show_status(&self) -> Result<Status, Failure> {
+        let view = self.controller.status().await?;
+        let members = self.controller.members().await?;
+        views::status(view, &members, &self.tls.stats())
+    }
+}
+
+async fn status(State(api): State<Api>) -> Answer<Status> {
+    Ok(Json(api.show_status().await?))
+}
+
+async fn members(State(api): State<Api>) -> Answer<Vec<Member>> {
+    let voters = api.controller.status().await?.raft.voters;
+    let members = api.controller.members().await?;
+    Ok(Json(views::members(members, &voters)))
+}
+
+async fn networks(State(api): State<Api>) -> Answer<Vec<Network>> {
+    let records = api.controller.network_list().await?;
+    Ok(Json(records.into_iter().map(views::network).collect()))
+}
+
+async fn network_create(
+    State(api): State<Api>,
+    Body(wish): Body<CreateNetwork>,
+) -> Result<(StatusCode, Json<Network>), Failure> {
+    let subnet = |wish: super::types::CreateSubnet| SubnetRequest {
+        prefix: wish.prefix,
+        gateway: wish.gateway,
+    };
+    let request = NetworkRequest {
+        name: wish.name,
+        driver: wish.driver,
+        options: wish.options,
+        subnets: wish.subnets.into_iter().map(subnet).collect(),
+    };
+    let record = api.controller.network_create(request).await?;
+    Ok((StatusCode::CREATED, Json(views::network(record))))
+}
+
+async fn network_inspect(State(api): State<Api>, At(network): At<String>) -> Answer<NetworkDetail> {
+    let view = api.controller.network_inspect(&network).await?;
+    Ok(Json(views::network_detail(view, &api.names().await?)))
+}
+
+async fn network_remove(
+    State(api): State<Api>,
+    At(network): At<String>,
+) -> Result<StatusCode, Failure> {
+    api.controller.network_remove(&network).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn endpoints(State(api): State<Api>) -> Answer<Vec<Endpoint>> {
+    list_endpoints(&api, None).await
+}
+
+async fn network_endpoints(
+    State(api): State<Api>,
+    At(network): At<String>,
+) -> Answer<Vec<Endpoint>> {
+    list_endpoints(&api, Some(&network)).await
+}
+
+async fn list_endpoints(api: &Api, network: Option<&str>) -> Answer<Vec<Endpoint>> {
+    let listed = api.controller.endpoint_list(network).await?;
+    let names = api.names().await?;
+    let shown = listed.into_iter().map(|view| views::endpoint(view, &names));
+    Ok(Json(shown.collect()))
+}
+
+async fn endpoint_create(
+    State(api): State<Api>,
+    At(network): At<String>,
+    Body(wish): Body<CreateEndpoint>,
+) -> Result<(StatusCode, Json<Endpoint>), Failure> {
+    let created = api
+        .controller
+        .endpoint_create(&network, wish.name, wish.address)
+        .await?;
+    Ok((StatusCode::CREATED, api.show_endpoint(created).await?))
+}
+
+async fn endpoint_join(
+    State(api): State<Api>,
+    At((network, endpoint)): At<(String, String)>,
+) -> Answer<Endpoint> {
+    let joined = api.controller.endpoint_join(&network, &endpoint).await?;
+    api.show_endpoint(joined).await
+}
+
+async fn endpoint_leave(
+    State(api): State<Api>,
+    At((network, endpoint)): At<(String, String)>,
+) -> Answer<Endpoint> {
+    let left = api.controller.endpoint_leave(&network, &endpoint).await?;
+    api.show_endpoint(left).await
+}
+
+async fn endpoint_remove(
+    State(api): State<Api>,
+    At((network, endpoint)): At<(String, String)>,
+) -> Result<StatusCode, Failure> {
+    api.controller.endpoint_remove(&network, &endpoint).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn tables(State(api): State<Api>, At(network): At<String>) -> Answer<Vec<Table>> {
+    let tables = api.controller.table_list(&network).await?;
+    Ok(Json(tables.into_iter().map(views::table).collect()))
+}
+
+async fn entries(
+    State(api): State<Api>,
+    At((network, table)): At<(String, TableName)>,
+) -> Answer<Vec<Entry>> {
+    let entries = api.controller.table_entries(&network, table).await?;
+    Ok(Json(entries.into_iter().map(views::entry).collect()))
+}
+
+async fn entry_get(
+    State(api): State<Api>,
+    At((network, table)): At<(String, TableName)>,
+    Ask(query): Ask<KeyQuery>,
+) -> Answer<Entry> {
+    let entry = api
+        .controller
+        .table_get(&network, table, key(&query)?)
+        .await?;
+    Ok(Json(views::entry(entry)))
+}
+
+async fn entry_put(
+    State(api): State<Api>,
+    At((network, table)): At<(String, TableName)>,
+    Ask(query): Ask<KeyQuery>,
+    Body(wish): Body<PutEntry>,
+) -> Result<StatusCode, Failure> {
+    let entry = TableEntry {
+        table,
+        key: key(&query)?,
+        value: Value::new(wish.value.0)?,
+    };
+    let mode = views::put_mode(wish.mode);
+    api.controller.table_put(&network, entry, mode).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn entry_remove(
+    State(api): State<Api>,
+    At((network, table)): At<(String, TableName)>,
+    Ask(query): Ask<KeyQuery>,
+) -> Result<StatusCode, Failure> {
+    let key = key(&query)?;
+    api.controller.table_remove(&network, table, key).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn key(query: &KeyQuery) -> Result<Key, Failure> {
+    Ok(Key::new(bytes(&query.key, query.encoding)?.0)?)
+}
+
+fn bytes(text: &str, encoding: super::types::Encoding) -> Result<Blob, Failure> {
+    Blob::parse(text, encoding)
+        .map_err(|refused| Failure::new(Code::BadRequest, refused.to_string()))
+}
+
+impl From<LimitError> for Failure {
+    fn from(refused: LimitError) -> Self {
+        let code = match refused {
+            LimitError::TooLarge { .. } => Code::TooLarge,
+            LimitError::Empty { .. } | LimitError::Character { .. } => Code::Invalid,
+        };
+        Self::new(code, refused.to_string())
+    }
+}
+
+async fn watch(State(api): State<Api>, Ask(query): Ask<WatchQuery>) -> Result<Response, Failure> {
+    let slot = Arc::clone(&api.watchers)
+        .try_acquire_owned()
+        .map_err(|_none_left| {
+            let message = format!("{WATCHERS_MAX} watches run already: end one first");
+            Failure::new(Code::Busy, message)
+        })?;
+    let prefix = bytes(query.prefix.as_deref().unwrap_or_default(), query.encoding)?;
+    let watcher = api
+        .controller
+        .watch(&query.network, query.table, prefix.0.to_vec(), query.from)
+        .await?;
+    let events = stream::events(watcher, query.from, (slot, api.stop));
+    Ok(Sse::new(events)
+        .keep_alive(KeepAlive::default())
+        .into_response())
+}
+
+async fn token(State(api): State<Api>) -> Answer<Token> {
+    show_token(&api, false).await
+}
+
+async fn token_rotate(State(api): State<Api>, Body(wish): Body<RotateToken>) -> Answer<Token> {
+    show_token(&api, wish.rotate).await
+}
+
+async fn show_token(api: &Api, rotate: bool) -> Answer<Token> {
+    let token = api.controller.token(rotate).await?.to_string();
+    Ok(Json(Token { token }))
+}
+
+async fn leave(State(api): State<Api>, Body(wish): Body<Leave>) -> Answer<Left> {
+    let status = api.show_status().await?;
+    let others = (status.members.alive + status.members.suspect).saturating_sub(1);
+    if !wish.force && others == 0 {
+        let message = "no other member is alive, so the cluster would end: to do that, say --force";
+        return Err(Failure::new(Code::LastMember, message));
+    }
+    if !wish.force && status.leader.is_none() {
+        let message = "the cluster has no leader to agree that this node leaves: wait, or say --force and its name stays taken";
+        return Err(Failure::new(Code::NoLeader, message));
+    }
+    api.controller.leave().await?;
+    Ok(Json(Left {
+        cluster: status.cluster,
+        node: status.node,
+        remaining: others,
+    }))
+}
+
+async fn measure(State(api): State<Api>) -> Result<Response, Failure> {
+    let text = metrics::render(&api.show_status().await?);
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    Ok((kind, text).into_response())
+}
+
+async fn healthz(State(api): State<Api>) -> Result<StatusCode, Failure> {
+    let status = api.show_status().await?;
+    if !status.ready {
+        return Err(Failure::new(Code::NotReady, "the node is still coming up"));
+    }
+    if status.leader.is_none() {
+        return Err(Failure::new(Code::NoLeader, "the node knows of no leader"));
+    }
+    Ok(StatusCode::NO_CONTENT)
+}

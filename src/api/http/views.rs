@@ -1,0 +1,230 @@
+//! What the controller answers → what the control API says.
+
+use std::collections::BTreeMap;
+
+use super::{
+    counters,
+    error::{Code, Failure},
+    types::{
+        Blob, Change, ChangeKind, Endpoint, EndpointState, Entry, Interface, Member, MemberCounts,
+        MemberState, Network, NetworkCounts, NetworkDetail, PutMode, RaftStatus, Route, Sandbox,
+        Setup, Status, Table,
+    },
+};
+use crate::{
+    controller::{self, EndpointView, MemberView, NetworkView, StatusView, TableView},
+    core::{
+        membership::State,
+        model::{Name, NetworkId, NetworkRecord, NodeId},
+        netdb::{self, EntryView, Reason},
+        watch::Revised,
+    },
+    runtime::streams::StreamStats,
+};
+
+/// The names of nodes and networks, as far as they are known.
+pub(super) struct Names {
+    nodes: BTreeMap<NodeId, Name>,
+    networks: BTreeMap<NetworkId, Name>,
+}
+
+impl Names {
+    pub(super) fn of(members: &[MemberView], networks: &[NetworkRecord]) -> Self {
+        let node = |view: &MemberView| Some((view.member.node, view.name.clone()?));
+        let network = |record: &NetworkRecord| (record.id, record.name.clone());
+        Self {
+            nodes: members.iter().filter_map(node).collect(),
+            networks: networks.iter().map(network).collect(),
+        }
+    }
+}
+
+/// A node is ready once its record is in the DB: at a start it is written after all that the node brings back from disk.
+pub(super) fn status(
+    view: StatusView,
+    members: &[MemberView],
+    streams: &StreamStats,
+) -> Result<Status, Failure> {
+    let ours = members
+        .iter()
+        .find(|view| view.member.ours)
+        .ok_or_else(|| Failure::new(Code::Failed, "this node is not among its own members"))?;
+    let counters = counters::of(&view.runtime, streams)
+        .into_iter()
+        .map(|count| (count.key(), count.value));
+    let uptime = view.runtime.uptime.as_millis();
+    Ok(Status {
+        version: view.version.to_owned(),
+        cluster: view.cluster,
+        node: view.node,
+        name: view.name,
+        address: ours.member.addr,
+        ready: ours.name.is_some(),
+        uptime_ms: u64::try_from(uptime).unwrap_or(u64::MAX),
+        leader: view.leader,
+        raft: RaftStatus {
+            role: view.raft.role.as_str().to_owned(),
+            term: view.raft.term,
+            voters: view.raft.voters,
+            learners: view.raft.learners,
+            applied: view.raft.applied,
+            last_log: view.raft.last_log,
+        },
+        members: member_counts(members),
+        networks: network_counts(&view.networks),
+        endpoints: view.endpoints as u64,
+        counters: counters.collect(),
+    })
+}
+
+fn member_counts(members: &[MemberView]) -> MemberCounts {
+    let mut counts = MemberCounts::default();
+    for view in members {
+        match view.member.state {
+            State::Alive => counts.alive += 1,
+            State::Suspect => counts.suspect += 1,
+            State::Down => counts.down += 1,
+            State::Left => {}
+        }
+    }
+    counts
+}
+
+fn network_counts(setups: &BTreeMap<NetworkId, controller::Setup>) -> NetworkCounts {
+    let mut counts = NetworkCounts::default();
+    for setup in setups.values() {
+        match setup {
+            controller::Setup::Ready => counts.ready += 1,
+            controller::Setup::Pending { .. } => counts.pending += 1,
+            controller::Setup::Removing => counts.removing += 1,
+        }
+    }
+    counts
+}
+
+pub(super) fn members(views: Vec<MemberView>, voters: &[NodeId]) -> Vec<Member> {
+    let member = |view: MemberView| Member {
+        node: view.member.node,
+        name: view.name,
+        address: view.member.addr,
+        state: match view.member.state {
+            State::Alive => MemberState::Alive,
+            State::Suspect => MemberState::Suspect,
+            State::Down => MemberState::Down,
+            State::Left => MemberState::Left,
+        },
+        version: view.version,
+        leader: view.leads,
+        voter: voters.contains(&view.member.node),
+        ours: view.member.ours,
+    };
+    views.into_iter().map(member).collect()
+}
+
+pub(super) fn network(record: NetworkRecord) -> Network {
+    Network {
+        id: record.id,
+        name: record.name,
+        driver: record.driver,
+        options: record.options,
+        subnets: record.subnets,
+    }
+}
+
+pub(super) fn network_detail(view: NetworkView, names: &Names) -> NetworkDetail {
+    let endpoints = view.endpoints.into_iter();
+    NetworkDetail {
+        network: network(view.record),
+        setup: match view.setup {
+            controller::Setup::Ready => Setup::Ready,
+            controller::Setup::Pending { reason } => Setup::Pending { reason },
+            controller::Setup::Removing => Setup::Removing,
+        },
+        endpoints: endpoints.map(|view| endpoint(view, names)).collect(),
+        driver_state: view.driver_state,
+    }
+}
+
+pub(super) fn endpoint(view: EndpointView, names: &Names) -> Endpoint {
+    Endpoint {
+        id: view.record.id,
+        name: view.record.name,
+        network: view.record.network,
+        network_name: names.networks.get(&view.record.network).cloned(),
+        node: view.node,
+        node_name: names.nodes.get(&view.node).cloned(),
+        address: view.record.address,
+        mac: view.record.mac,
+        state: match view.state {
+            controller::EndpointState::Created => EndpointState::Created,
+            controller::EndpointState::Joined => EndpointState::Joined,
+        },
+        sandbox: view.sandbox.map(sandbox),
+    }
+}
+
+fn sandbox(sandbox: controller::Sandbox) -> Sandbox {
+    let interface = sandbox.interface.map(|interface| Interface {
+        source: interface.source,
+        prefix: interface.prefix,
+    });
+    let routes = sandbox.routes.into_iter().map(|route| Route {
+        destination: route.destination,
+        via: route.via,
+    });
+    Sandbox {
+        interface,
+        gateways: sandbox.gateways,
+        routes: routes.collect(),
+    }
+}
+
+pub(super) fn table(view: TableView) -> Table {
+    Table {
+        name: view.table,
+        entries: view.entries as u64,
+    }
+}
+
+pub(super) fn entry(view: EntryView) -> Entry {
+    Entry {
+        network: view.network,
+        table: view.table,
+        key: Blob(view.key.into_bytes()),
+        value: Blob(view.value.into_bytes()),
+        owner: view.owner,
+        written_ms: view.written.wall().0,
+        ours: view.ours,
+    }
+}
+
+pub(super) fn change(revised: Revised) -> Change {
+    let Revised { revision, change } = revised;
+    Change {
+        revision,
+        kind: match change.kind {
+            netdb::ChangeKind::Created => ChangeKind::Created,
+            netdb::ChangeKind::Updated => ChangeKind::Updated,
+            netdb::ChangeKind::Deleted(Reason::Removed) => ChangeKind::Removed,
+            netdb::ChangeKind::Deleted(Reason::OwnerLeft) => ChangeKind::OwnerLeft,
+            netdb::ChangeKind::Deleted(Reason::OwnerDown) => ChangeKind::OwnerDown,
+            netdb::ChangeKind::Deleted(Reason::Detached) => ChangeKind::Detached,
+        },
+        network: change.network,
+        table: change.table,
+        key: Blob(change.key.into_bytes()),
+        value: change.value.map(|value| Blob(value.into_bytes())),
+        previous: change.previous.map(|value| Blob(value.into_bytes())),
+        owner: change.owner,
+        written_ms: change.written.wall().0,
+        ours: change.ours,
+    }
+}
+
+pub(super) fn put_mode(mode: PutMode) -> netdb::PutMode {
+    match mode {
+        PutMode::Create => netdb::PutMode::Create,
+        PutMode::Update => netdb::PutMode::Update,
+        PutMode::Upsert => netdb::PutMode::Upsert,
+    }
+}
