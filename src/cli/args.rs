@@ -1,0 +1,573 @@
+//! The command line's grammar, and the help that a person reads.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use clap::{
+    ArgAction, Parser, Subcommand,
+    builder::{
+        PossibleValuesParser, TypedValueParser,
+        styling::{AnsiColor, Styles},
+    },
+};
+
+use crate::{
+    config::{Advertise, Layer, LogFormat, Profile, Secret, Seed},
+    core::model::{Name, Prefix},
+};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// Over the options that every command has.
+const EVERYWHERE: &str = "Options everywhere";
+
+const ROOT_EXAMPLES: &str = "\
+Examples:
+  weft demo                                   see it work: three nodes on this machine
+  weft up --init                              found a cluster and run its first node
+  weft token                                  what a newcomer needs
+  weft up --join n1.example:9338 --token …    run another node
+  weft network create app                     ask the leader for a network
+  weft endpoint create app web --join         attach something to it, on this node
+  weft table watch app overlay_peers          see every node hear of it
+
+Exit codes:
+  0  done
+  1  failed, for a reason that has no number here
+  2  the command or the configuration was not understood
+  3  no daemon answers at the socket
+  4  a thing that was named does not exist
+  5  it contradicts what is there: a name is taken, a network is in use
+  6  the cluster cannot do it now: no leader, too busy, not in time
+
+With --json the answer is one JSON value on standard output (`watch`: one a line), and a failure is \
+{\"error\":{\"code\":…,\"message\":…}} on standard error.";
+
+/// Weaves the containers of many hosts into one network
+///
+/// Every host runs one `weft up`. The hosts find each other by gossip, tell each other what they know of their
+/// endpoints, and agree on networks through a leader that they elect.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, styles = STYLES, after_help = ROOT_EXAMPLES)]
+#[command(
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Global {
+    /// The control API's socket [default: /run/weft/weft.sock; if you are not root, $XDG_RUNTIME_DIR/weft/weft.sock]
+    #[arg(
+        long,
+        global = true,
+        help_heading = EVERYWHERE,
+        env = "WEFT_SOCKET",
+        hide_env_values = true,
+        value_name = "PATH"
+    )]
+    pub(super) socket: Option<PathBuf>,
+    /// Answer in JSON, for programs
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Found a cluster: make its keys and this node's identity in the data directory
+    #[command(after_help = "\
+Nothing is started and nothing is sent. The first `weft up` on this data directory leads the new cluster.
+
+Examples:
+  weft init
+  weft init --name n1 --data-dir /srv/weft")]
+    Init(InitArgs),
+    /// Run this node, until it is told to stop
+    #[command(after_help = "\
+A node that has been part of a cluster knows the others and needs no more than `weft up`. A new one is told either \
+to found a cluster (--init) or to join one (--join, --token). SIGTERM and SIGINT stop it cleanly; it stays a member and \
+comes back with the next `weft up`. To take it out for good: `weft leave`.
+
+Each option may also be set in a TOML file (--config), under its long name:
+  listen = \"10.0.0.1:9338\"
+  join = [\"n1.example:9338\", \"n2.example:9338\"]
+  token-file = \"/etc/weft/token\"
+What is on the command line goes before the environment, and that before the file.
+
+Examples:
+  weft up --init
+  weft up --join n1.example:9338 --token weft-1-…
+  weft up --listen 10.0.0.7:9338 --data-dir /srv/weft --log weft=debug")]
+    Up(Box<UpArgs>),
+    /// Leave the cluster for good; the daemon forgets it and ends
+    #[command(after_help = "\
+The node's endpoints are taken out of their networks, the others forget the node, and the data directory is as before \
+the node's first start.")]
+    Leave {
+        /// Leave also if the cluster ends with this node, or cannot agree to it now
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show the token with which a new node joins
+    Token {
+        /// Make a new one; the old one is refused from then on
+        #[arg(long)]
+        rotate: bool,
+    },
+    /// Show how this node is
+    #[command(after_help = "\
+Examples:
+  weft status
+  weft status --check     for health checks: exits 6 unless the node is ready and knows a leader")]
+    Status {
+        /// Exit 6 unless the node is ready and knows a leader
+        #[arg(long)]
+        check: bool,
+    },
+    /// List the members of the cluster, as this node sees them
+    Members,
+    /// Create, list, inspect and remove networks
+    #[command(subcommand, arg_required_else_help = true)]
+    Network(NetworkCommand),
+    /// Create, join, leave, remove and list endpoints
+    #[command(subcommand, arg_required_else_help = true)]
+    Endpoint(EndpointCommand),
+    /// Read, write and watch the tables of a network
+    #[command(subcommand, arg_required_else_help = true)]
+    Table(TableCommand),
+    /// Write a completion script for a shell
+    #[command(after_help = "\
+Examples:
+  weft completion bash > /etc/bash_completion.d/weft
+  weft completion zsh > ~/.zfunc/_weft
+  weft completion fish > ~/.config/fish/completions/weft.fish")]
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Start a cluster on this machine and tell its story, with times
+    #[command(after_help = "\
+Needs no root and leaves nothing behind. Every step is observed through the control API of nodes other than the \
+one that acts. With --json, one object a line: {\"step\":…,\"ok\":…,\"ms\":…}.
+
+Examples:
+  weft demo
+  weft demo --nodes 5
+  weft demo --keep        leave it running, to try the other commands on it")]
+    Demo {
+        /// How many nodes
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=15))]
+        nodes: u8,
+        /// Leave the cluster running, and say how to talk to it
+        #[arg(long)]
+        keep: bool,
+    },
+}
+
+/// What founding and running have in common.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct PlaceArgs {
+    /// The node's name, unique in the cluster [default: the host's]
+    #[arg(long, env = "WEFT_NAME", hide_env_values = true)]
+    pub(super) name: Option<Name>,
+    /// Where the node keeps its state [default: /var/lib/weft; if you are not root, ~/.local/state/weft]
+    #[arg(
+        long,
+        env = "WEFT_DATA_DIR",
+        hide_env_values = true,
+        value_name = "DIR"
+    )]
+    pub(super) data_dir: Option<PathBuf>,
+    /// A file with the join token: a founder writes it, a newcomer waits for it and reads it
+    #[arg(
+        long,
+        env = "WEFT_TOKEN_FILE",
+        hide_env_values = true,
+        value_name = "FILE"
+    )]
+    pub(super) token_file: Option<PathBuf>,
+    /// Read settings from a TOML file
+    #[arg(long, env = "WEFT_CONFIG", hide_env_values = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct InitArgs {
+    #[command(flatten)]
+    pub(super) place: PlaceArgs,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct UpArgs {
+    /// Found a cluster first, if this data directory is not part of one
+    #[arg(long, conflicts_with = "join")]
+    pub(super) init: bool,
+    /// Join through this member, if this data directory is not part of a cluster; may be given more than once
+    #[arg(long, env = "WEFT_JOIN", hide_env_values = true, value_name = "HOST:PORT", value_delimiter = ',', action = ArgAction::Append)]
+    pub(super) join: Vec<Seed>,
+    /// The token that `weft token` shows on a member
+    #[arg(long, env = "WEFT_TOKEN", hide_env_values = true, value_parser = secret, conflicts_with = "token_file")]
+    pub(super) token: Option<Secret>,
+    #[command(flatten)]
+    pub(super) place: PlaceArgs,
+    /// Where to listen, UDP and TCP; port 0 takes a free one [default: 0.0.0.0:9338]
+    #[arg(
+        long,
+        env = "WEFT_LISTEN",
+        hide_env_values = true,
+        value_name = "IP:PORT"
+    )]
+    pub(super) listen: Option<SocketAddr>,
+    /// Where others reach this node, if not where it listens
+    #[arg(
+        long,
+        env = "WEFT_ADVERTISE",
+        hide_env_values = true,
+        value_name = "IP[:PORT]"
+    )]
+    pub(super) advertise: Option<Advertise>,
+    /// Answer DNS queries for ENDPOINT.NETWORK here, UDP and TCP; other names are refused [default: off]
+    #[arg(long, env = "WEFT_DNS", hide_env_values = true, value_name = "IP:PORT")]
+    pub(super) dns: Option<SocketAddr>,
+    /// The Docker engine's plugin socket, such as /run/docker/plugins/weft.sock; so far only the handshake is served, and
+    /// every other call is refused with an error that says so [default: off]
+    #[arg(
+        long,
+        env = "WEFT_DOCKER_PLUGIN",
+        hide_env_values = true,
+        value_name = "PATH"
+    )]
+    pub(super) docker_plugin: Option<PathBuf>,
+    /// How patient to be with silent members [default: lan]
+    #[arg(long, env = "WEFT_PROFILE", hide_env_values = true, value_parser = profile())]
+    pub(super) profile: Option<Profile>,
+    /// What to log: a level, or `target=level` pairs parted by commas [default: info]
+    #[arg(long, env = "WEFT_LOG", hide_env_values = true, value_name = "FILTER")]
+    pub(super) log: Option<String>,
+    /// How to write the log [default: text]
+    #[arg(long, env = "WEFT_LOG_FORMAT", hide_env_values = true, value_parser = log_format())]
+    pub(super) log_format: Option<LogFormat>,
+}
+
+// It cannot fail, but clap wants a result.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "clap's value parsers return a result"
+)]
+fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+    Ok(Secret(text.to_owned()))
+}
+
+fn profile() -> impl TypedValueParser<Value = Profile> {
+    PossibleValuesParser::new(["lan", "wan", "local"]).try_map(|word| word.parse::<Profile>())
+}
+
+fn log_format() -> impl TypedValueParser<Value = LogFormat> {
+    PossibleValuesParser::new(["text", "json"]).try_map(|word| word.parse::<LogFormat>())
+}
+
+impl PlaceArgs {
+    /// Returns what flags and environment say.
+    pub(super) fn layer(self, global: &Global) -> Layer {
+        Layer {
+            name: self.name,
+            data_dir: self.data_dir,
+            token_file: self.token_file,
+            socket: global.socket.clone(),
+            ..Layer::default()
+        }
+    }
+}
+
+impl UpArgs {
+    /// Returns what flags and environment say.
+    pub(super) fn layer(self, global: &Global) -> Layer {
+        Layer {
+            listen: self.listen,
+            advertise: self.advertise,
+            join: Some(self.join).filter(|join| !join.is_empty()),
+            token: self.token,
+            log: self.log,
+            log_format: self.log_format,
+            profile: self.profile,
+            dns: self.dns,
+            docker_plugin: self.docker_plugin,
+            ..self.place.layer(global)
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum NetworkCommand {
+    /// Create a network; the leader answers with its id, subnets and VNIs
+    #[command(after_help = "\
+Examples:
+  weft network create app
+  weft network create app --subnet 10.7.0.0/16 --gateway 10.7.0.1
+  weft network create app --subnet 10.7.0.0/16 --subnet fd00:7::/64
+  weft network create lab --driver null")]
+    Create {
+        /// Its name, unique in the cluster
+        name: Name,
+        /// The driver
+        #[arg(long, default_value = "overlay")]
+        driver: Name,
+        /// A subnet; may be given more than once [default: one from the cluster's pool]
+        #[arg(long = "subnet", value_name = "PREFIX", value_parser = prefix)]
+        subnets: Vec<Prefix>,
+        /// The gateway of the subnet that it lies in [default: the first address]
+        #[arg(long = "gateway", value_name = "IP", requires = "subnets")]
+        gateways: Vec<IpAddr>,
+        /// An option for the driver; may be given more than once
+        #[arg(long = "option", short, value_name = "NAME=VALUE", value_parser = pair)]
+        options: Vec<(String, String)>,
+    },
+    /// List all networks
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Show a network, its endpoints, and what this node's driver made of it
+    Inspect {
+        /// Its name or id
+        network: String,
+    },
+    /// Remove a network that has no endpoints
+    Rm {
+        /// Its name or id
+        network: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum EndpointCommand {
+    /// Create an endpoint on this node: an address and a MAC, not yet reachable
+    #[command(after_help = "\
+Examples:
+  weft endpoint create app web
+  weft endpoint create app web --address 10.0.0.7 --join")]
+    Create {
+        /// The network's name or id
+        network: String,
+        /// The endpoint's name
+        name: Name,
+        /// The address [default: one that is free]
+        #[arg(long, value_name = "IP")]
+        address: Option<IpAddr>,
+        /// Join at once
+        #[arg(long)]
+        join: bool,
+    },
+    /// Join an endpoint of this node to its network: every node hears of it
+    Join(EndpointName),
+    /// Take an endpoint of this node out of its network; it keeps its address
+    Leave(EndpointName),
+    /// Remove an endpoint of this node, taking it out of its network first
+    Rm(EndpointName),
+    /// List the endpoints of one network, or of all, on every node
+    #[command(visible_alias = "list")]
+    Ls {
+        /// The network's name or id
+        network: Option<String>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct EndpointName {
+    /// The network's name or id
+    pub(super) network: String,
+    /// The endpoint's name or id
+    pub(super) endpoint: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TableCommand {
+    /// List the tables of a network, or the entries of one table
+    #[command(visible_alias = "list")]
+    Ls {
+        /// The network's name or id
+        network: String,
+        /// The table
+        table: Option<String>,
+    },
+    /// Write the value of an entry to standard output, as it is
+    Get(TableKey),
+    /// Write an entry; it lives as long as this node
+    #[command(after_help = "\
+Examples:
+  weft table put app services web 10.0.0.7:80
+  weft table put app certs web - < cert.pem
+  weft table put app blobs AAEC /wA= --base64")]
+    Put {
+        #[command(flatten)]
+        at: TableKey,
+        /// The value; `-` reads it from standard input, as it is
+        value: String,
+        /// Fail if the key exists
+        #[arg(long, conflicts_with = "update")]
+        create: bool,
+        /// Fail unless the key exists
+        #[arg(long)]
+        update: bool,
+    },
+    /// Remove an entry of this node
+    Rm(TableKey),
+    /// Show what is in the tables of a network, then every change, until interrupted
+    #[command(after_help = "\
+Examples:
+  weft table watch app
+  weft table watch app services --prefix web- --json")]
+    Watch {
+        /// The network's name or id
+        network: String,
+        /// Only this table
+        table: Option<String>,
+        /// Only keys that begin so
+        #[arg(long, value_name = "TEXT")]
+        prefix: Option<String>,
+        /// Go on after this revision instead of listing first
+        #[arg(long, value_name = "REVISION")]
+        from: Option<u64>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct TableKey {
+    /// The network's name or id
+    pub(super) network: String,
+    /// The table
+    pub(super) table: String,
+    /// The key
+    pub(super) key: String,
+    /// Key and value are written in base64
+    #[arg(long)]
+    pub(super) base64: bool,
+}
+
+fn prefix(text: &str) -> Result<Prefix, String> {
+    text.parse().map(Prefix).map_err(|error| {
+        format!("{error}: an address and a length are expected, for example 10.7.0.0/16")
+    })
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        Some(_) | None => Err("NAME=VALUE is expected".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn up(args: &[&str]) -> Layer {
+        let words = ["weft", "up"].iter().chain(args);
+        let args = Args::try_parse_from(words).unwrap();
+        let Command::Up(up) = args.command else {
+            panic!("not up");
+        };
+        up.layer(&args.global)
+    }
+
+    #[test]
+    fn the_grammar_has_no_contradictions() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_says_what_it_does() {
+        fn silent(command: &clap::Command, path: &str) -> Vec<String> {
+            let path = format!("{path} {}", command.get_name());
+            let mut found: Vec<String> = command
+                .get_subcommands()
+                .flat_map(|inner| silent(inner, &path))
+                .collect();
+            if command.get_about().is_none() {
+                found.push(path.clone());
+            }
+            let arguments = command.get_arguments();
+            found.extend(
+                arguments
+                    .filter(|argument| argument.get_help().is_none())
+                    .map(|argument| format!("{path} {}", argument.get_id())),
+            );
+            found
+        }
+
+        assert_eq!(silent(&Args::command(), ""), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_setting_of_up_has_its_variable() {
+        let command = Args::command();
+        let up = command.find_subcommand("up").unwrap();
+
+        let variables: BTreeMap<String, String> = up
+            .get_arguments()
+            .filter_map(|argument| {
+                let variable = argument.get_env()?.to_str()?.to_owned();
+                Some((argument.get_id().to_string(), variable))
+            })
+            .collect();
+
+        for (setting, variable) in &variables {
+            assert_eq!(*variable, format!("WEFT_{}", setting.to_uppercase()));
+        }
+        assert_eq!(variables.len(), 13, "{variables:?}");
+    }
+
+    #[test]
+    fn flags_become_a_layer() {
+        let layer = up(&[
+            "--join",
+            "a:1,b",
+            "--join",
+            "c",
+            "--token",
+            "t",
+            "--listen",
+            "127.0.0.1:0",
+            "--advertise",
+            "10.0.0.1",
+            "--name",
+            "n1",
+            "--data-dir",
+            "/d",
+            "--socket",
+            "/s",
+            "--log",
+            "debug",
+            "--log-format",
+            "json",
+            "--profile",
+            "local",
+        ]);
+
+        assert_eq!(layer.join.unwrap().len(), 3);
+        assert_eq!(layer.token, Some(Secret("t".to_owned())));
+        assert_eq!(layer.socket, Some("/s".into()));
+        assert_eq!(layer.log_format, Some(LogFormat::Json));
+        assert_eq!(layer.profile, Some(Profile::Local));
+    }
+
+    #[test]
+    fn founding_and_joining_contradict_each_other() {
+        assert!(Args::try_parse_from(["weft", "up", "--init", "--join", "a:1"]).is_err());
+    }
+}

@@ -1,0 +1,85 @@
+//! `weft endpoint …`.
+
+use super::{
+    args::{EndpointCommand, EndpointName},
+    error::CliError,
+    output::{Listing, Output, Tone},
+};
+use crate::{
+    api::{
+        client::Client,
+        http::types::{CreateEndpoint, Endpoint, EndpointState},
+    },
+    core::model::Name,
+};
+
+pub(super) async fn run(
+    client: &Client,
+    output: Output,
+    command: EndpointCommand,
+) -> Result<(), CliError> {
+    let endpoint = match command {
+        EndpointCommand::Create {
+            network,
+            name,
+            address,
+            join,
+        } => {
+            let wish = CreateEndpoint { name, address };
+            let created = client.endpoint_create(&network, &wish).await?;
+            if join {
+                let id = created.id.to_string();
+                client.endpoint_join(&network, &id).await?
+            } else {
+                created
+            }
+        }
+        EndpointCommand::Join(EndpointName { network, endpoint }) => {
+            client.endpoint_join(&network, &endpoint).await?
+        }
+        EndpointCommand::Leave(EndpointName { network, endpoint }) => {
+            client.endpoint_leave(&network, &endpoint).await?
+        }
+        EndpointCommand::Rm(EndpointName { network, endpoint }) => {
+            client.endpoint_remove(&network, &endpoint).await?;
+            let removed = serde_json::json!({ "removed": endpoint, "network": network });
+            output.answer(&removed, |_| format!("endpoint {endpoint} removed"))?;
+            return Ok(());
+        }
+        EndpointCommand::Ls { network } => {
+            let endpoints = client.endpoints(network.as_deref()).await?;
+            output.answer(&endpoints, |endpoints| show_endpoints(endpoints))?;
+            return Ok(());
+        }
+    };
+    output.answer(&endpoint, |endpoint| {
+        show_endpoints(std::slice::from_ref(endpoint))
+    })?;
+    Ok(())
+}
+
+pub(super) fn show_endpoints(endpoints: &[Endpoint]) -> String {
+    let mut listing = Listing::new(&["NAME", "NETWORK", "ADDRESS", "MAC", "NODE", "STATE", "ID"]);
+    for endpoint in endpoints {
+        let tone = match endpoint.state {
+            EndpointState::Joined => Tone::Plain,
+            EndpointState::Created => Tone::Faint,
+        };
+        let known = |name: &Option<Name>, id: String| name.as_ref().map_or(id, Name::to_string);
+        listing.row(
+            tone,
+            vec![
+                endpoint.name.to_string(),
+                known(&endpoint.network_name, endpoint.network.to_string()),
+                endpoint
+                    .address
+                    .map_or_else(|| "-".to_owned(), |address| address.to_string()),
+                endpoint.mac.to_string(),
+                known(&endpoint.node_name, endpoint.node.to_string()),
+                endpoint.state.as_str().to_owned(),
+                endpoint.id.to_string(),
+            ],
+        );
+    }
+    listing.render()
+}

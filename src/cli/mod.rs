@@ -1,0 +1,104 @@
+//! The command line: one file a command group. All but `init`, `up` and `demo` are clients of the control API.
+
+mod args;
+mod cni;
+mod demo;
+mod endpoint;
+mod error;
+mod init;
+mod network;
+mod output;
+mod status;
+mod table;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use self::{
+    args::{Args, Command},
+    error::CliError,
+    output::Output,
+};
+use crate::{
+    api::{client::Client, http::Exit},
+    config::Host,
+};
+
+/// Reads the arguments, does what they say, and returns what to exit with.
+pub fn run() -> ExitCode {
+    // A container runtime gives no arguments, which would be a person's question for help.
+    if let Some(answered) = cni::answer_if_called() {
+        return answered;
+    }
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(refused) => return misunderstood(&refused),
+    };
+    let json = args.global.json;
+    let done = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Output)
+        .and_then(|runtime| runtime.block_on(dispatch(args)));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if let Some(report) = error.report(json) {
+                output::tell(&report);
+            }
+            ExitCode::from(error.exit() as u8)
+        }
+    }
+}
+
+async fn dispatch(args: Args) -> Result<(), CliError> {
+    let global = args.global;
+    let output = Output::new(global.json);
+    let socket = || {
+        global
+            .socket
+            .clone()
+            .unwrap_or_else(|| Host::here().socket())
+    };
+    let client = || Client::new(socket());
+    match args.command {
+        Command::Init(args) => init::run(args, &global, output).await,
+        Command::Up(args) => up::run(*args, &global, output).await,
+        Command::Leave { force } => status::leave(&client(), output, force).await,
+        Command::Token { rotate } => status::token(&client(), output, rotate).await,
+        Command::Status { check } => status::status(&client(), output, check).await,
+        Command::Members => status::members(&client(), output).await,
+        Command::Network(command) => network::run(&client(), output, command).await,
+        Command::Endpoint(command) => endpoint::run(&client(), output, command).await,
+        Command::Table(command) => table::run(&client(), output, command).await,
+        Command::Demo { nodes, keep } => demo::run(output, nodes, keep).await,
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "weft", &mut script);
+            Ok(output.bytes(&script)?)
+        }
+    }
+}
+
+/// Tells what clap has to say: help and version on standard output, errors on standard error, as JSON if asked for.
+fn misunderstood(refused: &clap::Error) -> ExitCode {
+    if !refused.use_stderr() {
+        let _ = refused.print();
+        return ExitCode::SUCCESS;
+    }
+    let wants_json = std::env::args_os().any(|argument| argument == "--json");
+    if wants_json {
+        let rendered = refused.render().to_string();
+        // What follows the first blank line is for people: usage and hints.
+        let message = rendered.split("\n\n").next().unwrap_or_default();
+        output::tell(&error::in_json(
+            "usage",
+            message.trim_start_matches("error: "),
+        ));
+    } else {
+        let _ = refused.print();
+    }
+    ExitCode::from(Exit::Usage as u8)
+}

@@ -1,0 +1,245 @@
+//! `weft status`, `members`, `token` and `leave`: the node and its cluster.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{
+    error::CliError,
+    output::{Listing, Output, Tone},
+};
+use crate::{
+    api::{
+        client::Client,
+        http::{
+            Exit,
+            types::{Left, Member, MemberState, Status},
+        },
+    },
+    core::model::{Name, NodeId},
+};
+
+pub(super) async fn status(client: &Client, output: Output, check: bool) -> Result<(), CliError> {
+    let status = client.status().await?;
+    let names = if output.is_json() {
+        Names::default()
+    } else {
+        Names::of(&client.members().await?)
+    };
+    output.answer(&status, |status| show_status(status, &names))?;
+    if check && !(status.ready && status.leader.is_some()) {
+        return Err(CliError::Told(Exit::Unavailable));
+    }
+    Ok(())
+}
+
+pub(super) async fn members(client: &Client, output: Output) -> Result<(), CliError> {
+    let mut members = client.members().await?;
+    members.sort_by(|a, b| (&a.name, a.node).cmp(&(&b.name, b.node)));
+    output.answer(&members, |members| show_members(members))?;
+    Ok(())
+}
+
+pub(super) async fn token(client: &Client, output: Output, rotate: bool) -> Result<(), CliError> {
+    let token = if rotate {
+        client.token_rotate().await?
+    } else {
+        client.token().await?
+    };
+    output.answer(&token, |token| token.token.clone())?;
+    Ok(())
+}
+
+pub(super) async fn leave(client: &Client, output: Output, force: bool) -> Result<(), CliError> {
+    let left = client.leave(force).await?;
+    output.answer(&left, show_left)?;
+    Ok(())
+}
+
+/// Names of nodes, as far as they are known.
+#[derive(Debug, Default)]
+pub(super) struct Names(BTreeMap<NodeId, Name>);
+
+impl Names {
+    /// Takes the names of the members.
+    pub(super) fn of(members: &[Member]) -> Self {
+        let named = |member: &Member| Some((member.node, member.name.clone()?));
+        Self(members.iter().filter_map(named).collect())
+    }
+
+    /// Returns the node's name, or its id.
+    pub(super) fn show(&self, node: NodeId) -> String {
+        self.0
+            .get(&node)
+            .map_or_else(|| node.to_string(), Name::to_string)
+    }
+}
+
+fn show_status(status: &Status, names: &Names) -> String {
+    let readiness = if status.ready {
+        Tone::Good.paint("ready")
+    } else {
+        Tone::Doubtful.paint("not ready")
+    };
+    let leader = match status.leader {
+        Some(leader) => names.show(leader),
+        None => Tone::Bad.paint("none: nothing new can be agreed"),
+    };
+    let voters: Vec<String> = status
+        .raft
+        .voters
+        .iter()
+        .map(|node| names.show(*node))
+        .collect();
+    let up = show_duration(Duration::from_millis(status.uptime_ms));
+    let lines = [
+        (
+            "node",
+            format!("{} {}, {readiness}, up {up}", status.name, status.node),
+        ),
+        ("cluster", status.cluster.to_string()),
+        ("address", status.address.to_string()),
+        ("version", status.version.clone()),
+        ("leader", leader),
+        (
+            "raft",
+            format!(
+                "{}, term {}, voters {}",
+                status.raft.role,
+                status.raft.term,
+                or_none(&voters)
+            ),
+        ),
+        (
+            "members",
+            show_counts(&[
+                (status.members.alive, "alive"),
+                (status.members.suspect, "suspect"),
+                (status.members.down, "down"),
+            ]),
+        ),
+        (
+            "networks",
+            show_counts(&[
+                (status.networks.ready, "ready"),
+                (status.networks.pending, "pending"),
+                (status.networks.removing, "removing"),
+            ]),
+        ),
+        ("endpoints", status.endpoints.to_string()),
+    ];
+    lines
+        .iter()
+        .map(|(what, text)| format!("{}  {text}\n", Tone::Heading.paint(&format!("{what:<9}"))))
+        .collect()
+}
+
+/// Returns the counts that are not zero; the first one always.
+fn show_counts(counts: &[(u64, &str)]) -> String {
+    let shown = counts
+        .iter()
+        .enumerate()
+        .filter(|(place, (count, _))| *place == 0 || *count > 0);
+    let words: Vec<String> = shown
+        .map(|(_, (count, word))| format!("{count} {word}"))
+        .collect();
+    words.join(", ")
+}
+
+fn or_none(words: &[String]) -> String {
+    if words.is_empty() {
+        "unknown".to_owned()
+    } else {
+        words.join(", ")
+    }
+}
+
+fn show_members(members: &[Member]) -> String {
+    let mut listing = Listing::new(&["NAME", "NODE", "ADDRESS", "STATE", "ROLE", "VERSION"]);
+    for member in members {
+        let tone = match member.state {
+            MemberState::Alive => Tone::Plain,
+            MemberState::Suspect => Tone::Doubtful,
+            MemberState::Down => Tone::Bad,
+            MemberState::Left => Tone::Faint,
+        };
+        let name = member.name.as_ref().map_or("-", Name::as_str);
+        let here = if member.ours { " *" } else { "" };
+        let role = match (member.leader, member.voter) {
+            (true, _) => "leader",
+            (false, true) => "voter",
+            (false, false) => "-",
+        };
+        listing.row(
+            tone,
+            vec![
+                format!("{name}{here}"),
+                member.node.to_string(),
+                member.address.to_string(),
+                member.state.as_str().to_owned(),
+                role.to_owned(),
+                member.version.clone().unwrap_or_else(|| "-".to_owned()),
+            ],
+        );
+    }
+    listing.render()
+}
+
+fn show_left(left: &Left) -> String {
+    let rest = match left.remaining {
+        0 => "it was the last member, so the cluster is no more".to_owned(),
+        1 => "1 member remains".to_owned(),
+        more => format!("{more} members remain"),
+    };
+    format!(
+        "node {} has left cluster {}: {rest}. The data directory is empty and the daemon ends.",
+        left.node, left.cluster
+    )
+}
+
+fn show_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_told_in_its_two_greatest_units() {
+        for (seconds, shown) in [
+            (5, "5 s"),
+            (65, "1 min 5 s"),
+            (3_700, "1 h 1 min"),
+            (200_000, "2 d 7 h"),
+        ] {
+            assert_eq!(show_duration(Duration::from_secs(seconds)), shown);
+        }
+    }
+
+    #[test]
+    fn the_members_table_tells_who_answers_and_who_leads() {
+        let member = |node, name: &str, leader| Member {
+            node: NodeId(node),
+            name: Some(Name::new(name).unwrap()),
+            address: "127.0.0.1:9338".parse().unwrap(),
+            state: MemberState::Alive,
+            version: Some("0.1.0".to_owned()),
+            leader,
+            voter: true,
+            ours: !leader,
+        };
+
+        let shown = show_members(&[member(1, "n1", true), member(2, "n2", false)]);
+
+        insta::assert_snapshot!(anstream::adapter::strip_str(&shown).to_string(), @r"
+        NAME  NODE              ADDRESS         STATE  ROLE    VERSION
+        n1    0000000000000001  127.0.0.1:9338  alive  leader  0.1.0
+        n2 *  0000000000000002  127.0.0.1:9338  alive  voter   0.1.0
+        ");
+    }
+}

@@ -1,0 +1,291 @@
+//! The daemon: its rooms, started in the order in which they need each other and stopped in the reverse order.
+//!
+//! ```text
+//! store ─► loop (UDP) ─► agreement ─► drivers ─► controller ─► streams (TCP) ─► control API, Docker, DNS
+//! ```
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Up, doors::Doors, drivers, member::Member, others};
+use crate::{
+    api::{docker, http},
+    cli::{
+        error::CliError,
+        init::{self, VOTERS},
+    },
+    config::{Config, Host, Profile},
+    controller::{Controller, Parts, Streams},
+    core::{membership, model::Vtep, netdb, node},
+    dns,
+    raft::{ClusterLog, Raft, RaftConfig, Timings},
+    runtime::{
+        self, Handle, Sockets,
+        clock::{self, Clock},
+        streams::{self, Dialer, Limits, Tls},
+    },
+    store::Store,
+};
+
+/// How long a node that has left goes on serving, so that everybody hears of it.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How long everything may take to stop.
+const STOP_MAX: Duration = Duration::from_secs(15);
+/// How often it is asked whether the node is ready.
+const ASK_EVERY: Duration = Duration::from_millis(10);
+
+/// Why the daemon ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Somebody stopped it; it is still a member.
+    Told,
+    /// It has left the cluster.
+    Left,
+}
+
+/// A running node.
+pub(super) struct Daemon {
+    member: Member,
+    socket: PathBuf,
+    dns: Option<SocketAddr>,
+    store: Store,
+    handle: Handle,
+    raft: Raft,
+    controller: Controller,
+    /// What serves others and runs beside; each ends only when told, or badly.
+    services: JoinSet<&'static str>,
+    tasks: TaskTracker,
+    stop_services: CancellationToken,
+    stop_loop: CancellationToken,
+}
+
+impl Daemon {
+    /// Starts everything.
+    pub(super) async fn start(
+        member: Member,
+        store: Store,
+        sockets: Sockets,
+        doors: Doors,
+        config: &Config,
+    ) -> Result<Self, CliError> {
+        let tls = Tls::new(&member.credentials).map_err(anyhow::Error::from)?;
+        let dialer = Dialer::new(tls.clone(), &Limits::default());
+        let tasks = TaskTracker::new();
+        let stop_loop = CancellationToken::new();
+        let clock = Clock::start();
+        let remembered = others::remembered(&store)?;
+        others::refuse_double(&dialer, &member, &remembered).await?;
+        let node = node_config(&member, &store, config.profile)?;
+        let (handle, _ended) =
+            runtime::start(node, sockets.udp, dialer.clone(), &tasks, stop_loop.clone());
+        let recalled = handle.apply_members(remembered).await;
+        recalled.map_err(anyhow::Error::from)?;
+        let (raft, cluster_log) = start_raft(
+            &member,
+            &store,
+            Streams::new(handle.clone(), dialer.clone()),
+        )
+        .await?;
+        let vtep = Vtep(member.address.ip());
+        let plugins = drivers::plugins(&Host::here());
+        let controller = Controller::new(Parts {
+            node: member.identity.node,
+            name: member.identity.name.clone(),
+            cluster: member.identity.cluster,
+            handle: handle.clone(),
+            raft: raft.clone(),
+            store: store.clone(),
+            registry: Arc::new(drivers::registry(vtep, plugins)),
+            dialer: dialer.clone(),
+            ca_cert_der: member.credentials.ca_cert_der.clone(),
+            clock,
+        });
+        let mut daemon = Self {
+            member,
+            socket: doors.control.path().to_owned(),
+            dns: doors.dns.as_ref().map(|sockets| sockets.addr),
+            store,
+            handle,
+            raft,
+            controller,
+            services: JoinSet::new(),
+            tasks,
+            stop_services: CancellationToken::new(),
+            stop_loop,
+        };
+        let handler = Arc::new(daemon.controller.clone());
+        let streams = streams::serve(sockets.tcp, tls.clone(), handler, daemon.stop_loop.clone());
+        daemon.serve("the streams", streams);
+        daemon.open(doors, tls);
+        daemon.run_beside(cluster_log);
+        daemon.tasks.spawn(others::find_again(
+            daemon.handle.clone(),
+            dialer,
+            config.join.clone(),
+            daemon.stop_services.clone(),
+        ));
+        Ok(daemon)
+    }
+
+    fn open(&mut self, doors: Doors, tls: Tls) {
+        let stop = self.stop_services.clone();
+        let routes = http::routes(self.controller.clone(), tls, stop.clone());
+        let served = http::serve(doors.control, routes, stop.clone());
+        self.serve("the control API", served);
+        if let Some(door) = doors.docker {
+            self.serve("the Docker plugin", docker::serve(door, stop.clone()));
+        }
+        if let Some(sockets) = doors.dns {
+            self.serve("DNS", dns::run(self.handle.clone(), sockets, stop));
+        }
+    }
+
+    fn serve(&mut self, name: &'static str, service: impl Future<Output = ()> + Send + 'static) {
+        self.services.spawn(async move {
+            service.await;
+            name
+        });
+    }
+
+    fn run_beside(&mut self, cluster_log: mpsc::Receiver<ClusterLog>) {
+        let run = self
+            .controller
+            .clone()
+            .run(cluster_log, self.stop_services.clone());
+        self.serve("the controller", async {
+            if let Err(error) = run.await {
+                tracing::error!(%error, "the controller failed");
+            }
+        });
+        self.tasks.spawn(others::remember(
+            self.handle.clone(),
+            self.store.clone(),
+            self.stop_services.clone(),
+        ));
+    }
+
+    /// Returns what to say once the node is up.
+    pub(super) fn up(&self) -> Up<'_> {
+        Up {
+            node: self.member.identity.node,
+            name: &self.member.identity.name,
+            cluster: self.member.identity.cluster,
+            address: self.member.address,
+            socket: self.socket.clone(),
+            dns: self.dns,
+        }
+    }
+
+    /// Waits until what the node brings back from disk is in the DB.
+    pub(super) async fn until_ready(&self) -> Result<(), CliError> {
+        loop {
+            let members = self.controller.members().await;
+            let members = members.map_err(anyhow::Error::from)?;
+            let ours = members.iter().find(|view| view.member.ours);
+            if ours.is_some_and(|view| view.name.is_some()) {
+                return Ok(());
+            }
+            sleep(ASK_EVERY).await;
+        }
+    }
+
+    /// Writes the token for newcomers, if nobody has.
+    pub(super) async fn offer_token(&self, path: &Path) {
+        if path.exists() {
+            return;
+        }
+        let offered = async {
+            let token = self.controller.token(false).await;
+            init::write_token(path, &token.map_err(anyhow::Error::from)?)
+        };
+        if let Err(error) = offered.await {
+            tracing::warn!(%error, "no token file for newcomers");
+        }
+    }
+
+    /// Waits until the node has left, or something of it has ended that should not.
+    pub(super) async fn until_ended(&mut self) -> Result<Ended, CliError> {
+        tokio::select! {
+            () = self.controller.left() => {
+                tracing::info!("this node has left the cluster");
+                Ok(Ended::Left)
+            }
+            Some(ended) = self.services.join_next() => {
+                let what = ended.unwrap_or("a service that panicked");
+                Err(anyhow::anyhow!("{what} ended by itself: see the log").into())
+            }
+        }
+    }
+
+    /// Stops everything: first what others ask of this node, last its loop. A leader hands over.
+    pub(super) async fn stop(self, ended: Ended) -> Result<(), CliError> {
+        let store = self.store.clone();
+        if timeout(STOP_MAX, self.stop_in_order(ended)).await.is_err() {
+            tracing::warn!("not everything has stopped in time; the disk is whole all the same");
+        }
+        if ended == Ended::Left {
+            // What ended last may have written.
+            store.clear()?;
+        }
+        Ok(())
+    }
+
+    async fn stop_in_order(mut self, ended: Ended) {
+        self.stop_services.cancel();
+        if ended == Ended::Left {
+            sleep(FAREWELL).await;
+        }
+        self.raft.shutdown().await;
+        self.stop_loop.cancel();
+        while self.services.join_next().await.is_some() {}
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+fn node_config(member: &Member, store: &Store, profile: Profile) -> Result<node::Config, CliError> {
+    let (generation, boot) = store.start(clock::wall().0 / 1_000)?;
+    Ok(node::Config {
+        cluster: member.identity.cluster,
+        node: member.identity.node,
+        addr: member.address,
+        boot,
+        generation,
+        keyring: member.identity.keyring.clone(),
+        membership: match profile {
+            Profile::Lan => membership::Config::lan(),
+            Profile::Wan => membership::Config::wan(),
+            Profile::Local => membership::Config::local(),
+        },
+        netdb: netdb::Config::default(),
+        seed: clock::seed(),
+    })
+}
+
+async fn start_raft(
+    member: &Member,
+    store: &Store,
+    streams: Streams,
+) -> Result<(Raft, mpsc::Receiver<ClusterLog>), CliError> {
+    let config = RaftConfig {
+        node: member.identity.node,
+        store: store.clone(),
+        transport: Arc::new(streams),
+        clock: Arc::new(clock::wall),
+        seed: clock::seed(),
+        timings: Timings::default(),
+        voters: VOTERS,
+    };
+    Ok(Raft::start(config).await.map_err(anyhow::Error::from)?)
+}

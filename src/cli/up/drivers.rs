@@ -1,0 +1,153 @@
+//! The drivers of this node: the built-in ones, and where the host's plugins are.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use nix::{
+    errno::Errno,
+    unistd::{AccessFlags, access},
+};
+
+use crate::{
+    config::Host,
+    core::model::Vtep,
+    dataplane::Memory,
+    driver::{Plugins, Registry},
+    plugin::{self, Directories, Getter},
+};
+
+/// Where the Docker engine listens, unless it is a user's own.
+const ENGINE: &str = "/var/run/docker.sock";
+
+/// Makes the registry of a node with this address on the underlay.
+pub(super) fn registry(vtep: Vtep, plugins: plugin::Config) -> Registry {
+    let source = Plugins::new(Getter::new(plugins));
+    Registry::built_in(vtep, Arc::new(Memory::default())).with_source(Arc::new(source))
+}
+
+/// Returns where the plugins of this host are.
+pub(super) fn plugins(host: &Host) -> plugin::Config {
+    let directories = if host.is_root {
+        Directories::system()
+    } else {
+        Directories::rootless(|name| std::env::var_os(name).map(PathBuf::from))
+    };
+    plugin::Config {
+        engine: usable(engine(host)),
+        directories,
+        // Weft's own door to the engine, should it be called by its usual name.
+        ignored: ["weft".to_owned()].into(),
+        ..plugin::Config::default()
+    }
+}
+
+fn engine(host: &Host) -> PathBuf {
+    let own = host.runtime_dir.as_ref().filter(|_| !host.is_root);
+    let own = own.map(|directory| directory.join("docker.sock"));
+    own.filter(|socket| socket.exists())
+        .unwrap_or_else(|| ENGINE.into())
+}
+
+/// An engine that may not be asked would make every unknown name a failure. One that is not there may come later.
+fn usable(socket: PathBuf) -> Option<PathBuf> {
+    let is_denied = |socket: &Path| access(socket, AccessFlags::W_OK) == Err(Errno::EACCES);
+    if is_denied(&socket) {
+        tracing::info!(
+            socket = %socket.display(),
+            "plugins that the Docker engine manages are not looked for: its socket may not be used"
+        );
+        return None;
+    }
+    Some(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader, Write},
+        os::unix::net::{UnixListener, UnixStream},
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::{
+        core::model::{Instant, Name},
+        driver::RegistryError,
+        plugin::Timings,
+    };
+
+    #[tokio::test]
+    async fn a_plugin_is_found_by_the_name_of_its_socket() {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(directory.path().join("wire.sock")).unwrap();
+        let plugin = std::thread::spawn(move || {
+            ["Plugin.Activate", "NetworkDriver.GetCapabilities"].map(|method| {
+                let (stream, _) = listener.accept().unwrap();
+                serve(stream) == method
+            })
+        });
+        let registry = registry_over(directory.path());
+
+        let found = registry.get(&name("wire"), now()).await;
+
+        assert!(found.is_ok());
+        assert_eq!(plugin.join().unwrap(), [true, true]);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_nobody_knows_is_refused_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let registry = registry_over(directory.path());
+        let nope = name("nope");
+        let at_once = Timings::default().first_retry;
+
+        let refused = tokio::time::timeout(at_once, registry.get(&nope, now())).await;
+
+        let refused = refused.unwrap().err();
+        assert!(matches!(refused, Some(RegistryError::NotFound(_))));
+    }
+
+    #[tokio::test]
+    async fn the_built_in_drivers_need_nobody() {
+        let registry = registry_over(Path::new("/nowhere"));
+
+        for built_in in ["overlay", "null"] {
+            assert!(registry.get(&name(built_in), now()).await.is_ok());
+        }
+    }
+
+    /// A host whose plugins are all in one directory, and whose engine is not there.
+    fn registry_over(directory: &Path) -> Registry {
+        let plugins = plugin::Config {
+            engine: Some(directory.join("docker.sock")),
+            directories: Directories {
+                sockets: directory.to_owned(),
+                specs: Vec::new(),
+            },
+            ..plugin::Config::default()
+        };
+        registry(Vtep("192.0.2.1".parse().unwrap()), plugins)
+    }
+
+    /// Answers one request as a plugin does, and returns its method.
+    fn serve(stream: UnixStream) -> String {
+        let lines = BufReader::new(&stream).lines().map(Result::unwrap);
+        let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+        let answer = r#"{"Implements":["NetworkDriver"],"Scope":"local"}"#;
+        let length = answer.len();
+        let head_back = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}");
+        write!(&stream, "{head_back}\r\n\r\n{answer}").unwrap();
+        let path = head[0].split(' ').nth(1).unwrap();
+        path.trim_start_matches('/').to_owned()
+    }
+
+    fn now() -> Instant {
+        Instant::from_start(Duration::ZERO)
+    }
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+}

@@ -1,0 +1,274 @@
+//! Which member this node is: what the disk says, else what founding or joining makes of it.
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    api::http::types::{Code, Failure},
+    cli::{error::CliError, init},
+    config::{Config, Seed},
+    core::{model::NodeId, wire::codec},
+    runtime::{
+        clock,
+        join::{self, JoinError, JoinRefusal, Newcomer},
+        trust::{self, Credentials, Token},
+    },
+    store::{NodeIdentity, Store},
+};
+
+/// How long the seeds are tried before it is said that they do not answer; then they are tried again.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+/// How often a token file that is not there is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// An address that nobody has (RFC 5737, RFC 3849): the system says from where it would be reached, and nothing is sent.
+const FAR: [SocketAddr; 2] = [
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9),
+    SocketAddr::new(
+        std::net::IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+        9,
+    ),
+];
+
+/// This node as a member of its cluster.
+#[derive(Debug)]
+pub(super) struct Member {
+    /// What is on disk.
+    pub(super) identity: NodeIdentity,
+    /// What it proves itself with.
+    pub(super) credentials: Credentials,
+    /// Where others reach it.
+    pub(super) address: SocketAddr,
+}
+
+impl Member {
+    /// Finds out which member this is, by founding or joining if it is none yet.
+    pub(super) async fn find(
+        config: &Config,
+        store: &Store,
+        listening: SocketAddr,
+        may_found: bool,
+    ) -> Result<Self, CliError> {
+        let identity = match store.identity()? {
+            Some(identity) => {
+                check_same(config, &identity)?;
+                identity
+            }
+            None if may_found => {
+                let (identity, token) = init::found(store, config.name.clone()).await?;
+                tracing::info!(cluster = %identity.cluster, "a new cluster is founded");
+                if let Some(path) = &config.token_file {
+                    init::write_token(path, &token)?;
+                }
+                identity
+            }
+            None if config.join.is_empty() => return Err(nowhere(config)),
+            None => join_through(config, store, listening).await?,
+        };
+        let credentials = credentials(&identity)?;
+        let address = reachable_at(config, listening).await?;
+        Ok(Self {
+            identity,
+            credentials,
+            address,
+        })
+    }
+}
+
+fn nowhere(config: &Config) -> CliError {
+    CliError::Usage(format!(
+        "{} is not part of a cluster yet. To found one: weft up --init. To join one: weft up --join HOST:PORT --token TOKEN, where `weft token` on a member shows the token",
+        config.data_dir.display()
+    ))
+}
+
+fn credentials(identity: &NodeIdentity) -> Result<Credentials, CliError> {
+    codec::decode(&identity.credentials).map_err(|malformed| {
+        anyhow::anyhow!("the credentials in the data directory cannot be read: {malformed}").into()
+    })
+}
+
+/// Refuses a token of another cluster; what else does not fit is no harm, and said.
+fn check_same(config: &Config, identity: &NodeIdentity) -> Result<(), CliError> {
+    if let Some(token) = &config.token {
+        let token: Token = parse_token(&token.0)?;
+        if token.ca_digest != trust::digest(&credentials(identity)?.ca_cert_der) {
+            let message = format!(
+                "{} belongs to cluster {}, and the token to another: `weft leave` first, or choose another --data-dir",
+                config.data_dir.display(),
+                identity.cluster
+            );
+            return Err(Failure::new(Code::Founded, message).into());
+        }
+    }
+    if config.is_name_chosen && identity.name != config.name {
+        tracing::warn!(
+            name = %identity.name, asked = %config.name,
+            "the node keeps the name with which it joined"
+        );
+    }
+    Ok(())
+}
+
+fn parse_token(text: &str) -> Result<Token, CliError> {
+    text.parse()
+        .map_err(|refused: trust::TokenError| CliError::Usage(refused.to_string()))
+}
+
+/// Returns the token that was given, or the one in the file once it is there.
+async fn token(config: &Config) -> Result<Token, CliError> {
+    if let Some(token) = &config.token {
+        return parse_token(&token.0);
+    }
+    let Some(path) = &config.token_file else {
+        return Err(CliError::Usage(
+            "to join, a token is needed: give the one that `weft token` shows on a member with --token or --token-file".to_owned(),
+        ));
+    };
+    let mut told = false;
+    loop {
+        match fs::read_to_string(path) {
+            Ok(text) => return parse_token(text.trim()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!(file = %path.display(), "waiting for the token");
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            Err(error) => {
+                let what = format!("cannot read the token in {}: {error}", path.display());
+                return Err(anyhow::anyhow!(what).into());
+            }
+        }
+    }
+}
+
+/// Joins through the seeds, for as long as it takes.
+async fn join_through(
+    config: &Config,
+    store: &Store,
+    listening: SocketAddr,
+) -> Result<NodeIdentity, CliError> {
+    let token = token(config).await?;
+    let newcomer = Newcomer {
+        node: newcomer_id(&config.data_dir)?,
+        name: config.name.clone(),
+        listen: advertised(config, listening),
+    };
+    let admission = loop {
+        let seeds = resolve(&config.join).await;
+        let joined = join::join(&seeds, &token, &newcomer, TELL_EVERY, &mut clock::entropy()).await;
+        match joined {
+            Ok(admission) => break admission,
+            Err(JoinError::GaveUp { .. } | JoinError::NoSeeds) if seeds.is_empty() => {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            Err(error @ JoinError::GaveUp { .. }) => {
+                tracing::warn!(%error, "not joined yet; trying on");
+            }
+            Err(error) => return Err(refused(&error)),
+        }
+    };
+    let identity = NodeIdentity {
+        node: newcomer.node,
+        name: newcomer.name,
+        cluster: admission.credentials.cluster,
+        credentials: codec::encode(&admission.credentials),
+        keyring: admission.keyring,
+    };
+    store.set_members(&admission.members)?;
+    store.set_identity(&identity)?;
+    // It is only of use for a join that was cut off.
+    let _ = fs::remove_file(id_file(&config.data_dir));
+    tracing::info!(cluster = %identity.cluster, through = %admission.seed, "joined");
+    Ok(identity)
+}
+
+fn refused(error: &JoinError) -> CliError {
+    let code = match error {
+        JoinError::Refused(JoinRefusal::WrongToken) | JoinError::ForeignSeed { .. } => {
+            Code::WrongToken
+        }
+        JoinError::Refused(JoinRefusal::NameTaken { .. } | JoinRefusal::IdTaken) => Code::NameTaken,
+        JoinError::Refused(JoinRefusal::NoLeader) => Code::NoLeader,
+        JoinError::Refused(JoinRefusal::Busy) => Code::Busy,
+        JoinError::Refused(JoinRefusal::Version { .. } | JoinRefusal::Malformed { .. })
+        | JoinError::NoSeeds
+        | JoinError::BadAdmission { .. }
+        | JoinError::Trust(_)
+        | JoinError::GaveUp { .. } => Code::Failed,
+    };
+    Failure::new(code, error.to_string()).into()
+}
+
+/// Looks the seeds up; one that is not found now may be later.
+pub(super) async fn resolve(seeds: &[Seed]) -> Vec<SocketAddr> {
+    let seeds = seeds.to_vec();
+    let looked_up = tokio::task::spawn_blocking(move || {
+        let mut found = Vec::new();
+        for seed in seeds {
+            match seed.resolve() {
+                Ok(addresses) => found.extend(addresses),
+                Err(error) => tracing::warn!(%seed, %error, "the host is not found; trying on"),
+            }
+        }
+        found
+    });
+    looked_up.await.unwrap_or_default()
+}
+
+fn id_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("joining")
+}
+
+/// Returns the id to join with: the one of a join that was cut off, since the cluster may know it, or a new one.
+fn newcomer_id(data_dir: &Path) -> Result<NodeId, CliError> {
+    let path = id_file(data_dir);
+    let kept = fs::read_to_string(&path).ok();
+    if let Some(node) = kept.and_then(|text| text.trim().parse().ok()) {
+        return Ok(node);
+    }
+    let node = NodeId::random(&mut clock::entropy());
+    fs::write(&path, node.to_string())
+        .map_err(|error| anyhow::anyhow!("cannot write {}: {error}", path.display()))?;
+    Ok(node)
+}
+
+/// Returns where to say that this node is; an unspecified address lets the seed fill in the one it sees.
+fn advertised(config: &Config, listening: SocketAddr) -> SocketAddr {
+    match config.advertise {
+        Some(advertise) => advertise.with_port(listening.port()),
+        None => listening,
+    }
+}
+
+/// Returns where others reach this node: what was configured, where it listens, or the address that leads to the others.
+async fn reachable_at(config: &Config, listening: SocketAddr) -> Result<SocketAddr, CliError> {
+    let address = advertised(config, listening);
+    if !address.ip().is_unspecified() {
+        return Ok(address);
+    }
+    let mut towards = resolve(&config.join).await;
+    towards.extend(FAR);
+    let local = towards.into_iter().find_map(|to| local_address(to).ok());
+    let Some(local) = local else {
+        return Err(CliError::Usage(
+            "this host has no route by which others could reach it: say where they do with --advertise IP".to_owned(),
+        ));
+    };
+    Ok(SocketAddr::new(local.ip(), address.port()))
+}
+
+/// Asks the system from which address it would send there. Nothing is sent.
+fn local_address(to: SocketAddr) -> io::Result<SocketAddr> {
+    let any: SocketAddr = match to {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(to)?;
+    socket.local_addr()
+}
