@@ -1,0 +1,19 @@
+//! Real nodes: processes on this machine ([`Cluster`]) and containers ([`Compose`]).
+//!
+//! **Invariants:** what was started is ended, however a test ends, and nothing else is. Nothing waits for a time to pass,
+//! only for something to be seen, with a deadline that only a failure reaches. No port is fixed: a cluster's nodes have
+//! loopback addresses of their own.
+
+mod command;
+mod compose;
+mod eavesdrop;
+mod node;
+mod processes;
+mod until;
+
+pub use command::{Ran, run};
+pub use compose::{Compose, Docker, Service, TableWatch};
+pub use eavesdrop::Eavesdrop;
+pub use node::Node;
+pub use processes::{Cluster, Profile};
+pub use until::{DEADLINE, Seen, until, until_within};

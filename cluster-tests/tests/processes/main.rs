@@ -1,0 +1,10 @@
+//! Real `weft` processes: the story of a cluster, what it survives, and what it says when it refuses.
+
+mod agreement;
+mod figures;
+mod refusals;
+mod settings;
+mod story;
+
+/// The daemon under test.
+const WEFT: &str = env!("CARGO_BIN_EXE_weft-under-test");
