@@ -1,0 +1,334 @@
+//! Entries to measure with, and the messages and datagrams that carry them, made by the network DB itself.
+//!
+//! An entry is shaped like an overlay's peer record: a random key of 16 bytes (an endpoint's id), a value of
+//! [`VALUE_LEN`] bytes. Keys are drawn from a seed, so every run measures the same ones.
+
+use std::{net::SocketAddr, time::Duration};
+
+use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+use weft::core::{
+    membership::{self, Identity, MemberState, State},
+    model::{
+        Boot, ClusterId, Generation, Instant, Key, NetworkId, NodeId, Now, TableName, UnixMillis,
+        Value,
+    },
+    netdb::{self, NetDb, Outgoing, PutMode},
+    node::{self, Node},
+    wire::{
+        keyring::{ClusterKey, KeyId, Keyring},
+        record::RecordKind,
+    },
+};
+
+/// The network that the entries are in.
+pub const APP: NetworkId = NetworkId(1);
+/// Who writes them.
+pub const WRITER: NodeId = NodeId(1);
+/// Who is measured while it takes them.
+pub const READER: NodeId = NodeId(2);
+/// How long a key is.
+pub const KEY_LEN: usize = 16;
+/// How long a value is.
+pub const VALUE_LEN: usize = 32;
+
+/// How many puts are made before what they cause is taken out: fewer than any queue's bound.
+const PUTS_AT_ONCE: usize = 4_096;
+/// How far time goes on while a node has more to say than it may say at once, and for how long at most.
+const TICK: Duration = Duration::from_millis(1);
+const TICKS: u32 = 500;
+
+/// Entries with random keys and values.
+#[derive(Clone, Debug)]
+pub struct Corpus {
+    /// The table that all are in.
+    pub table: TableName,
+    /// Key and value of each.
+    pub entries: Vec<(Key, Value)>,
+}
+
+impl Corpus {
+    /// Draws `count` entries.
+    pub fn new(count: usize) -> Self {
+        let mut rng = rng();
+        let mut entry = || {
+            let key: [u8; KEY_LEN] = rng.random();
+            let value: [u8; VALUE_LEN] = rng.random();
+            (
+                Key::new(key.to_vec()).expect("within the limits"),
+                Value::new(value.to_vec()).expect("within the limits"),
+            )
+        };
+        Self {
+            table: TableName::new("overlay_peers").expect("within the limits"),
+            entries: (0..count).map(|_| entry()).collect(),
+        }
+    }
+
+    /// Returns the same keys with other values.
+    pub fn rewritten(&self) -> Self {
+        let entries = self.entries.iter().map(|(key, value)| {
+            let flipped: Vec<u8> = value.as_bytes().iter().map(|byte| !byte).collect();
+            (key.clone(), Value::new(flipped).expect("as long as it was"))
+        });
+        Self {
+            table: self.table.clone(),
+            entries: entries.collect(),
+        }
+    }
+
+    /// Writes all entries into `db`, which is attached to [`APP`], and returns what it wants to push to `to`.
+    pub fn write(&self, db: &mut NetDb, to: NodeId) -> Vec<Vec<u8>> {
+        let mut pushes = Vec::new();
+        for entries in self.entries.chunks(PUTS_AT_ONCE) {
+            for (key, value) in entries {
+                db.put(now(), (APP, &self.table, key), value, PutMode::Upsert)
+                    .expect("attached, and within the limits");
+                while db.poll_change().is_some() {}
+            }
+            pushes.extend(pushes_to(db, to));
+        }
+        pushes
+    }
+}
+
+/// Returns the seeded source of chance.
+pub fn rng() -> StdRng {
+    StdRng::seed_from_u64(0x5eed)
+}
+
+/// Returns the moment at which everything here happens.
+pub fn now() -> Now {
+    Now {
+        instant: Instant::from_start(Duration::from_secs(1)),
+        wall: UnixMillis(1_700_000_000_000),
+    }
+}
+
+/// Returns the ticks that follow [`now`], in which a node may say what it could not say at once.
+fn ticks() -> impl Iterator<Item = Now> {
+    (1..=TICKS).map(|ticks| Now {
+        instant: now().instant + TICK * ticks,
+        ..now()
+    })
+}
+
+/// Returns all that `db` has to say, however long it takes.
+fn said(db: &mut NetDb) -> Vec<Outgoing> {
+    let mut said: Vec<Outgoing> = std::iter::from_fn(|| db.poll_transmit()).collect();
+    for tick in ticks() {
+        db.handle_timeout(tick);
+        said.extend(std::iter::from_fn(|| db.poll_transmit()));
+        if db.stats().queued == 0 {
+            break;
+        }
+    }
+    said
+}
+
+fn pushes_to(db: &mut NetDb, to: NodeId) -> Vec<Vec<u8>> {
+    let pushes = said(db)
+        .into_iter()
+        .filter(|record| record.to == to && record.kind == RecordKind::PUSH);
+    pushes.map(|record| record.body).collect()
+}
+
+/// Makes the DB of a node that knows `others` and is attached to [`APP`], as they are.
+pub fn db(node: NodeId, others: &[NodeId]) -> NetDb {
+    let mut db = bare(node, others);
+    for other in others {
+        let mut there = bare(*other, &[node]);
+        for push in pushes_to(&mut there, node) {
+            db.handle_record(now(), *other, RecordKind::PUSH, &push)
+                .expect("it was just made");
+        }
+    }
+    settle(&mut db);
+    db
+}
+
+fn bare(node: NodeId, others: &[NodeId]) -> NetDb {
+    let config = netdb::Config::default();
+    let mut db = NetDb::new(config, node, Generation(1), node.0, now());
+    for other in others {
+        db.handle_member_up(*other, Boot(1));
+    }
+    db.attach(now(), APP).expect("there is room");
+    db
+}
+
+/// Takes out all that waits to be sent or told.
+pub fn settle(db: &mut NetDb) {
+    said(db);
+    while db.poll_stream().is_some() {}
+    while db.poll_change().is_some() {}
+}
+
+/// Takes pushes of [`WRITER`], and out of the DB what it tells watchers; returns how many changes those were.
+pub fn take(db: &mut NetDb, pushes: &[Vec<u8>]) -> usize {
+    let mut changes = 0;
+    for push in pushes {
+        db.handle_record(now(), WRITER, RecordKind::PUSH, push)
+            .expect("a sound push");
+        while let Some(change) = db.poll_change() {
+            std::hint::black_box(change);
+            changes += 1;
+        }
+    }
+    changes
+}
+
+/// Lets [`READER`] ask [`WRITER`] for all that it lacks, page by page; `each` sees every request and its answer.
+pub fn catch_up(writer: &mut NetDb, reader: &mut NetDb, mut each: impl FnMut(&[u8], &[u8])) {
+    // A member that comes up is sent a digest, and whoever sees it differ asks.
+    writer.handle_member_up(READER, Boot(1));
+    for record in said(writer) {
+        reader
+            .handle_record(now(), WRITER, record.kind, &record.body)
+            .expect("a sound digest");
+    }
+    while let Some(call) = reader.poll_stream() {
+        let reply = writer
+            .handle_stream(&call.request)
+            .expect("a sound request");
+        each(&call.request, &reply);
+        reader
+            .handle_stream_reply(now(), WRITER, &reply)
+            .expect("a sound answer");
+        while let Some(change) = reader.poll_change() {
+            std::hint::black_box(change);
+        }
+    }
+    assert_eq!(reader.len(), writer.len(), "the newcomer has caught up");
+}
+
+/// Makes a whole node that knows `others`.
+pub fn node(node: NodeId, others: &[NodeId]) -> Node {
+    let mut made = Node::new(
+        node::Config {
+            cluster: ClusterId(1),
+            node,
+            addr: address(node),
+            boot: Boot(1),
+            generation: Generation(1),
+            keyring: keyring(),
+            membership: membership::Config::lan(),
+            netdb: netdb::Config::default(),
+            seed: node.0,
+        },
+        now(),
+    );
+    let member = |other: &NodeId| MemberState {
+        identity: Identity {
+            node: *other,
+            addr: address(*other),
+            boot: Boot(1),
+            rejoin: 0,
+        },
+        incarnation: 0,
+        state: State::Alive,
+    };
+    made.apply_members(now(), others.iter().map(member).collect());
+    made.attach(now(), APP).expect("there is room");
+    made
+}
+
+/// Returns the sealed datagrams with which [`WRITER`] brings `corpus` to [`READER`], its attachment included.
+pub fn datagrams(corpus: &Corpus) -> Vec<bytes::Bytes> {
+    let mut writer = node(WRITER, &[READER]);
+    let mut reader = node(READER, &[WRITER]);
+    for datagram in datagrams_of(&mut reader) {
+        writer
+            .handle_datagram(now(), &datagram)
+            .expect("it was just sealed");
+    }
+    let mut datagrams = Vec::new();
+    for entries in corpus.entries.chunks(PUTS_AT_ONCE) {
+        for (key, value) in entries {
+            writer
+                .put(now(), (APP, &corpus.table, key), value, PutMode::Upsert)
+                .expect("attached, and within the limits");
+        }
+        datagrams.extend(datagrams_of(&mut writer));
+    }
+    datagrams
+}
+
+/// Returns all datagrams that `node` has to send, however long it takes.
+fn datagrams_of(node: &mut Node) -> Vec<bytes::Bytes> {
+    let mut transmits: Vec<_> = std::iter::from_fn(|| node.poll_transmit()).collect();
+    for tick in ticks() {
+        node.handle_timeout(tick);
+        transmits.extend(std::iter::from_fn(|| node.poll_transmit()));
+        if node.stats().netdb.queued == 0 {
+            break;
+        }
+    }
+    let datagrams = transmits.into_iter().map(|transmit| transmit.datagram);
+    datagrams.collect()
+}
+
+/// Returns the keys that all datagrams here are sealed with.
+pub fn keyring() -> Keyring {
+    Keyring::new(KeyId(1), ClusterKey::random(&mut rng()))
+}
+
+/// Returns bytes to seal.
+pub fn payload(len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    rng().fill_bytes(&mut bytes);
+    bytes
+}
+
+fn address(node: NodeId) -> SocketAddr {
+    let port = u16::try_from(node.0).expect("small numbers only");
+    SocketAddr::from(([192, 0, 2, 1], port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENTRIES: usize = 1_000;
+
+    #[test]
+    fn pushes_bring_every_entry() {
+        let mut writer = db(WRITER, &[READER]);
+        let mut reader = db(READER, &[WRITER]);
+        let corpus = Corpus::new(ENTRIES);
+
+        let created = take(&mut reader, &corpus.write(&mut writer, READER));
+        let updated = take(&mut reader, &corpus.rewritten().write(&mut writer, READER));
+
+        assert_eq!((created, updated), (ENTRIES, ENTRIES));
+        assert_eq!(reader.list(APP, None), owned_by_another(&writer));
+    }
+
+    #[test]
+    fn sealed_datagrams_bring_every_entry() {
+        let mut reader = node(READER, &[WRITER]);
+
+        for datagram in datagrams(&Corpus::new(ENTRIES)) {
+            reader.handle_datagram(now(), &datagram).unwrap();
+        }
+
+        assert_eq!(reader.held(), ENTRIES + 1);
+    }
+
+    #[test]
+    fn a_newcomer_catches_up() {
+        let mut writer = db(WRITER, &[READER]);
+        let mut reader = db(READER, &[WRITER]);
+        Corpus::new(ENTRIES).write(&mut writer, READER);
+        settle(&mut writer);
+
+        catch_up(&mut writer, &mut reader, |_, _| {});
+
+        assert_eq!(reader.list(APP, None), owned_by_another(&writer));
+    }
+
+    fn owned_by_another(db: &NetDb) -> Vec<netdb::EntryView> {
+        let mut entries = db.list(APP, None);
+        entries.iter_mut().for_each(|entry| entry.ours = false);
+        entries
+    }
+}
