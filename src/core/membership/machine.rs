@@ -228,6 +228,11 @@ impl Membership {
         self.table.rows().map(|row| &row.member)
     }
 
+    /// Returns another member, even if it is down or has left.
+    pub fn member(&self, node: NodeId) -> Option<&Member> {
+        self.table.get(node).map(|row| &row.member)
+    }
+
     /// Returns the other members that count as alive.
     pub fn alive(&self) -> impl Iterator<Item = NodeId> {
         self.table.alive().map(|member| member.identity.node)

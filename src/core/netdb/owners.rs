@@ -42,6 +42,8 @@ pub(super) struct Owners {
     owners: BTreeMap<NodeId, Owner>,
     /// Until when the logs of owners that are not alive are kept.
     retained: BTreeMap<NodeId, Instant>,
+    /// When a retention or a grace ends, at the latest; one that ended before is found to have ended when its time comes.
+    deadlines: BTreeSet<(Instant, NodeId)>,
 }
 
 impl Owners {
@@ -62,6 +64,7 @@ impl Owners {
             me,
             owners,
             retained: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
         }
     }
 
@@ -76,13 +79,21 @@ impl Owners {
         owner.boot = owner.boot.max(boot);
         owner.life = Life::Alive;
         owner.forgotten = false;
-        self.retained.remove(&node);
+        self.end_retention(node);
     }
 
     pub(super) fn down(&mut self, node: NodeId, retain_until: Instant) {
         let owner = self.owners.entry(node).or_default();
         owner.life = Life::Down;
+        self.end_retention(node);
         self.retained.insert(node, retain_until);
+        self.deadlines.insert((retain_until, node));
+    }
+
+    fn end_retention(&mut self, node: NodeId) {
+        if let Some(until) = self.retained.remove(&node) {
+            self.deadlines.remove(&(until, node));
+        }
     }
 
     /// A node has left: what it wrote so far is over.
@@ -92,7 +103,7 @@ impl Owners {
         owner.oldest = owner.oldest.max(Generation::begun_after(owner.boot));
         owner.leaving = None;
         owner.attached.clear();
-        self.retained.remove(&node);
+        self.end_retention(node);
     }
 
     pub(super) fn is_alive(&self, node: NodeId) -> bool {
@@ -150,6 +161,7 @@ impl Owners {
         owner.newest = generation;
         if owner.life == Life::Alive && former >= owner.oldest && former != Generation(0) {
             owner.leaving = Some((former, grace_until));
+            self.deadlines.insert((grace_until, node));
         } else {
             owner.leaving = None;
             owner.oldest = owner.oldest.max(generation);
@@ -266,33 +278,26 @@ impl Owners {
 
     /// Returns the next time at which [`Self::expire`] has work.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let graces = self
-            .owners
-            .values()
-            .filter_map(|owner| owner.leaving.map(|(_, until)| until));
-        self.retained.values().copied().chain(graces).min()
+        self.deadlines.first().map(|(until, _)| *until)
     }
 
     /// Returns the owners whose grace has ended, and those whose logs need no longer be kept.
     pub(super) fn expire(&mut self, now: Instant) -> (Vec<NodeId>, BTreeSet<NodeId>) {
-        let late = |owner: &Owner| owner.leaving.is_some_and(|(_, until)| until <= now);
-        let settled = self
-            .owners
-            .iter()
-            .filter(|(_, owner)| late(owner))
-            .map(|(node, _)| *node)
-            .collect();
-        let forgotten: BTreeSet<_> = self
-            .retained
-            .iter()
-            .filter(|(_, until)| **until <= now)
-            .map(|(node, _)| *node)
-            .collect();
-        for node in &forgotten {
-            self.retained.remove(node);
-            if let Some(owner) = self.owners.get_mut(node) {
+        let mut settled = Vec::new();
+        let mut forgotten = BTreeSet::new();
+        while let Some(&(until, node)) = self.deadlines.first().filter(|first| first.0 <= now) {
+            self.deadlines.remove(&(until, node));
+            let Some(owner) = self.owners.get_mut(&node) else {
+                continue;
+            };
+            if owner.leaving.is_some_and(|(_, until)| until <= now) {
+                settled.push(node);
+            }
+            if self.retained.get(&node).is_some_and(|until| *until <= now) {
+                self.retained.remove(&node);
                 owner.forgotten = true;
                 owner.attached.clear();
+                forgotten.insert(node);
             }
         }
         (settled, forgotten)

@@ -3,32 +3,53 @@
 use crate::core::model::{NetworkId, NodeId};
 
 /// The nodes of one network in ring order.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Ring {
-    nodes: Vec<NodeId>,
+    network: NetworkId,
+    me: NodeId,
+    /// By hash.
+    nodes: Vec<(u64, NodeId)>,
     ours: Option<usize>,
 }
 
 impl Ring {
     /// Sorts the nodes of `network`; `me` is among them if this node is attached.
     pub(super) fn new(network: NetworkId, me: NodeId, nodes: impl Iterator<Item = NodeId>) -> Self {
-        let mut nodes: Vec<_> = nodes
-            .map(|node| (mix(u64::from(network.0) ^ mix(node.0)), node))
-            .collect();
+        let mut nodes: Vec<_> = nodes.map(|node| place(network, node)).collect();
         nodes.sort_unstable();
         nodes.dedup();
-        let nodes: Vec<_> = nodes.into_iter().map(|(_, node)| node).collect();
-        let ours = nodes.iter().position(|&node| node == me);
-        Self { nodes, ours }
+        let ours = nodes.binary_search(&place(network, me)).ok();
+        Self {
+            network,
+            me,
+            nodes,
+            ours,
+        }
+    }
+
+    /// Puts a node on the ring, or takes it off.
+    pub(super) fn set(&mut self, node: NodeId, is_on: bool) {
+        let place = place(self.network, node);
+        match self.nodes.binary_search(&place) {
+            Ok(at) if !is_on => drop(self.nodes.remove(at)),
+            Err(at) if is_on => self.nodes.insert(at, place),
+            Ok(_) | Err(_) => return,
+        }
+        self.ours = self
+            .nodes
+            .binary_search(&self::place(self.network, self.me))
+            .ok();
     }
 
     /// Returns every node of the ring but ourselves.
     pub(super) fn others(&self) -> impl Iterator<Item = NodeId> {
-        let me = self.ours.map(|at| self.nodes[at]);
-        self.nodes
-            .iter()
-            .copied()
-            .filter(move |&node| Some(node) != me)
+        let nodes = self.nodes.iter().map(|(_, node)| *node);
+        nodes.filter(|node| *node != self.me)
+    }
+
+    /// Returns whether a node is within `distance` steps of us.
+    pub(super) fn is_near(&self, node: NodeId, distance: usize) -> bool {
+        (1..=distance).any(|distance| self.at_distance(distance).any(|near| near == node))
     }
 
     /// Returns the nodes `distance` steps before and after us; one if they are the same, none if we are not on the ring.
@@ -46,7 +67,7 @@ impl Ring {
                     .chain(second)
                     .filter(move |&found| found != at)
             })
-            .map(|at| self.nodes[at])
+            .map(|at| self.nodes[at].1)
     }
 
     /// Returns how many nodes are on the ring, ourselves included.
@@ -56,8 +77,12 @@ impl Ring {
 
     /// Returns the node at a place of the ring.
     pub(super) fn get(&self, place: usize) -> NodeId {
-        self.nodes[place]
+        self.nodes[place].1
     }
+}
+
+fn place(network: NetworkId, node: NodeId) -> (u64, NodeId) {
+    (mix(u64::from(network.0) ^ mix(node.0)), node)
 }
 
 /// Scatters the bits of a number: the finaliser of SplitMix64 (Steele et al., 2014).
@@ -87,6 +112,22 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_ring_that_nodes_come_to_and_go_from_is_the_ring_of_those_that_are_on_it() {
+        let mut changed = ring(4, 3);
+        for (node, is_on) in [(9, true), (2, false), (4, true), (4, true), (7, false)] {
+            changed.set(NodeId(node), is_on);
+        }
+
+        let made = Ring::new(
+            NetworkId(1),
+            NodeId(4),
+            [1, 3, 4, 9].map(NodeId).into_iter(),
+        );
+        assert_eq!(changed.nodes, made.nodes);
+        assert_eq!(changed.ours, made.ours);
     }
 
     #[test]

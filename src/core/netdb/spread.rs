@@ -25,6 +25,8 @@ const CONTROL_MAX: usize = 1024;
 const FLUSH_EVERY: Duration = Duration::from_millis(1);
 /// How many bytes one flush carries: half of what a link of 1 Gbit/s does in that time.
 const FLUSH_BYTES: usize = 64 * 1024;
+/// How many nodes that were flushed are remembered at least before those that have rested are looked for.
+const RESTING_MIN: usize = 64;
 /// How many ihaves wait for their time, and how many ranges of one log are named at once; more are left to anti-entropy.
 const IHAVES_MAX: usize = 65_536;
 const RANGES_A_RECORD: usize = 64;
@@ -109,6 +111,8 @@ pub(super) struct Spread {
     ready: VecDeque<NodeId>,
     /// When nodes that were flushed lately may be flushed again; those that have nothing waiting are dropped lazily.
     resting: BTreeMap<NodeId, Instant>,
+    /// At how many of them those that have rested are dropped.
+    resting_max: usize,
     waking: BTreeSet<(Instant, NodeId)>,
     /// Ihaves that wait, each list in order of time.
     soon: VecDeque<(Instant, NodeId, LogId, u64)>,
@@ -127,6 +131,7 @@ impl Spread {
             queues: BTreeMap::new(),
             ready: VecDeque::new(),
             resting: BTreeMap::new(),
+            resting_max: RESTING_MIN,
             waking: BTreeSet::new(),
             soon: VecDeque::new(),
             later: VecDeque::new(),
@@ -306,9 +311,10 @@ impl Spread {
             }
             Some(_) | None => drop(self.queues.remove(&to)),
         }
-        if self.resting.len() > 2 * self.queues.len() + 64 {
+        if self.resting.len() > self.resting_max {
             let now = self.now;
             self.resting.retain(|_, until| *until > now);
+            self.resting_max = 2 * self.resting.len() + RESTING_MIN;
         }
     }
 

@@ -10,6 +10,8 @@ use crate::core::{
 
 /// How many networks a generation may name when it says that it is ready.
 const READY_MAX: usize = 65_536;
+/// How near on a ring those are that tell a member that has come up what they have.
+const DIGEST_TO_RISEN: usize = 2;
 
 /// A generation has said that it is ready; it is shown alone once its logs have come this far.
 #[derive(Debug)]
@@ -22,9 +24,13 @@ impl NetDb {
     /// A member is alive: what it wrote is shown, unless it was down and has been started anew.
     pub fn handle_member_up(&mut self, node: NodeId, boot: Boot) {
         self.owners.up(node, boot);
-        self.rings.clear();
         self.refresh(node, Reason::Removed);
-        self.send_digest_to(node, false);
+        // What it missed it gets from those near it on a ring: if everybody told it, n that start at once would say n² digests.
+        let networks: Vec<NetworkId> = self.replicas.keys().copied().collect();
+        let is_near = |network| self.ring(network).is_near(node, DIGEST_TO_RISEN);
+        if networks.into_iter().any(is_near) {
+            self.send_digest_to(node, false);
+        }
     }
 
     /// A member is down: its entries are hidden, and kept for the retention.
@@ -40,7 +46,6 @@ impl NetDb {
     }
 
     fn member_gone(&mut self, node: NodeId, reason: Reason) {
-        self.rings.clear();
         self.spread.forget(node);
         self.syncs.forget(node);
         self.floors.forget_node(node);
@@ -71,7 +76,9 @@ impl NetDb {
             }
             self.report(network, differences, reason);
         }
-        self.rings.clear();
+        for (network, ring) in &mut self.rings {
+            ring.set(owner, self.owners.is_attached(owner, *network));
+        }
     }
 
     /// A generation says up to where its logs must have come before it stands alone.
