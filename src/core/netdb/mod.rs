@@ -64,9 +64,10 @@ use crate::core::{
     wire::record::RecordKind,
 };
 
-/// Cluster scope: which networks a node is attached to. Key: the network's id, 4 bytes big endian; the value is empty.
+/// Cluster scope: which networks a node is attached to. Key: the network's id and the node's, 4 and 8 bytes big endian, so
+/// that no two owners hold one key; the value is empty.
 pub const ATTACH_TABLE: &str = "attach";
-/// Cluster scope: up to where a generation has written all its former entries again. Key: `ready`.
+/// Cluster scope: up to where a generation has written all its former entries again. Key: the node's id, 8 bytes big endian.
 pub const READY_TABLE: &str = "ready";
 
 /// The figures of dissemination and anti-entropy.

@@ -13,6 +13,7 @@ use super::{
     message::{Complete, Digest, Ihave, Pull, PushHead, WireDot, are_sane, wire_dots},
     replica::Applied,
     spread::Item,
+    write::attached_network,
 };
 use crate::core::{
     model::{Generation, Instant, Key, NetworkId, NodeId, Now, Value},
@@ -195,16 +196,14 @@ impl NetDb {
     fn read_cluster_dot(&mut self, log: LogId, dot: &WireDot<'_>) {
         match dot.table {
             ATTACH_TABLE => {
-                let Ok(network) = dot.key.try_into().map(u32::from_be_bytes) else {
+                let Some(network) = attached_network(dot.key, log.owner) else {
                     return self.refuse(Refusal::Malformed);
                 };
-                let network = NetworkId(network);
                 if self
                     .owners
                     .attach(LogId { network, ..log }, dot.seq, dot.value.is_some())
                 {
                     self.refresh(log.owner, Reason::OwnerLeft);
-                    self.rings.remove(&network);
                 }
             }
             READY_TABLE => {
@@ -475,8 +474,7 @@ impl NetDb {
         let held = self.replicas[&NetworkId::CLUSTER].held_keys(&log, ATTACH_TABLE);
         let standing = held
             .iter()
-            .filter_map(|key| key[..].try_into().ok())
-            .map(|key| NetworkId(u32::from_be_bytes(key)));
+            .filter_map(|key| attached_network(key, log.owner));
         if self.owners.keep_attachments(log, &standing.collect()) {
             self.refresh(log.owner, Reason::OwnerLeft);
         }

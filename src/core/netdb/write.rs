@@ -132,7 +132,7 @@ impl NetDb {
         let version = self.write(
             now,
             scope,
-            (&attach_table(), &attach_key(network)),
+            (&attach_table(), &attach_key(network, self.me)),
             Some(&value),
         )?;
         let log = LogId {
@@ -156,7 +156,12 @@ impl NetDb {
         let scope = self
             .our_log(NetworkId::CLUSTER)
             .expect("every node carries the cluster scope");
-        let version = self.write(now, scope, (&attach_table(), &attach_key(network)), None)?;
+        let version = self.write(
+            now,
+            scope,
+            (&attach_table(), &attach_key(network, self.me)),
+            None,
+        )?;
         self.owners
             .attach(LogId { network, ..scope }, version.seq, false);
         if let Some(mut replica) = self.replicas.remove(&network) {
@@ -193,7 +198,7 @@ impl NetDb {
             .collect();
         let value = Value::new(codec::encode(&heads))?;
         let table = TableName::new(READY_TABLE)?;
-        let key = Key::new(READY_TABLE.as_bytes())?;
+        let key = Key::new(self.me.0.to_be_bytes().to_vec())?;
         self.write(now, scope, (&table, &key), Some(&value))
             .map(drop)
     }
@@ -244,6 +249,14 @@ fn attach_table() -> TableName {
     TableName::new(ATTACH_TABLE).expect("a constant within the limits")
 }
 
-fn attach_key(network: NetworkId) -> Key {
-    Key::new(network.0.to_be_bytes().to_vec()).expect("four bytes are within the limits")
+fn attach_key(network: NetworkId, node: NodeId) -> Key {
+    let mut key = network.0.to_be_bytes().to_vec();
+    key.extend(node.0.to_be_bytes());
+    Key::new(key).expect("twelve bytes are within the limits")
+}
+
+/// Returns the network that an attachment's key names, if it is a key of that node's.
+pub(super) fn attached_network(key: &[u8], node: NodeId) -> Option<NetworkId> {
+    let (network, owner) = key.split_first_chunk()?;
+    (owner == node.0.to_be_bytes()).then_some(NetworkId(u32::from_be_bytes(*network)))
 }
