@@ -51,6 +51,7 @@ enum Event {
     Timer {
         node: usize,
         boot: Boot,
+        due: Instant,
     },
 }
 
@@ -68,7 +69,7 @@ pub struct Disk {
 /// One machine of the world.
 pub struct Machine {
     /// The program, unless it is crashed.
-    pub node: Option<Node>,
+    pub node: Option<Box<Node>>,
     /// Its disk.
     pub disk: Disk,
     /// How far its wall clock is off, in milliseconds.
@@ -133,6 +134,14 @@ impl World {
 impl<O: Observer> World<O> {
     /// Makes a world that somebody looks at.
     pub fn observed(seed: u64, machines: usize, observer: O) -> Self {
+        let mut world = Self::bare(seed, machines, observer);
+        for at in 0..machines {
+            world.start(at);
+        }
+        world
+    }
+
+    fn bare(seed: u64, machines: usize, observer: O) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let keyring = Keyring::new(KeyId(1), ClusterKey::random(&mut rng));
         let cluster = ClusterId::random(&mut rng);
@@ -143,7 +152,7 @@ impl<O: Observer> World<O> {
             paused_until: Instant::default(),
             timer: None,
         };
-        let mut world = Self {
+        Self {
             now: Instant::default(),
             queue: BTreeMap::new(),
             scheduled: 0,
@@ -155,11 +164,7 @@ impl<O: Observer> World<O> {
             observer,
             keyring,
             cluster,
-        };
-        for at in 0..machines {
-            world.start(at);
         }
-        world
     }
 
     fn addr(at: usize) -> SocketAddr {
@@ -192,22 +197,10 @@ impl<O: Observer> World<O> {
     /// Starts the program of a machine: a new boot, a new generation, its entries written again from its disk.
     pub fn start(&mut self, at: usize) {
         let now = self.now_at(at);
-        let seed = self.rng.random();
         let machine = &mut self.machines[at];
         machine.disk.boot = Boot::after(machine.disk.boot, now.wall.0 / 1000);
         let boot = machine.disk.boot;
-        let config = Config {
-            cluster: self.cluster,
-            node: id_of(at),
-            addr: Self::addr(at),
-            boot,
-            generation: Generation::begun_by(boot),
-            keyring: self.keyring.clone(),
-            membership: crate::core::membership::Config::lan(),
-            netdb: crate::core::netdb::Config::default(),
-            seed,
-        };
-        let mut node = Node::new(config, now);
+        let mut node = self.make(at, boot);
         node.apply_members(now, self.known_members(at));
         let disk = self.machines[at].disk.clone();
         for network in disk.attached {
@@ -220,27 +213,103 @@ impl<O: Observer> World<O> {
         node.ready(now)
             .expect("a new node can say that it is ready");
         self.observer.started(at, &node);
-        self.machines[at].node = Some(node);
+        self.machines[at].node = Some(Box::new(node));
         self.machines[at].timer = None;
         self.after(at);
+    }
+
+    /// Makes the program of a machine, which knows of nobody yet.
+    fn make(&mut self, at: usize, boot: Boot) -> Node {
+        let config = Config {
+            cluster: self.cluster,
+            node: id_of(at),
+            addr: Self::addr(at),
+            boot,
+            generation: Generation::begun_by(boot),
+            keyring: self.keyring.clone(),
+            membership: crate::core::membership::Config::lan(),
+            netdb: crate::core::netdb::Config::default(),
+            seed: self.rng.random(),
+        };
+        Node::new(config, self.now_at(at))
+    }
+
+    /// Makes a world whose machines have run for long: they know each other, are attached to `network`, and are quiet.
+    ///
+    /// What starting and joining costs is left out, so that worlds of thousands of machines can be made.
+    pub fn settled(seed: u64, machines: usize, network: NetworkId, observer: O) -> Self {
+        let mut world = Self::bare(seed, machines, observer);
+        let boot = Boot::after(Boot::default(), EPOCH.0 / 1000);
+        for machine in &mut world.machines {
+            machine.disk.boot = boot;
+            machine.disk.attached.insert(network);
+        }
+        let members: Vec<MemberState> = (0..machines).map(|at| world.member(at)).collect();
+        for at in 0..machines {
+            let now = world.now_at(at);
+            let mut node = world.make(at, boot);
+            let others = members
+                .iter()
+                .filter(|member| member.identity.node != id_of(at));
+            node.apply_members(now, others.copied().collect());
+            // Everybody knows it: the news that it is there need not be carried.
+            while node.poll_transmit().is_some() {}
+            while node.poll_event().is_some() {}
+            node.attach(now, network).expect("a new node can attach");
+            world.observer.started(at, &node);
+            world.machines[at].node = Some(Box::new(node));
+        }
+        for at in 1..machines {
+            world.exchange(0, at, at);
+        }
+        for at in 1..machines {
+            world.exchange(at, 0, 0);
+        }
+        for at in 0..machines {
+            world.after(at);
+        }
+        world
+    }
+
+    /// Lets a machine ask another for all that it lacks, in no time; what it asks anybody is answered by `answers`.
+    fn exchange(&mut self, asker: usize, asked: usize, answers: usize) {
+        let now = self.now_at(asker);
+        let Some(mut node) = self.machines[asker].node.take() else {
+            return;
+        };
+        node.sync_with(now, id_of(asked));
+        while let Some(call) = node.poll_stream() {
+            let answering = self.machines[answers].node.as_mut();
+            let reply = answering.and_then(|other| other.handle_stream(&call.request).ok());
+            match reply {
+                Some(reply) => drop(node.handle_stream_reply(now, call.to, &reply)),
+                None => node.handle_stream_failed(now, call.to),
+            }
+        }
+        // What it would push of that, all have by then.
+        while node.poll_transmit().is_some() {}
+        while node.poll_event().is_some() {}
+        self.machines[asker].node = Some(node);
     }
 
     /// What a machine remembers of the others: where they were, not which boot they are in now.
     fn known_members(&self, at: usize) -> Vec<MemberState> {
         let others = (0..self.machines.len()).filter(|other| *other != at);
         let known = others.filter(|other| self.machines[*other].disk.boot != Boot::default());
-        known
-            .map(|other| MemberState {
-                identity: Identity {
-                    node: id_of(other),
-                    addr: Self::addr(other),
-                    boot: self.machines[other].disk.boot,
-                    rejoin: 0,
-                },
-                incarnation: 0,
-                state: State::Alive,
-            })
-            .collect()
+        known.map(|other| self.member(other)).collect()
+    }
+
+    fn member(&self, at: usize) -> MemberState {
+        MemberState {
+            identity: Identity {
+                node: id_of(at),
+                addr: Self::addr(at),
+                boot: self.machines[at].disk.boot,
+                rejoin: 0,
+            },
+            incarnation: 0,
+            state: State::Alive,
+        }
     }
 
     /// Ends the program of a machine, without a word. Its disk stays.
@@ -267,7 +336,10 @@ impl<O: Observer> World<O> {
     /// Lets the program of a machine do something, and carries on what it says. Nothing happens if it is crashed.
     pub fn with<T>(&mut self, at: usize, f: impl FnOnce(&mut Node, Now) -> T) -> Option<T> {
         let now = self.now_at(at);
-        let done = self.machines[at].node.as_mut().map(|node| f(node, now))?;
+        let done = self.machines[at]
+            .node
+            .as_deref_mut()
+            .map(|node| f(node, now))?;
         self.after(at);
         Some(done)
     }
@@ -373,7 +445,12 @@ impl<O: Observer> World<O> {
             timeout.filter(|due| self.machines[at].timer.is_none_or(|timer| *due < timer))
         {
             self.machines[at].timer = Some(due);
-            self.schedule(due.max(self.now), Event::Timer { node: at, boot });
+            let timer = Event::Timer {
+                node: at,
+                boot,
+                due,
+            };
+            self.schedule(due.max(self.now), timer);
         }
         self.machines[at].node = Some(node);
     }
@@ -450,7 +527,10 @@ impl<O: Observer> World<O> {
                     None => node.handle_stream_failed(now, id_of(from)),
                 });
             }
-            Event::Timer { boot, .. } if boot == current => {
+            // Another timer, set later for an earlier time, may have done its work.
+            Event::Timer { boot, due, .. }
+                if boot == current && self.machines[to].timer == Some(due) =>
+            {
                 self.machines[to].timer = None;
                 let due =
                     |node: &Node, now: Instant| node.poll_timeout().is_some_and(|at| at <= now);

@@ -178,6 +178,17 @@ impl NetDb {
         wanted.or_insert(Step::Compare);
     }
 
+    /// Compares all that this node shares with a member at once, instead of when its next digest comes.
+    pub fn sync_with(&mut self, now: Instant, node: NodeId) {
+        let networks: Vec<NetworkId> = self.replicas.keys().copied().collect();
+        for network in networks {
+            if self.owners.is_attached(node, network) {
+                self.want_sync(node, network);
+            }
+        }
+        self.start_sync(now, node);
+    }
+
     /// One log is wanted from a node, since a dot of it does not fit a datagram.
     pub(super) fn want_log(&mut self, with: NodeId, log: LogId) {
         let wanted = self.syncs.wanted.entry((with, log.network));

@@ -187,6 +187,11 @@ impl Node {
         self.members_at = Some(now + MEMBERS_AGAIN);
     }
 
+    /// Compares all that this node shares with a member at once: see [`NetDb::sync_with`].
+    pub fn sync_with(&mut self, now: Now, node: NodeId) {
+        self.netdb.sync_with(now.instant, node);
+    }
+
     /// A [`StreamCall`] was not answered.
     pub fn handle_stream_failed(&mut self, now: Now, to: NodeId) {
         self.netdb.handle_stream_failed(now.instant, to);
@@ -308,13 +313,9 @@ impl Node {
         while let Some(event) = self.membership.poll_event() {
             match event {
                 membership::Event::Up(node) => {
-                    let members = self.membership.members();
-                    let boot = members
-                        .filter(|member| member.identity.node == node)
-                        .map(|member| member.identity.boot)
-                        .next()
-                        .unwrap_or_default();
-                    self.netdb.handle_member_up(node, boot);
+                    let member = self.membership.member(node);
+                    let boot = member.map(|member| member.identity.boot);
+                    self.netdb.handle_member_up(node, boot.unwrap_or_default());
                 }
                 membership::Event::Down(node) => self.netdb.handle_member_down(now.instant, node),
                 membership::Event::Left(node) => self.netdb.handle_member_left(node),
