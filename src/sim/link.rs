@@ -4,6 +4,8 @@ use std::{collections::BTreeSet, ops::Range, time::Duration};
 
 use rand::{Rng, RngExt};
 
+use crate::core::model::Instant;
+
 /// How the links of a run behave. Each delay is drawn anew, so datagrams overtake each other.
 #[derive(Clone, Debug)]
 pub struct Links {
@@ -13,6 +15,10 @@ pub struct Links {
     pub loss: f64,
     /// The share of datagrams that arrive twice.
     pub duplicates: f64,
+    /// How many bytes a second a machine sends at most, and receives.
+    pub bytes_per_second: u32,
+    /// How many bytes may wait to be received; datagrams that find no room are lost.
+    pub receive_buffer: u32,
     /// Pairs (from, to) between which nothing passes.
     cut: BTreeSet<(usize, usize)>,
 }
@@ -23,6 +29,8 @@ impl Default for Links {
             delay: Duration::from_micros(200)..Duration::from_millis(1),
             loss: 0.0,
             duplicates: 0.0,
+            bytes_per_second: 125_000_000,
+            receive_buffer: 1024 * 1024,
             cut: BTreeSet::new(),
         }
     }
@@ -59,6 +67,22 @@ impl Links {
         rng.random_range(self.delay.clone())
     }
 
+    /// Returns how long that many bytes take.
+    fn transfer(&self, bytes: usize) -> Duration {
+        Duration::from_secs_f64(bytes as f64 / f64::from(self.bytes_per_second))
+    }
+
+    /// Lets a datagram out of a machine whose line is free from `free` on; returns when it has left.
+    pub fn depart(&self, now: Instant, free: Instant, bytes: usize) -> Instant {
+        now.max(free) + self.transfer(bytes)
+    }
+
+    /// Lets a datagram into a machine whose line is free from `free` on; returns when it is there, unless the buffer is full.
+    pub fn arrive(&self, at: Instant, free: Instant, bytes: usize) -> Option<Instant> {
+        let full = self.transfer(self.receive_buffer as usize);
+        (free.saturating_duration_since(at) <= full).then(|| at.max(free) + self.transfer(bytes))
+    }
+
     /// Returns the delays of the copies of one datagram that arrive: none if it is lost.
     pub fn draw_arrivals(&self, rng: &mut impl Rng) -> Vec<Duration> {
         if rng.random_bool(self.loss) {
@@ -70,5 +94,32 @@ impl Links {
             1
         };
         (0..copies).map(|_| self.draw_delay(rng)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_carries_one_datagram_after_another() {
+        let links = Links::default();
+        let start = Instant::default();
+
+        let first = links.depart(start, start, 125_000);
+        let second = links.depart(start, first, 125_000);
+
+        assert_eq!(first, start + Duration::from_millis(1));
+        assert_eq!(second, start + Duration::from_millis(2));
+    }
+
+    #[test]
+    fn what_finds_the_receive_buffer_full_is_lost() {
+        let links = Links::default();
+        let start = Instant::default();
+        let behind = |millis| links.arrive(start, start + Duration::from_millis(millis), 100);
+
+        assert!(behind(8).is_some());
+        assert!(behind(9).is_none());
     }
 }

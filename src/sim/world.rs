@@ -38,6 +38,12 @@ enum Event {
         boot: Boot,
         bytes: Bytes,
     },
+    /// A datagram that had to wait for the receiver's line.
+    Received {
+        to: usize,
+        boot: Boot,
+        bytes: Bytes,
+    },
     Request {
         from: (usize, Boot),
         to: usize,
@@ -76,6 +82,9 @@ pub struct Machine {
     pub skew: i64,
     paused_until: Instant,
     timer: Option<Instant>,
+    /// From when on its line can carry more, out and in.
+    sends_from: Instant,
+    receives_from: Instant,
 }
 
 /// What has happened in a run, so that a test can say that it did.
@@ -85,6 +94,8 @@ pub struct Counts {
     pub datagrams: u64,
     /// Datagrams lost by chance or by a cut.
     pub lost: u64,
+    /// Datagrams lost for want of room at the receiver.
+    pub overrun: u64,
     /// Datagrams that arrived twice.
     pub duplicated: u64,
     /// Requests on streams that arrived.
@@ -151,6 +162,8 @@ impl<O: Observer> World<O> {
             skew: 0,
             paused_until: Instant::default(),
             timer: None,
+            sends_from: Instant::default(),
+            receives_from: Instant::default(),
         };
         Self {
             now: Instant::default(),
@@ -471,9 +484,14 @@ impl<O: Observer> World<O> {
             _ => self.counts.duplicated += 1,
         }
         let boot = self.machines[to].disk.boot;
+        let sender = &mut self.machines[from];
+        sender.sends_from = self
+            .links
+            .depart(self.now, sender.sends_from, datagram.len());
+        let departs = sender.sends_from;
         for delay in arrivals {
             self.schedule(
-                self.now + delay,
+                departs + delay,
                 Event::Datagram {
                     to,
                     boot,
@@ -502,7 +520,9 @@ impl<O: Observer> World<O> {
 
     fn handle(&mut self, event: Event) {
         let to = match &event {
-            Event::Datagram { to, .. } | Event::Request { to, .. } => *to,
+            Event::Datagram { to, .. } | Event::Received { to, .. } | Event::Request { to, .. } => {
+                *to
+            }
             Event::Reply { to, .. } => to.0,
             Event::Timer { node, .. } => *node,
         };
@@ -511,11 +531,19 @@ impl<O: Observer> World<O> {
         }
         let current = self.machines[to].disk.boot;
         match event {
-            Event::Datagram { boot, bytes, .. } if boot == current => {
-                self.counts.datagrams += 1;
-                // A refused datagram is counted by the node; the checkers look at the counts.
-                let _ = self.with(to, |node, now| node.handle_datagram(now, &bytes));
+            Event::Datagram { boot, bytes, to } if boot == current => {
+                let line = self.machines[to].receives_from;
+                let Some(received) = self.links.arrive(self.now, line, bytes.len()) else {
+                    self.counts.overrun += 1;
+                    return;
+                };
+                self.machines[to].receives_from = received;
+                if line > self.now {
+                    return self.schedule(line, Event::Received { to, boot, bytes });
+                }
+                self.receive(to, &bytes);
             }
+            Event::Received { boot, bytes, to } if boot == current => self.receive(to, &bytes),
             Event::Request { from, bytes, .. } => self.answer(from, to, &bytes),
             Event::Reply {
                 to: (_, boot),
@@ -541,8 +569,17 @@ impl<O: Observer> World<O> {
                 });
             }
             // It was meant for a former life of the program.
-            Event::Datagram { .. } | Event::Reply { .. } | Event::Timer { .. } => {}
+            Event::Datagram { .. }
+            | Event::Received { .. }
+            | Event::Reply { .. }
+            | Event::Timer { .. } => {}
         }
+    }
+
+    fn receive(&mut self, to: usize, datagram: &[u8]) {
+        self.counts.datagrams += 1;
+        // A refused datagram is counted by the node; the checkers look at the counts.
+        let _ = self.with(to, |node, now| node.handle_datagram(now, datagram));
     }
 
     fn answer(&mut self, from: (usize, Boot), to: usize, request: &[u8]) {
