@@ -28,6 +28,7 @@ use super::{
     wire::{
         codec,
         envelope::{Opener, Sealer},
+        keyring::Keyring,
         record::{Batch, RecordKind, records},
     },
 };
@@ -53,6 +54,8 @@ pub struct Node {
     ready: VecDeque<Transmit>,
     events: VecDeque<Event>,
     calls: VecDeque<StreamCall>,
+    /// Records that no room here wrote.
+    foreign: VecDeque<(NodeId, RecordKind, Vec<u8>)>,
     /// When to ask a member for the whole list; nothing once it has come.
     members_at: Option<Instant>,
     members_asked: usize,
@@ -88,9 +91,25 @@ impl Node {
             ready: VecDeque::new(),
             events: VecDeque::new(),
             calls: VecDeque::new(),
+            foreign: VecDeque::new(),
             members_at: Some(now.instant),
             members_asked: 0,
             stats: Stats::default(),
+        }
+    }
+
+    /// Opens with another ring's keys from now on, and seals with its primary. What is sealed already stays as it is.
+    pub fn set_keyring(&mut self, keyring: Keyring) {
+        self.sealer.set_keyring(&keyring);
+        self.opener.set_keyring(keyring);
+    }
+
+    /// Sends a node a record of a kind that this version gives no meaning to: who knows the kind reads it, others skip it.
+    ///
+    /// It goes before all else that is said to that node; at the bound of what waits, it is dropped.
+    pub fn send_record(&mut self, to: NodeId, kind: RecordKind, body: Vec<u8>) {
+        if self.foreign.len() < EVENTS_MAX {
+            self.foreign.push_back((to, kind, body));
         }
     }
 
@@ -234,6 +253,12 @@ impl Node {
 
     fn pack(&mut self) {
         let mut batches: BTreeMap<(NodeId, SocketAddr), Batch> = BTreeMap::new();
+        while let Some((to, kind, body)) = self.foreign.pop_front() {
+            match self.membership.address(to) {
+                Some(addr) => self.add(&mut batches, (to, addr), kind, &body),
+                None => self.stats.unaddressed += 1,
+            }
+        }
         while let Some(record) = self.membership.poll_transmit() {
             self.add(
                 &mut batches,
