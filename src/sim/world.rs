@@ -1,26 +1,23 @@
 //! The world: nodes, links, virtual time, and the queue of what is to happen.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
     link::Links,
+    machine::{Counts, Machine},
     observer::{Nobody, Observer},
     trace::Trace,
 };
 use crate::core::{
-    membership::{Identity, MemberState, State},
+    membership::{self, Identity, MemberState, State},
     model::{
         Boot, ClusterId, Generation, Instant, Key, NetworkId, NodeId, Now, TableName, UnixMillis,
         Value,
     },
-    netdb::{PutMode, Version, WriteError},
+    netdb::{self, PutMode, Version, WriteError},
     node::{Config, Event as NodeEvent, Node},
     wire::keyring::{ClusterKey, KeyId, Keyring},
 };
@@ -40,66 +37,18 @@ enum Event {
     },
     Request {
         from: (usize, Boot),
-        to: usize,
+        to: NodeId,
         bytes: Vec<u8>,
     },
     Reply {
         to: (usize, Boot),
-        from: usize,
+        from: NodeId,
         bytes: Option<Vec<u8>>,
     },
     Timer {
         node: usize,
         boot: Boot,
     },
-}
-
-/// What survives a crash: what the node's store would have written.
-#[derive(Clone, Default, Debug)]
-pub struct Disk {
-    /// The last boot.
-    pub boot: Boot,
-    /// The node's own entries.
-    pub entries: BTreeMap<(NetworkId, TableName, Key), Value>,
-    /// The networks it is attached to.
-    pub attached: BTreeSet<NetworkId>,
-}
-
-/// One machine of the world.
-pub struct Machine {
-    /// The program, unless it is crashed.
-    pub node: Option<Node>,
-    /// Its disk.
-    pub disk: Disk,
-    /// How far its wall clock is off, in milliseconds.
-    pub skew: i64,
-    paused_until: Instant,
-    timer: Option<Instant>,
-}
-
-/// What has happened in a run, so that a test can say that it did.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct Counts {
-    /// Datagrams that arrived.
-    pub datagrams: u64,
-    /// Datagrams lost by chance or by a cut.
-    pub lost: u64,
-    /// Datagrams that arrived twice.
-    pub duplicated: u64,
-    /// Requests on streams that arrived.
-    pub requests: u64,
-    /// Bytes of datagrams sent.
-    pub bytes: u64,
-    /// Programs that were ended.
-    pub crashes: u64,
-    /// Links that were cut.
-    pub partitions: u64,
-    /// Programs that stood still for a while.
-    pub pauses: u64,
-    /// Steps of wall clocks.
-    pub clock_steps: u64,
-    /// Events handled.
-    pub events: u64,
 }
 
 /// The world of one run.
@@ -119,8 +68,29 @@ pub struct World<O = Nobody> {
     pub counts: Counts,
     /// Who looks on.
     pub observer: O,
-    keyring: Keyring,
+    /// How every node is set up.
+    pub settings: Settings,
+    /// The keys that a program starts with.
+    pub(super) keyring: Keyring,
     cluster: ClusterId,
+}
+
+/// How the nodes of a world are set up.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Probing.
+    pub membership: membership::Config,
+    /// Dissemination and anti-entropy.
+    pub netdb: netdb::Config,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            membership: membership::Config::lan(),
+            netdb: netdb::Config::default(),
+        }
+    }
 }
 
 impl World {
@@ -133,26 +103,25 @@ impl World {
 impl<O: Observer> World<O> {
     /// Makes a world that somebody looks at.
     pub fn observed(seed: u64, machines: usize, observer: O) -> Self {
+        Self::set_up(seed, machines, observer, Settings::default())
+    }
+
+    /// Makes a world of nodes set up in that way.
+    pub fn set_up(seed: u64, machines: usize, observer: O, settings: Settings) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let keyring = Keyring::new(KeyId(1), ClusterKey::random(&mut rng));
         let cluster = ClusterId::random(&mut rng);
-        let machine = || Machine {
-            node: None,
-            disk: Disk::default(),
-            skew: 0,
-            paused_until: Instant::default(),
-            timer: None,
-        };
         let mut world = Self {
             now: Instant::default(),
             queue: BTreeMap::new(),
             scheduled: 0,
             rng,
             links: Links::default(),
-            machines: (0..machines).map(|_| machine()).collect(),
+            machines: (0..machines).map(|at| Machine::new(id_of(at))).collect(),
             trace: Trace::default(),
             counts: Counts::default(),
             observer,
+            settings,
             keyring,
             cluster,
         };
@@ -198,28 +167,34 @@ impl<O: Observer> World<O> {
         let boot = machine.disk.boot;
         let config = Config {
             cluster: self.cluster,
-            node: id_of(at),
+            node: machine.id,
             addr: Self::addr(at),
             boot,
             generation: Generation::begun_by(boot),
             keyring: self.keyring.clone(),
-            membership: crate::core::membership::Config::lan(),
-            netdb: crate::core::netdb::Config::default(),
+            membership: self.settings.membership.clone(),
+            netdb: self.settings.netdb.clone(),
             seed,
         };
         let mut node = Node::new(config, now);
         node.apply_members(now, self.known_members(at));
+        self.observer.started(at, &node);
         let disk = self.machines[at].disk.clone();
         for network in disk.attached {
             node.attach(now, network).expect("a new node can attach");
         }
-        for ((network, table, key), value) in disk.entries {
+        for (address, value) in disk.entries {
+            let (network, table, key) = &address;
             // Another owner's visible entry of the key does not keep ours from being written again.
-            let _ = node.put(now, (network, &table, &key), &value, PutMode::Upsert);
+            let written = node.put(now, (*network, table, key), &value, PutMode::Upsert);
+            if let Ok(version) = written {
+                self.observer.wrote(at, version, (&address, Some(&value)));
+            }
         }
         node.ready(now)
             .expect("a new node can say that it is ready");
-        self.observer.started(at, &node);
+        let disk = &mut self.machines[at].disk;
+        disk.synced = (disk.attached.clone(), disk.entries.clone());
         self.machines[at].node = Some(node);
         self.machines[at].timer = None;
         self.after(at);
@@ -232,7 +207,7 @@ impl<O: Observer> World<O> {
         known
             .map(|other| MemberState {
                 identity: Identity {
-                    node: id_of(other),
+                    node: self.machines[other].id,
                     addr: Self::addr(other),
                     boot: self.machines[other].disk.boot,
                     rejoin: 0,
@@ -241,27 +216,6 @@ impl<O: Observer> World<O> {
                 state: State::Alive,
             })
             .collect()
-    }
-
-    /// Ends the program of a machine, without a word. Its disk stays.
-    pub fn crash(&mut self, at: usize) {
-        if self.machines[at].node.take().is_some() {
-            self.counts.crashes += 1;
-            self.observer.crashed(at);
-            self.trace.note_number(at as u64);
-        }
-    }
-
-    /// Lets a program stand still: what comes in the meantime waits for it.
-    pub fn pause(&mut self, at: usize, duration: Duration) {
-        self.counts.pauses += 1;
-        self.machines[at].paused_until = self.now + duration;
-    }
-
-    /// Steps the wall clock of a machine.
-    pub fn step_clock(&mut self, at: usize, millis: i64) {
-        self.counts.clock_steps += 1;
-        self.machines[at].skew += millis;
     }
 
     /// Lets the program of a machine do something, and carries on what it says. Nothing happens if it is crashed.
@@ -306,6 +260,8 @@ impl<O: Observer> World<O> {
             |node: &mut Node, now| node.put(now, (*network, table, key), &value, PutMode::Upsert);
         let written: Result<Version, WriteError> = self.with(at, put)?;
         let version = written.ok()?;
+        let wrote = (&address, Some(&value));
+        self.observer.wrote(at, version, wrote);
         self.machines[at].disk.entries.insert(address, value);
         Some(version)
     }
@@ -315,7 +271,9 @@ impl<O: Observer> World<O> {
         let (network, table, key) = address;
         let deleted = self.with(at, |node, now| node.delete(now, (*network, table, key)))?;
         self.machines[at].disk.entries.remove(address);
-        deleted.ok()
+        let version = deleted.ok()?;
+        self.observer.wrote(at, version, (address, None));
+        Some(version)
     }
 
     fn schedule(&mut self, at: Instant, event: Event) {
@@ -334,14 +292,13 @@ impl<O: Observer> World<O> {
             self.send_datagram(at, transmit.to, &transmit.datagram);
         }
         while let Some(call) = node.poll_stream() {
-            let to = machine_of(call.to);
-            if self.links.is_open(at, to) && self.links.is_open(to, at) {
+            if self.reaches(at, call.to) {
                 let arrives = self.now + self.links.draw_delay(&mut self.rng);
                 self.schedule(
                     arrives,
                     Event::Request {
                         from: (at, boot),
-                        to,
+                        to: call.to,
                         bytes: call.request,
                     },
                 );
@@ -350,7 +307,7 @@ impl<O: Observer> World<O> {
                     self.now + CALL_FOR,
                     Event::Reply {
                         to: (at, boot),
-                        from: to,
+                        from: call.to,
                         bytes: None,
                     },
                 );
@@ -376,6 +333,13 @@ impl<O: Observer> World<O> {
             self.schedule(due.max(self.now), Event::Timer { node: at, boot });
         }
         self.machines[at].node = Some(node);
+    }
+
+    /// Returns whether a machine can talk on a stream with a node: both ways are open, and the node is still there.
+    fn reaches(&self, at: usize, node: NodeId) -> bool {
+        let to = machine_of(node);
+        let open = self.links.is_open(at, to) && self.links.is_open(to, at);
+        open && self.machines[to].id == node
     }
 
     fn send_datagram(&mut self, from: usize, to: SocketAddr, datagram: &Bytes) {
@@ -425,7 +389,8 @@ impl<O: Observer> World<O> {
 
     fn handle(&mut self, event: Event) {
         let to = match &event {
-            Event::Datagram { to, .. } | Event::Request { to, .. } => *to,
+            Event::Datagram { to, .. } => *to,
+            Event::Request { to, .. } => machine_of(*to),
             Event::Reply { to, .. } => to.0,
             Event::Timer { node, .. } => *node,
         };
@@ -439,15 +404,15 @@ impl<O: Observer> World<O> {
                 // A refused datagram is counted by the node; the checkers look at the counts.
                 let _ = self.with(to, |node, now| node.handle_datagram(now, &bytes));
             }
-            Event::Request { from, bytes, .. } => self.answer(from, to, &bytes),
+            Event::Request { from, to, bytes } => self.answer(from, to, &bytes),
             Event::Reply {
                 to: (_, boot),
                 from,
                 bytes,
             } if boot == current => {
                 self.with(to, |node, now| match bytes {
-                    Some(reply) => drop(node.handle_stream_reply(now, id_of(from), &reply)),
-                    None => node.handle_stream_failed(now, id_of(from)),
+                    Some(reply) => drop(node.handle_stream_reply(now, from, &reply)),
+                    None => node.handle_stream_failed(now, from),
                 });
             }
             Event::Timer { boot, .. } if boot == current => {
@@ -465,24 +430,23 @@ impl<O: Observer> World<O> {
         }
     }
 
-    fn answer(&mut self, from: (usize, Boot), to: usize, request: &[u8]) {
+    fn answer(&mut self, from: (usize, Boot), to: NodeId, request: &[u8]) {
         self.counts.requests += 1;
         self.trace.note(request);
-        let answer = self
-            .with(to, |node, _| node.handle_stream(request).ok())
-            .flatten();
-        let open = self.links.is_open(from.0, to) && self.links.is_open(to, from.0);
+        let open = self.reaches(from.0, to);
+        let asked = |node: &mut Node, _| node.handle_stream(request).ok();
+        let answer = open.then(|| self.with(machine_of(to), asked));
+        let answer = answer.flatten().flatten();
         let delay = match &answer {
-            Some(_) if open => self.links.draw_delay(&mut self.rng),
-            Some(_) | None => CALL_FOR,
+            Some(_) => self.links.draw_delay(&mut self.rng),
+            None => CALL_FOR,
         };
-        let bytes = answer.filter(|_| open);
         self.schedule(
             self.now + delay,
             Event::Reply {
                 to: from,
                 from: to,
-                bytes,
+                bytes: answer,
             },
         );
     }
@@ -525,14 +489,14 @@ impl<O: Observer> World<O> {
     }
 }
 
-/// Returns the id of the node on a machine.
+/// Returns the id of the first node on a machine: the one that its first disk holds.
 pub fn id_of(at: usize) -> NodeId {
     NodeId(at as u64 + 1)
 }
 
 /// Returns the machine of a node.
 pub fn machine_of(node: NodeId) -> usize {
-    node.0 as usize - 1
+    (node.0 & u64::from(u32::MAX)) as usize - 1
 }
 
 /// Draws a place below `len`.
