@@ -60,7 +60,7 @@ use self::{
     sync::Syncs,
 };
 use crate::core::{
-    model::{Generation, Hlc, Instant, NetworkId, NodeId, Now, TableName},
+    model::{Generation, Hlc, Instant, Mutated, NetworkId, NodeId, Now, TableName},
     wire::record::RecordKind,
 };
 
@@ -88,6 +88,10 @@ pub struct Config {
     pub grace: Duration,
     /// After how long a tombstone goes even if not every member is known to have it.
     pub floor_after: Duration,
+    /// How many bytes of dots one answer on a stream carries.
+    pub page: usize,
+    /// What is broken on purpose; nothing.
+    pub mutated: Mutated,
 }
 
 impl Default for Config {
@@ -101,6 +105,8 @@ impl Default for Config {
             retention: Duration::from_mins(10),
             grace: Duration::from_secs(10),
             floor_after: Duration::from_mins(10),
+            page: 512 * 1024,
+            mutated: Mutated::default(),
         }
     }
 }
@@ -196,7 +202,10 @@ impl NetDb {
             clock: Hlc::default().tick(now.wall),
             rng: StdRng::seed_from_u64(seed),
             owners: Owners::new(me, generation),
-            replicas: BTreeMap::from([(NetworkId::CLUSTER, Replica::new(NetworkId::CLUSTER))]),
+            replicas: BTreeMap::from([(
+                NetworkId::CLUSTER,
+                Replica::new(NetworkId::CLUSTER, config.mutated),
+            )]),
             sync_states: BTreeMap::from([(NetworkId::CLUSTER, SyncState::Syncing)]),
             rings: BTreeMap::new(),
             spread: Spread::new(me),
