@@ -30,6 +30,7 @@ mod sync;
 mod tables;
 mod tree;
 mod versions;
+mod view;
 mod visibility;
 mod write;
 
@@ -47,6 +48,7 @@ pub use error::WriteError;
 pub use message::LogId;
 pub use receive::Refusal;
 pub use sync::StreamCall;
+pub use view::LogView;
 pub use write::PutMode;
 
 use self::{
@@ -120,6 +122,12 @@ pub struct Stats {
     pub duplicates: u64,
     /// Messages refused, by reason.
     pub refused: BTreeMap<Refusal, u64>,
+    /// Floors that rose here, of own logs and of others'.
+    pub floors_raised: u64,
+    /// Snapshots taken: answers that said which dots below a floor still stand.
+    pub snapshots: u64,
+    /// Generations that took over from one that still showed.
+    pub settled: u64,
     /// Sync requests sent.
     pub syncs: u64,
     /// Bytes of sync requests sent.

@@ -22,7 +22,8 @@ use super::{
     membership::{self, Identity, MemberState, Membership},
     model::{Dot, Instant, Key, NetworkId, NodeId, Now, TableName, Value},
     netdb::{
-        BarrierId, EntryView, LogId, NetDb, PutMode, StreamCall, SyncState, Version, WriteError,
+        BarrierId, EntryView, LogId, LogView, NetDb, PutMode, StreamCall, SyncState, Version,
+        WriteError,
     },
     watch::{Filter, Heard, History, Lagged},
     wire::{
@@ -503,6 +504,11 @@ impl Node {
     /// Returns which dots of each log are held, for checkers.
     pub fn logs(&self) -> impl Iterator<Item = (LogId, u64, u64)> {
         self.netdb.logs()
+    }
+
+    /// Returns every log held, with all its dots, for checkers. It copies them all.
+    pub fn view_logs(&self) -> Vec<LogView> {
+        self.netdb.view_logs()
     }
 
     /// Returns what was counted.
