@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster_tests::sim::{Chaos, world::Counts};
+use cluster_tests::sim::{Chaos, Counts};
 use weft::{
     core::model::{Key, NetworkId, TableName, Value},
     sim::World,

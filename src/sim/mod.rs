@@ -3,12 +3,16 @@
 //! One thread, one queue of events, one generator of chance: the same seed gives the same trace, to the byte.
 //! Who wants to check or to measure a run looks on as an [`Observer`].
 
+mod faults;
 pub mod link;
+pub mod machine;
 pub mod observer;
+mod settle;
 pub mod trace;
 pub mod world;
 
 pub use link::Links;
+pub use machine::{Counts, Disk, Machine};
 pub use observer::{Nobody, Observer};
 pub use trace::Trace;
-pub use world::World;
+pub use world::{Settings, World};

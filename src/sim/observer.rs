@@ -2,10 +2,13 @@
 
 use crate::core::{
     membership,
-    model::{Instant, NetworkId},
-    netdb::{Applied, BarrierId, SyncState},
+    model::{Instant, Key, NetworkId, TableName, Value},
+    netdb::{Applied, BarrierId, SyncState, Version},
     node::Node,
 };
+
+/// Where an entry is: its network, table and key.
+pub type Address = (NetworkId, TableName, Key);
 
 /// Is told what happens as it happens. What an observer does not care for costs nothing.
 pub trait Observer {
@@ -22,6 +25,11 @@ pub trait Observer {
     /// A machine's program has been given something: a datagram, a request, its time, a write.
     fn touched(&mut self, at: usize, now: Instant, node: &Node) {
         let _ = (at, now, node);
+    }
+
+    /// A machine's program has written an entry of its own, or deleted it, or written it again after a start.
+    fn wrote(&mut self, at: usize, version: Version, wrote: (&Address, Option<&Value>)) {
+        let _ = (at, version, wrote);
     }
 
     /// A machine has sent a datagram; it may be lost.

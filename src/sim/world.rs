@@ -1,32 +1,29 @@
 //! The world: nodes, links, virtual time, and the queue of what is to happen.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
     link::Links,
+    machine::{Counts, Machine},
     observer::{Nobody, Observer},
     trace::Trace,
 };
 use crate::core::{
-    membership::{Identity, MemberState, State},
+    membership::{self, Identity, MemberState, State},
     model::{
         Boot, ClusterId, Generation, Instant, Key, NetworkId, NodeId, Now, TableName, UnixMillis,
         Value,
     },
-    netdb::{PutMode, Version, WriteError},
+    netdb::{self, PutMode, Version, WriteError},
     node::{Config, Event as NodeEvent, Node},
     wire::keyring::{ClusterKey, KeyId, Keyring},
 };
 
 /// The wall clock when a run begins: some time in 2026.
-const EPOCH: UnixMillis = UnixMillis(1_790_000_000_000);
+pub(super) const EPOCH: UnixMillis = UnixMillis(1_790_000_000_000);
 /// How long a stream's request may take before it counts as failed.
 const CALL_FOR: Duration = Duration::from_secs(10);
 
@@ -46,12 +43,12 @@ enum Event {
     },
     Request {
         from: (usize, Boot),
-        to: usize,
+        to: NodeId,
         bytes: Vec<u8>,
     },
     Reply {
         to: (usize, Boot),
-        from: usize,
+        from: NodeId,
         bytes: Option<Vec<u8>>,
     },
     Timer {
@@ -59,59 +56,6 @@ enum Event {
         boot: Boot,
         due: Instant,
     },
-}
-
-/// What survives a crash: what the node's store would have written.
-#[derive(Clone, Default, Debug)]
-pub struct Disk {
-    /// The last boot.
-    pub boot: Boot,
-    /// The node's own entries.
-    pub entries: BTreeMap<(NetworkId, TableName, Key), Value>,
-    /// The networks it is attached to.
-    pub attached: BTreeSet<NetworkId>,
-}
-
-/// One machine of the world.
-pub struct Machine {
-    /// The program, unless it is crashed.
-    pub node: Option<Box<Node>>,
-    /// Its disk.
-    pub disk: Disk,
-    /// How far its wall clock is off, in milliseconds.
-    pub skew: i64,
-    paused_until: Instant,
-    timer: Option<Instant>,
-    /// From when on its line can carry more, out and in.
-    sends_from: Instant,
-    receives_from: Instant,
-}
-
-/// What has happened in a run, so that a test can say that it did.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct Counts {
-    /// Datagrams that arrived.
-    pub datagrams: u64,
-    /// Datagrams lost by chance or by a cut.
-    pub lost: u64,
-    /// Datagrams lost for want of room at the receiver.
-    pub overrun: u64,
-    /// Datagrams that arrived twice.
-    pub duplicated: u64,
-    /// Requests on streams that arrived.
-    pub requests: u64,
-    /// Bytes of datagrams sent.
-    pub bytes: u64,
-    /// Programs that were ended.
-    pub crashes: u64,
-    /// Links that were cut.
-    pub partitions: u64,
-    /// Programs that stood still for a while.
-    pub pauses: u64,
-    /// Steps of wall clocks.
-    pub clock_steps: u64,
-    /// Events handled.
-    pub events: u64,
 }
 
 /// The world of one run.
@@ -131,8 +75,29 @@ pub struct World<O = Nobody> {
     pub counts: Counts,
     /// Who looks on.
     pub observer: O,
-    keyring: Keyring,
+    /// How every node is set up.
+    pub settings: Settings,
+    /// The keys that a program starts with.
+    pub(super) keyring: Keyring,
     cluster: ClusterId,
+}
+
+/// How the nodes of a world are set up.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Probing.
+    pub membership: membership::Config,
+    /// Dissemination and anti-entropy.
+    pub netdb: netdb::Config,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            membership: membership::Config::lan(),
+            netdb: netdb::Config::default(),
+        }
+    }
 }
 
 impl World {
@@ -145,36 +110,34 @@ impl World {
 impl<O: Observer> World<O> {
     /// Makes a world that somebody looks at.
     pub fn observed(seed: u64, machines: usize, observer: O) -> Self {
-        let mut world = Self::bare(seed, machines, observer);
+        Self::set_up(seed, machines, observer, Settings::default())
+    }
+
+    /// Makes a world of nodes set up in that way.
+    pub fn set_up(seed: u64, machines: usize, observer: O, settings: Settings) -> Self {
+        let mut world = Self::bare(seed, machines, observer, settings);
         for at in 0..machines {
             world.start(at);
         }
         world
     }
 
-    fn bare(seed: u64, machines: usize, observer: O) -> Self {
+    /// Makes a world whose machines have not been started.
+    pub(super) fn bare(seed: u64, machines: usize, observer: O, settings: Settings) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let keyring = Keyring::new(KeyId(1), ClusterKey::random(&mut rng));
         let cluster = ClusterId::random(&mut rng);
-        let machine = || Machine {
-            node: None,
-            disk: Disk::default(),
-            skew: 0,
-            paused_until: Instant::default(),
-            timer: None,
-            sends_from: Instant::default(),
-            receives_from: Instant::default(),
-        };
         Self {
             now: Instant::default(),
             queue: BTreeMap::new(),
             scheduled: 0,
             rng,
             links: Links::default(),
-            machines: (0..machines).map(|_| machine()).collect(),
+            machines: (0..machines).map(|at| Machine::new(id_of(at))).collect(),
             trace: Trace::default(),
             counts: Counts::default(),
             observer,
+            settings,
             keyring,
             cluster,
         }
@@ -199,7 +162,7 @@ impl<O: Observer> World<O> {
         self.now
     }
 
-    fn now_at(&self, at: usize) -> Now {
+    pub(super) fn now_at(&self, at: usize) -> Now {
         let millis = self.now.since_start().as_millis() as i64 + self.machines[at].skew;
         Now {
             instant: self.now,
@@ -215,94 +178,42 @@ impl<O: Observer> World<O> {
         let boot = machine.disk.boot;
         let mut node = self.make(at, boot);
         node.apply_members(now, self.known_members(at));
+        self.observer.started(at, &node);
         let disk = self.machines[at].disk.clone();
         for network in disk.attached {
             node.attach(now, network).expect("a new node can attach");
         }
-        for ((network, table, key), value) in disk.entries {
+        for (address, value) in disk.entries {
+            let (network, table, key) = &address;
             // Another owner's visible entry of the key does not keep ours from being written again.
-            let _ = node.put(now, (network, &table, &key), &value, PutMode::Upsert);
+            let written = node.put(now, (*network, table, key), &value, PutMode::Upsert);
+            if let Ok(version) = written {
+                self.observer.wrote(at, version, (&address, Some(&value)));
+            }
         }
         node.ready(now)
             .expect("a new node can say that it is ready");
-        self.observer.started(at, &node);
+        let disk = &mut self.machines[at].disk;
+        disk.synced = (disk.attached.clone(), disk.entries.clone());
         self.machines[at].node = Some(Box::new(node));
         self.machines[at].timer = None;
         self.after(at);
     }
 
     /// Makes the program of a machine, which knows of nobody yet.
-    fn make(&mut self, at: usize, boot: Boot) -> Node {
+    pub(super) fn make(&mut self, at: usize, boot: Boot) -> Node {
         let config = Config {
             cluster: self.cluster,
-            node: id_of(at),
+            node: self.machines[at].id,
             addr: Self::addr(at),
             boot,
             generation: Generation::begun_by(boot),
             keyring: self.keyring.clone(),
-            membership: crate::core::membership::Config::lan(),
-            netdb: crate::core::netdb::Config::default(),
+            membership: self.settings.membership.clone(),
+            netdb: self.settings.netdb.clone(),
             seed: self.rng.random(),
         };
         Node::new(config, self.now_at(at))
-    }
-
-    /// Makes a world whose machines have run for long: they know each other, are attached to `network`, and are quiet.
-    ///
-    /// What starting and joining costs is left out, so that worlds of thousands of machines can be made.
-    pub fn settled(seed: u64, machines: usize, network: NetworkId, observer: O) -> Self {
-        let mut world = Self::bare(seed, machines, observer);
-        let boot = Boot::after(Boot::default(), EPOCH.0 / 1000);
-        for machine in &mut world.machines {
-            machine.disk.boot = boot;
-            machine.disk.attached.insert(network);
-        }
-        let members: Vec<MemberState> = (0..machines).map(|at| world.member(at)).collect();
-        for at in 0..machines {
-            let now = world.now_at(at);
-            let mut node = world.make(at, boot);
-            let others = members
-                .iter()
-                .filter(|member| member.identity.node != id_of(at));
-            node.apply_members(now, others.copied().collect());
-            // Everybody knows it: the news that it is there need not be carried.
-            while node.poll_transmit().is_some() {}
-            while node.poll_event().is_some() {}
-            node.attach(now, network).expect("a new node can attach");
-            world.observer.started(at, &node);
-            world.machines[at].node = Some(Box::new(node));
-        }
-        for at in 1..machines {
-            world.exchange(0, at, at);
-        }
-        for at in 1..machines {
-            world.exchange(at, 0, 0);
-        }
-        for at in 0..machines {
-            world.after(at);
-        }
-        world
-    }
-
-    /// Lets a machine ask another for all that it lacks, in no time; what it asks anybody is answered by `answers`.
-    fn exchange(&mut self, asker: usize, asked: usize, answers: usize) {
-        let now = self.now_at(asker);
-        let Some(mut node) = self.machines[asker].node.take() else {
-            return;
-        };
-        node.sync_with(now, id_of(asked));
-        while let Some(call) = node.poll_stream() {
-            let answering = self.machines[answers].node.as_mut();
-            let reply = answering.and_then(|other| other.handle_stream(&call.request).ok());
-            match reply {
-                Some(reply) => drop(node.handle_stream_reply(now, call.to, &reply)),
-                None => node.handle_stream_failed(now, call.to),
-            }
-        }
-        // What it would push of that, all have by then.
-        while node.poll_transmit().is_some() {}
-        while node.poll_event().is_some() {}
-        self.machines[asker].node = Some(node);
     }
 
     /// What a machine remembers of the others: where they were, not which boot they are in now.
@@ -312,10 +223,10 @@ impl<O: Observer> World<O> {
         known.map(|other| self.member(other)).collect()
     }
 
-    fn member(&self, at: usize) -> MemberState {
+    pub(super) fn member(&self, at: usize) -> MemberState {
         MemberState {
             identity: Identity {
-                node: id_of(at),
+                node: self.machines[at].id,
                 addr: Self::addr(at),
                 boot: self.machines[at].disk.boot,
                 rejoin: 0,
@@ -323,27 +234,6 @@ impl<O: Observer> World<O> {
             incarnation: 0,
             state: State::Alive,
         }
-    }
-
-    /// Ends the program of a machine, without a word. Its disk stays.
-    pub fn crash(&mut self, at: usize) {
-        if self.machines[at].node.take().is_some() {
-            self.counts.crashes += 1;
-            self.observer.crashed(at);
-            self.trace.note_number(at as u64);
-        }
-    }
-
-    /// Lets a program stand still: what comes in the meantime waits for it.
-    pub fn pause(&mut self, at: usize, duration: Duration) {
-        self.counts.pauses += 1;
-        self.machines[at].paused_until = self.now + duration;
-    }
-
-    /// Steps the wall clock of a machine.
-    pub fn step_clock(&mut self, at: usize, millis: i64) {
-        self.counts.clock_steps += 1;
-        self.machines[at].skew += millis;
     }
 
     /// Lets the program of a machine do something, and carries on what it says. Nothing happens if it is crashed.
@@ -391,6 +281,8 @@ impl<O: Observer> World<O> {
             |node: &mut Node, now| node.put(now, (*network, table, key), &value, PutMode::Upsert);
         let written: Result<Version, WriteError> = self.with(at, put)?;
         let version = written.ok()?;
+        let wrote = (&address, Some(&value));
+        self.observer.wrote(at, version, wrote);
         self.machines[at].disk.entries.insert(address, value);
         Some(version)
     }
@@ -400,7 +292,9 @@ impl<O: Observer> World<O> {
         let (network, table, key) = address;
         let deleted = self.with(at, |node, now| node.delete(now, (*network, table, key)))?;
         self.machines[at].disk.entries.remove(address);
-        deleted.ok()
+        let version = deleted.ok()?;
+        self.observer.wrote(at, version, (address, None));
+        Some(version)
     }
 
     fn schedule(&mut self, at: Instant, event: Event) {
@@ -409,7 +303,7 @@ impl<O: Observer> World<O> {
     }
 
     /// Carries on what a node has to say after it was touched.
-    fn after(&mut self, at: usize) {
+    pub(super) fn after(&mut self, at: usize) {
         let Some(mut node) = self.machines[at].node.take() else {
             return;
         };
@@ -419,14 +313,13 @@ impl<O: Observer> World<O> {
             self.send_datagram(at, transmit.to, &transmit.datagram);
         }
         while let Some(call) = node.poll_stream() {
-            let to = machine_of(call.to);
-            if self.links.is_open(at, to) && self.links.is_open(to, at) {
+            if self.reaches(at, call.to) {
                 let arrives = self.now + self.links.draw_delay(&mut self.rng);
                 self.schedule(
                     arrives,
                     Event::Request {
                         from: (at, boot),
-                        to,
+                        to: call.to,
                         bytes: call.request,
                     },
                 );
@@ -435,7 +328,7 @@ impl<O: Observer> World<O> {
                     self.now + CALL_FOR,
                     Event::Reply {
                         to: (at, boot),
-                        from: to,
+                        from: call.to,
                         bytes: None,
                     },
                 );
@@ -466,6 +359,13 @@ impl<O: Observer> World<O> {
             self.schedule(due.max(self.now), timer);
         }
         self.machines[at].node = Some(node);
+    }
+
+    /// Returns whether a machine can talk on a stream with a node: both ways are open, and the node is still there.
+    fn reaches(&self, at: usize, node: NodeId) -> bool {
+        let to = machine_of(node);
+        let open = self.links.is_open(at, to) && self.links.is_open(to, at);
+        open && self.machines[to].id == node
     }
 
     fn send_datagram(&mut self, from: usize, to: SocketAddr, datagram: &Bytes) {
@@ -520,9 +420,8 @@ impl<O: Observer> World<O> {
 
     fn handle(&mut self, event: Event) {
         let to = match &event {
-            Event::Datagram { to, .. } | Event::Received { to, .. } | Event::Request { to, .. } => {
-                *to
-            }
+            Event::Datagram { to, .. } | Event::Received { to, .. } => *to,
+            Event::Request { to, .. } => machine_of(*to),
             Event::Reply { to, .. } => to.0,
             Event::Timer { node, .. } => *node,
         };
@@ -544,15 +443,15 @@ impl<O: Observer> World<O> {
                 self.receive(to, &bytes);
             }
             Event::Received { boot, bytes, to } if boot == current => self.receive(to, &bytes),
-            Event::Request { from, bytes, .. } => self.answer(from, to, &bytes),
+            Event::Request { from, to, bytes } => self.answer(from, to, &bytes),
             Event::Reply {
                 to: (_, boot),
                 from,
                 bytes,
             } if boot == current => {
                 self.with(to, |node, now| match bytes {
-                    Some(reply) => drop(node.handle_stream_reply(now, id_of(from), &reply)),
-                    None => node.handle_stream_failed(now, id_of(from)),
+                    Some(reply) => drop(node.handle_stream_reply(now, from, &reply)),
+                    None => node.handle_stream_failed(now, from),
                 });
             }
             // Another timer, set later for an earlier time, may have done its work.
@@ -582,24 +481,23 @@ impl<O: Observer> World<O> {
         let _ = self.with(to, |node, now| node.handle_datagram(now, datagram));
     }
 
-    fn answer(&mut self, from: (usize, Boot), to: usize, request: &[u8]) {
+    fn answer(&mut self, from: (usize, Boot), to: NodeId, request: &[u8]) {
         self.counts.requests += 1;
         self.trace.note(request);
-        let answer = self
-            .with(to, |node, _| node.handle_stream(request).ok())
-            .flatten();
-        let open = self.links.is_open(from.0, to) && self.links.is_open(to, from.0);
+        let open = self.reaches(from.0, to);
+        let asked = |node: &mut Node, _| node.handle_stream(request).ok();
+        let answer = open.then(|| self.with(machine_of(to), asked));
+        let answer = answer.flatten().flatten();
         let delay = match &answer {
-            Some(_) if open => self.links.draw_delay(&mut self.rng),
-            Some(_) | None => CALL_FOR,
+            Some(_) => self.links.draw_delay(&mut self.rng),
+            None => CALL_FOR,
         };
-        let bytes = answer.filter(|_| open);
         self.schedule(
             self.now + delay,
             Event::Reply {
                 to: from,
                 from: to,
-                bytes,
+                bytes: answer,
             },
         );
     }
@@ -642,14 +540,14 @@ impl<O: Observer> World<O> {
     }
 }
 
-/// Returns the id of the node on a machine.
+/// Returns the id of the first node on a machine: the one that its first disk holds.
 pub fn id_of(at: usize) -> NodeId {
     NodeId(at as u64 + 1)
 }
 
 /// Returns the machine of a node.
 pub fn machine_of(node: NodeId) -> usize {
-    node.0 as usize - 1
+    (node.0 & u64::from(u32::MAX)) as usize - 1
 }
 
 /// Draws a place below `len`.

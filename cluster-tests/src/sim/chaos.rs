@@ -6,9 +6,9 @@ use rand::RngExt;
 use weft::core::model::{Key, NetworkId, TableName, Value};
 
 use super::{
-    Trace, World,
+    Counts, Trace, World,
     check::{self, Checkers, Violation},
-    world::{Counts, draw},
+    world::draw,
 };
 
 /// How a run goes.

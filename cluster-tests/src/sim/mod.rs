@@ -8,7 +8,7 @@ pub mod check;
 
 pub use chaos::{Chaos, Report};
 pub use check::{Checkers, Violation};
-pub use weft::sim::{Links, Trace, link, trace, world};
+pub use weft::sim::{Counts, Links, Trace, link, trace, world};
 
 /// A world that the checkers look at.
 pub type World = weft::sim::World<Checkers>;

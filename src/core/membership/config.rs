@@ -2,6 +2,8 @@
 
 use std::{ops::Range, time::Duration};
 
+use crate::core::model::Mutated;
+
 /// How this node probes and spreads what it learns. All nodes of a cluster should use the same profile.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
@@ -31,6 +33,8 @@ pub struct Config {
     pub announce_retry: Duration,
     /// How long a member that is down or has left is remembered.
     pub remember_down_for: Duration,
+    /// What is broken on purpose; nothing.
+    pub mutated: Mutated,
 }
 
 impl Config {
@@ -49,6 +53,7 @@ impl Config {
             announce_down_every: Duration::from_secs(5),
             announce_retry: Duration::from_secs(1),
             remember_down_for: Duration::from_hours(24),
+            mutated: Mutated::default(),
         }
     }
 

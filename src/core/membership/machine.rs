@@ -19,7 +19,7 @@ use super::{
     table::{MEMBERS_MAX, Table},
 };
 use crate::core::{
-    model::{Instant, NodeId},
+    model::{Instant, Mutation, NodeId},
     wire::record::BODY_MAX,
 };
 
@@ -358,7 +358,8 @@ impl Membership {
         } = &timer
         {
             self.telling.remove(&(*member_id, *incarnation));
-            if !self.is_suspect(member_id, *incarnation) {
+            let guarded = !self.config.mutated.has(Mutation::RunRefutedTimer);
+            if guarded && !self.is_suspect(member_id, *incarnation) {
                 // foca 2.0 would leave the member alone and tell it that it is down all the same.
                 self.stats.refuted += 1;
                 return;

@@ -3,12 +3,14 @@
 //! Each type is parsed once, at the door, and trusted from then on.
 
 mod id;
+mod mutation;
 mod name;
 mod net;
 mod record;
 mod time;
 
 pub use id::{Boot, ClusterId, EndpointId, Generation, IdError, NetworkId, NodeId};
+pub use mutation::{Mutated, Mutation};
 pub use name::{Key, LimitError, Name, TableName, Value};
 pub use net::{Mac, MacError, Prefix, Vni, Vtep};
 pub use record::{

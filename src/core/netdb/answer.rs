@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    NetDb, SyncState,
+    Config, NetDb, SyncState,
     have::Have,
     log::Log,
     message::{
@@ -17,10 +17,8 @@ use super::{
     replica::Replica,
     tree::{Scope, Sums, WIDTH, differing},
 };
-use crate::core::{model::NetworkId, wire::codec};
+use crate::core::{model::Mutation, wire::codec};
 
-/// How many bytes of dots one answer carries.
-const PAGE: usize = 512 * 1024;
 /// How many bytes a log adds to an answer beside its dots, about: the page is cut by it too.
 const DELTA_HEAD: usize = 48;
 
@@ -46,7 +44,7 @@ impl NetDb {
                 SyncAnswer::Differs(differing_parts(replica, &buckets)?)
             }
             (Some(replica), SyncAsk::Fetch(fetch)) => {
-                SyncAnswer::Deltas(deltas(replica, network, &fetch, synced)?)
+                SyncAnswer::Deltas(deltas(&self.config, replica, &fetch, synced)?)
             }
         };
         Ok(SyncReply { network, answer })
@@ -80,14 +78,14 @@ fn differing_parts(replica: &mut Replica, theirs: &[(u8, Sums)]) -> Result<Scope
 }
 
 fn deltas(
+    config: &Config,
     replica: &Replica,
-    network: NetworkId,
     fetch: &Fetch,
     synced: bool,
 ) -> Result<Deltas, Refusal> {
     let mut asked = BTreeMap::new();
     for LogSummary { log, have, floor } in &fetch.logs {
-        if !have.is_well_formed() || log.network != network {
+        if !have.is_well_formed() || log.network != replica.network() {
             return Err(Refusal::Malformed);
         }
         asked.insert(*log, (have, *floor));
@@ -101,7 +99,7 @@ fn deltas(
         logs: Vec::new(),
     };
     let nothing = Have::default();
-    let mut room = PAGE;
+    let mut room = config.page;
     let in_range = |log: &&Log| fetch.through.is_none_or(|through| log.id <= through);
     for log in replica
         .logs_in(&fetch.scope, fetch.from)
@@ -115,7 +113,7 @@ fn deltas(
             page.next = Some(log.id);
             break;
         }
-        let delta = difference(replica, log, theirs, &mut room);
+        let delta = difference(config, (replica, log), theirs, &mut room);
         let is_whole = delta.complete.is_some();
         page.logs.push(delta);
         if !is_whole {
@@ -127,7 +125,13 @@ fn deltas(
 }
 
 /// Computes what `theirs` lacks of a log, within `room` bytes.
-fn difference(replica: &Replica, log: &Log, theirs: &Have, room: &mut usize) -> LogDelta {
+fn difference(
+    config: &Config,
+    held: (&Replica, &Log),
+    theirs: &Have,
+    room: &mut usize,
+) -> LogDelta {
+    let (replica, log) = held;
     let mut dots = Vec::new();
     let mut whole = true;
     for range in theirs.missing(log.have.head(), usize::MAX) {
@@ -135,7 +139,7 @@ fn difference(replica: &Replica, log: &Log, theirs: &Have, room: &mut usize) -> 
             let before = dots.len();
             codec::encode_into(dot, &mut dots);
             // A dot that is larger than a page travels alone.
-            if dots.len() > *room && (before > 0 || *room < PAGE) {
+            if dots.len() > *room && (before > 0 || *room < config.page) {
                 dots.truncate(before);
                 whole = false;
             }
@@ -145,8 +149,9 @@ fn difference(replica: &Replica, log: &Log, theirs: &Have, room: &mut usize) -> 
             break;
         }
     }
-    let below = log.floor > theirs.prefix();
-    let complete = whole.then(|| Complete {
+    let below = log.floor > theirs.prefix() && !config.mutated.has(Mutation::SkipSnapshot);
+    let covers = whole || config.mutated.has(Mutation::CoverHoles);
+    let complete = covers.then(|| Complete {
         have: log.have.clone(),
         floor: log.floor,
         kept: below.then(|| log.kept_up_to(log.floor)),

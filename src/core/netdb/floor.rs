@@ -98,6 +98,7 @@ impl NetDb {
         };
         let gone = replica.raise_floor(at, floor);
         debug_assert!(gone.is_empty(), "a tombstone is not visible");
+        self.stats.floors_raised += 1;
         self.spread_dot(now, log, 0, None);
     }
 }

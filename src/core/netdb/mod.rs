@@ -30,6 +30,7 @@ mod sync;
 mod tables;
 mod tree;
 mod versions;
+mod view;
 mod visibility;
 mod write;
 
@@ -47,6 +48,7 @@ pub use error::WriteError;
 pub use message::LogId;
 pub use receive::Refusal;
 pub use sync::StreamCall;
+pub use view::LogView;
 pub use write::PutMode;
 
 use self::{
@@ -60,7 +62,7 @@ use self::{
     sync::Syncs,
 };
 use crate::core::{
-    model::{Generation, Hlc, Instant, NetworkId, NodeId, Now, TableName},
+    model::{Generation, Hlc, Instant, Mutated, NetworkId, NodeId, Now, TableName},
     wire::record::RecordKind,
 };
 
@@ -89,6 +91,10 @@ pub struct Config {
     pub grace: Duration,
     /// After how long a tombstone goes even if not every member is known to have it.
     pub floor_after: Duration,
+    /// How many bytes of dots one answer on a stream carries.
+    pub page: usize,
+    /// What is broken on purpose; nothing.
+    pub mutated: Mutated,
 }
 
 impl Default for Config {
@@ -102,6 +108,8 @@ impl Default for Config {
             retention: Duration::from_mins(10),
             grace: Duration::from_secs(10),
             floor_after: Duration::from_mins(10),
+            page: 512 * 1024,
+            mutated: Mutated::default(),
         }
     }
 }
@@ -115,6 +123,12 @@ pub struct Stats {
     pub duplicates: u64,
     /// Messages refused, by reason.
     pub refused: BTreeMap<Refusal, u64>,
+    /// Floors that rose here, of own logs and of others'.
+    pub floors_raised: u64,
+    /// Snapshots taken: answers that said which dots below a floor still stand.
+    pub snapshots: u64,
+    /// Generations that took over from one that still showed.
+    pub settled: u64,
     /// Sync requests sent.
     pub syncs: u64,
     /// Bytes of sync requests sent.
@@ -197,7 +211,10 @@ impl NetDb {
             clock: Hlc::default().tick(now.wall),
             rng: StdRng::seed_from_u64(seed),
             owners: Owners::new(me, generation),
-            replicas: BTreeMap::from([(NetworkId::CLUSTER, Replica::new(NetworkId::CLUSTER))]),
+            replicas: BTreeMap::from([(
+                NetworkId::CLUSTER,
+                Replica::new(NetworkId::CLUSTER, config.mutated),
+            )]),
             sync_states: BTreeMap::from([(NetworkId::CLUSTER, SyncState::Syncing)]),
             rings: BTreeMap::new(),
             spread: Spread::new(me),

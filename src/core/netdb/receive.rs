@@ -223,7 +223,11 @@ impl NetDb {
         let Some(at) = replica.open(log, shown) else {
             return self.refuse(Refusal::NoRoom);
         };
+        let floor = replica.log(&log).map_or(0, |log| log.floor);
         let gone = replica.complete(at, complete);
+        let risen = replica.log(&log).is_some_and(|log| log.floor > floor);
+        self.stats.floors_raised += u64::from(risen);
+        self.stats.snapshots += u64::from(complete.kept.is_some());
         if log.network == NetworkId::CLUSTER && complete.kept.is_some() {
             self.reread_attachments(log);
         }
@@ -246,6 +250,7 @@ impl NetDb {
         let risen = replica.log(&head.log).is_some_and(|log| log.floor > known);
         self.report(head.log.network, gone, Reason::Removed);
         if risen {
+            self.stats.floors_raised += 1;
             self.spread_dot(now, head.log, 0, Some(from));
         }
     }
@@ -403,6 +408,7 @@ impl NetDb {
     /// Returns the next record to send.
     pub fn poll_transmit(&mut self) -> Option<Outgoing> {
         while let Some((to, item)) = self.spread.pop() {
+            tracing::trace!(node = %self.me, %to, ?item, "says");
             let (kind, body) = match item {
                 Item::Push(log, seq) => match self.encode_push(to, log, seq) {
                     Some(encoded) => encoded,

@@ -14,7 +14,9 @@ use super::{
     tree::{Scope, Sums, WIDTH},
     versions::{Version, Versions},
 };
-use crate::core::model::{Generation, Hlc, Key, NetworkId, NodeId, TableName, Value};
+use crate::core::model::{
+    Generation, Hlc, Key, Mutated, Mutation, NetworkId, NodeId, TableName, Value,
+};
 
 /// How many logs one network may have here; more are refused until some are over.
 const LOGS_MAX: usize = 65_536;
@@ -63,10 +65,11 @@ pub(super) struct Replica {
     /// The sums of the hash tree's buckets, but for the logs that were touched since.
     sums: [u64; WIDTH],
     touched: Vec<u32>,
+    mutated: Mutated,
 }
 
 impl Replica {
-    pub(super) fn new(network: NetworkId) -> Self {
+    pub(super) fn new(network: NetworkId, mutated: Mutated) -> Self {
         Self {
             network,
             index: BTreeMap::new(),
@@ -76,7 +79,12 @@ impl Replica {
             free: Vec::new(),
             sums: [0; WIDTH],
             touched: Vec::new(),
+            mutated,
         }
+    }
+
+    pub(super) fn network(&self) -> NetworkId {
+        self.network
     }
 
     pub(super) fn log(&self, id: &LogId) -> Option<&Log> {
@@ -215,7 +223,7 @@ impl Replica {
             Entry::Vacant(vacant) => {
                 let key = Arc::clone(vacant.key());
                 let versions = vacant.insert(Versions::One(version));
-                (key, None, None, seen(&self.logs, versions))
+                (key, None, None, seen((&self.logs, self.mutated), versions))
             }
             Entry::Occupied(occupied) => {
                 let key = Arc::clone(occupied.key());
@@ -223,9 +231,14 @@ impl Replica {
                 if versions.of(at).is_some_and(|held| held.seq > dot.seq) {
                     return None;
                 }
-                let before = seen(&self.logs, versions);
+                let before = seen((&self.logs, self.mutated), versions);
                 let former = versions.put(version);
-                (key, former, before, seen(&self.logs, versions))
+                (
+                    key,
+                    former,
+                    before,
+                    seen((&self.logs, self.mutated), versions),
+                )
             }
         };
         let log = self.log_at(at);
@@ -280,9 +293,9 @@ impl Replica {
             return None;
         };
         let versions = occupied.get_mut();
-        let before = seen(&self.logs, versions);
+        let before = seen((&self.logs, self.mutated), versions);
         let (_, empty) = versions.take(at);
-        let after = seen(&self.logs, versions);
+        let after = seen((&self.logs, self.mutated), versions);
         if empty {
             occupied.remove();
         }
@@ -327,7 +340,7 @@ impl Replica {
     }
 
     fn seen(&self, key: &[u8]) -> Option<Seen> {
-        seen(&self.logs, self.entries.get(key)?)
+        seen((&self.logs, self.mutated), self.entries.get(key)?)
     }
 
     fn difference(
@@ -406,7 +419,7 @@ impl Replica {
         ));
         keys.take_while(|(key, _)| key.starts_with(&from))
             .filter_map(|(key, versions)| {
-                let seen = seen(&self.logs, versions)?;
+                let seen = seen((&self.logs, self.mutated), versions)?;
                 let (table, name) = self.tables.split(key);
                 Some((table, name, seen))
             })
@@ -447,13 +460,17 @@ impl Replica {
 }
 
 /// The winner among the versions of one key: of a log that is shown, live, the greatest (Hlc, owner).
-fn seen(logs: &[Option<Log>], versions: &Versions) -> Option<Seen> {
-    let shown = versions.as_slice().iter().filter_map(|version| {
+fn seen(held: (&[Option<Log>], Mutated), versions: &Versions) -> Option<Seen> {
+    let (logs, mutated) = held;
+    let mut shown = versions.as_slice().iter().filter_map(|version| {
         let log = logs[version.log as usize].as_ref()?;
         (log.shown && version.value.is_some()).then_some((version, log.id.owner))
     });
-    let (version, owner) =
-        shown.max_by_key(|(version, owner)| (version.written, *owner, version.seq))?;
+    let (version, owner) = if mutated.has(Mutation::IgnoreOrder) {
+        shown.next()?
+    } else {
+        shown.max_by_key(|(version, owner)| (version.written, *owner, version.seq))?
+    };
     let value = Bytes::copy_from_slice(version.value.as_deref()?);
     Some(Seen {
         owner,

@@ -133,6 +133,7 @@ impl NetDb {
     fn settle(&mut self, owner: NodeId) {
         self.settling.remove(&owner);
         if self.owners.settle(owner) {
+            self.stats.settled += 1;
             self.refresh(owner, Reason::Removed);
         }
     }

@@ -141,7 +141,8 @@ impl NetDb {
             ..scope
         };
         self.owners.attach(log, version.seq, true);
-        self.replicas.insert(network, Replica::new(network));
+        let replica = Replica::new(network, self.config.mutated);
+        self.replicas.insert(network, replica);
         self.sync_states.insert(network, SyncState::Syncing);
         self.rings.remove(&network);
         self.sync_with_neighbours(now.instant, network);

@@ -22,12 +22,14 @@ use super::{
     membership::{self, Identity, MemberState, Membership},
     model::{Dot, Instant, Key, NetworkId, NodeId, Now, TableName, Value},
     netdb::{
-        BarrierId, EntryView, LogId, NetDb, PutMode, StreamCall, SyncState, Version, WriteError,
+        BarrierId, EntryView, LogId, LogView, NetDb, PutMode, StreamCall, SyncState, Version,
+        WriteError,
     },
     watch::{Filter, Heard, History, Lagged},
     wire::{
         codec,
         envelope::{Opener, Sealer},
+        keyring::Keyring,
         record::{Batch, RecordKind, records},
     },
 };
@@ -53,6 +55,8 @@ pub struct Node {
     ready: VecDeque<Transmit>,
     events: VecDeque<Event>,
     calls: VecDeque<StreamCall>,
+    /// Records that no room here wrote.
+    foreign: VecDeque<(NodeId, RecordKind, Vec<u8>)>,
     /// When to ask a member for the whole list; nothing once it has come.
     members_at: Option<Instant>,
     members_asked: usize,
@@ -88,9 +92,25 @@ impl Node {
             ready: VecDeque::new(),
             events: VecDeque::new(),
             calls: VecDeque::new(),
+            foreign: VecDeque::new(),
             members_at: Some(now.instant),
             members_asked: 0,
             stats: Stats::default(),
+        }
+    }
+
+    /// Opens with another ring's keys from now on, and seals with its primary. What is sealed already stays as it is.
+    pub fn set_keyring(&mut self, keyring: Keyring) {
+        self.sealer.set_keyring(&keyring);
+        self.opener.set_keyring(keyring);
+    }
+
+    /// Sends a node a record of a kind that this version gives no meaning to: who knows the kind reads it, others skip it.
+    ///
+    /// It goes before all else that is said to that node; at the bound of what waits, it is dropped.
+    pub fn send_record(&mut self, to: NodeId, kind: RecordKind, body: Vec<u8>) {
+        if self.foreign.len() < EVENTS_MAX {
+            self.foreign.push_back((to, kind, body));
         }
     }
 
@@ -239,6 +259,12 @@ impl Node {
 
     fn pack(&mut self) {
         let mut batches: BTreeMap<(NodeId, SocketAddr), Batch> = BTreeMap::new();
+        while let Some((to, kind, body)) = self.foreign.pop_front() {
+            match self.membership.address(to) {
+                Some(addr) => self.add(&mut batches, (to, addr), kind, &body),
+                None => self.stats.unaddressed += 1,
+            }
+        }
         while let Some(record) = self.membership.poll_transmit() {
             self.add(
                 &mut batches,
@@ -479,6 +505,11 @@ impl Node {
     /// Returns which dots of each log are held, for checkers.
     pub fn logs(&self) -> impl Iterator<Item = (LogId, u64, u64)> {
         self.netdb.logs()
+    }
+
+    /// Returns every log held, with all its dots, for checkers. It copies them all.
+    pub fn view_logs(&self) -> Vec<LogView> {
+        self.netdb.view_logs()
     }
 
     /// Returns what was counted.

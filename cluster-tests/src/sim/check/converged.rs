@@ -8,7 +8,7 @@ use weft::core::{
 };
 
 use super::Violation;
-use crate::sim::{World, world::id_of};
+use crate::sim::World;
 
 const PROPERTY: &str = "every node shows what the owners wrote";
 
@@ -45,7 +45,7 @@ fn expected(world: &World, network: NetworkId) -> Expected {
         for ((of, table, key), value) in &disk.entries {
             if *of == network {
                 let holders = expected.entry((table.clone(), key.clone())).or_default();
-                holders.insert((id_of(at), value.clone()));
+                holders.insert((world.machines[at].id, value.clone()));
             }
         }
     }

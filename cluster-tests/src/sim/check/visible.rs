@@ -3,7 +3,7 @@
 use weft::core::{model::NodeId, watch::Filter};
 
 use super::Violation;
-use crate::sim::{World, world::id_of};
+use crate::sim::World;
 
 const PROPERTY: &str = "only what living, attached nodes own shows";
 
@@ -12,7 +12,7 @@ pub fn only_the_living_show(world: &World) -> Result<(), Violation> {
     for at in world.running() {
         let node = world.machines[at].node.as_ref().expect("it runs");
         let alive: Vec<NodeId> = node.membership().alive().collect();
-        let ours = id_of(at);
+        let ours = world.machines[at].id;
         for entry in node.list(&Filter::default()).0 {
             let lives = entry.owner == ours
                 || entry.owner == NodeId::CLUSTER
