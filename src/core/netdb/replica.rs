@@ -472,12 +472,12 @@ fn seen(held: (&[Option<Log>], Mutated), versions: &Versions) -> Option<Seen> {
         let mut others = versions.as_slice().iter().filter_map(shown_log);
         !others.any(|other| other.id.owner == id.owner && other.id > *id)
     };
-    let mut shown = versions.as_slice().iter().filter_map(|version| {
+    let shown = versions.as_slice().iter().filter_map(|version| {
         let id = shown_log(version)?.id;
         (version.value.is_some() && is_newest(&id)).then_some((version, id.owner))
     });
     let (version, owner) = if mutated.has(Mutation::IgnoreOrder) {
-        shown.next()?
+        shown.min_by_key(|(version, _)| version.log)?
     } else {
         shown.max_by_key(|(version, owner)| (version.written, *owner, version.seq))?
     };

@@ -97,8 +97,10 @@ impl Barriers {
         }
     }
 
-    /// A machine has left a network.
+    /// A machine has left a network: what it wrote there is gone, and nobody waits for it.
     pub fn forget_member(&mut self, at: usize, network: NetworkId) {
+        self.asked
+            .retain(|asked| asked.at != at || asked.version.log.network != network);
         for asked in &mut self.asked {
             if asked.version.log.network == network {
                 asked.members.retain(|(member, _)| *member != at);
