@@ -13,6 +13,6 @@ pub mod world;
 
 pub use link::Links;
 pub use machine::{Counts, Disk, Machine};
-pub use observer::{Nobody, Observer};
+pub use observer::{Address, Nobody, Observer};
 pub use trace::Trace;
 pub use world::{Settings, World};

@@ -1,29 +1,68 @@
-//! A run of chaos, then calm: random work and random faults by seed, then the time to converge, then the checks.
+//! A run of chaos, then calm: what the schedule says, then the time to converge, then the checks.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, ops::AddAssign, time::Duration};
 
-use rand::RngExt;
-use weft::core::model::{Key, NetworkId, TableName, Value};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use weft::{
+    core::{
+        membership,
+        model::{Key, Mutated, Mutation, NetworkId, TableName, Value},
+        netdb,
+    },
+    sim::Settings,
+};
 
 use super::{
-    Counts, Trace, World,
-    check::{self, Checkers, Violation},
-    world::draw,
+    Counts, Trace, World, calm,
+    check::{self, Barriers, Checkers, Claims, Violation},
+    fault::Faults,
+    schedule::{self, Action, Schedule, Size},
 };
+
+/// How long a barrier is waited for.
+const BARRIER_FOR: Duration = Duration::from_secs(3);
+/// Delays where no fault spreads them.
+const DELAY_MIN: Duration = Duration::from_micros(200);
+const DELAY_MAX: Duration = Duration::from_millis(1);
 
 /// How a run goes.
 #[derive(Clone, Debug)]
 pub struct Chaos {
     /// Where all chance comes from.
     pub seed: u64,
-    /// How many machines there are.
-    pub machines: usize,
-    /// How many networks they attach to and detach from.
-    pub networks: u32,
-    /// How many things happen.
-    pub steps: usize,
-    /// How long the calm may last until all agree: detection, refutation, and a few rounds of anti-entropy.
-    pub calm: Duration,
+    /// How large it is.
+    pub size: Size,
+    /// What may go wrong.
+    pub faults: Faults,
+    /// How the nodes are set up.
+    pub settings: Settings,
+    /// What happens.
+    pub schedule: Schedule,
+}
+
+/// What was seen in a run, so that a test can say that it was.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// Floors that rose.
+    pub floors_raised: u64,
+    /// Snapshots below a floor that were taken.
+    pub snapshots: u64,
+    /// Generations that took over from one that still showed.
+    pub settled: u64,
+    /// Barriers that ended because everyone had the write.
+    pub barriers_everywhere: u64,
+    /// Barriers whose time was over.
+    pub barriers_late: u64,
+    /// Claims that a network is synced that were held against something.
+    pub synced_claims: u64,
+    /// Nodes that were held for down, and returned.
+    pub renewals: u64,
+    /// Suspicions that ran out although they were refuted.
+    pub refuted: u64,
+    /// Datagrams whose key the receiver did not have.
+    pub unknown_keys: u64,
+    /// Records of unknown kinds that were skipped.
+    pub unknown_records: u64,
 }
 
 /// What a run was like.
@@ -31,129 +70,251 @@ pub struct Chaos {
 pub struct Report {
     /// The hash of all that happened.
     pub trace: Trace,
-    /// What happened how often.
+    /// What was done how often.
     pub counts: Counts,
+    /// What was seen of it.
+    pub seen: Seen,
     /// How long the calm had to last.
     pub converged_after: Duration,
 }
 
 impl Chaos {
-    /// A run of that seed: two to seven machines, faults drawn by the seed too, so that each is also left out.
+    /// A run of that seed: two to seven machines, one to three networks, and faults drawn by the seed too.
     pub fn new(seed: u64) -> Self {
-        Self {
-            seed,
+        let size = Size {
             machines: 2 + (seed % 6) as usize,
             networks: 1 + (seed / 6 % 3) as u32,
             steps: 120,
-            calm: Duration::from_secs(60),
+        };
+        Self::sized(seed, size)
+    }
+
+    /// A run of that seed and size.
+    pub fn sized(seed: u64, size: Size) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let faults = Faults::draw(&mut rng);
+        Self {
+            seed,
+            size,
+            settings: settings(&mut rng),
+            schedule: schedule::draw(seed, size, &faults),
+            faults,
         }
+    }
+
+    /// The same run of nodes that have a defect.
+    pub fn mutated(mut self, mutation: Mutation) -> Self {
+        self.settings.netdb.mutated = Mutated::by(mutation);
+        self.settings.membership.mutated = Mutated::by(mutation);
+        self
     }
 
     /// Runs it.
     pub fn run(&self) -> Result<Report, Violation> {
-        let mut world = World::observed(self.seed, self.machines, Checkers::default());
-        world.run_for(Duration::from_secs(1));
-        let faults: Vec<bool> = (0..6).map(|_| world.rng.random_bool(0.6)).collect();
-        for at in 0..self.machines {
-            for network in 1..=self.networks {
-                if world.rng.random_bool(0.8) {
-                    world.attach(at, NetworkId(network));
-                }
-            }
-        }
-        for _ in 0..self.steps {
-            self.act(&mut world, &faults);
-            let pause = world.rng.random_range(1..300);
-            world.run_for(Duration::from_millis(pause));
-            check::only_the_living_show(&world)?;
-        }
-        self.calm_down(&mut world)
-    }
-
-    /// One thing happens: mostly work, sometimes a fault that this seed has.
-    fn act(&self, world: &mut World, faults: &[bool]) {
-        let Some(at) = world.draw_running() else {
-            return world.start(0);
+        let checkers = Checkers::default();
+        let settings = self.settings.clone();
+        let mut run = Run {
+            world: World::set_up(self.seed, self.size.machines, checkers, settings),
+            left: BTreeSet::new(),
+            seen: Seen::default(),
         };
-        let network = NetworkId(world.rng.random_range(1..=self.networks));
-        let address = (network, table(), key(world));
-        match world.rng.random_range(0..24) {
-            0..=8 => {
-                let value = Value::new(world.rng.random::<[u8; 4]>().to_vec()).expect("short");
-                world.put(at, address, value);
-            }
-            9..=12 => drop(world.delete(at, &address)),
-            13..=14 => world.attach(at, network),
-            15 => world.detach(at, network),
-            16 if faults[0] && world.running().len() > 1 => world.crash(at),
-            17..=18 => self.start_one(world),
-            19 if faults[1] => self.cut(world),
-            20 => world.links.heal(),
-            21 if faults[2] => world.links.loss = world.rng.random_range(0.0..0.5),
-            22 if faults[3] => {
-                let millis = world.rng.random_range(50..3000);
-                world.pause(at, Duration::from_millis(millis));
-            }
-            23 if faults[4] => {
-                let millis = world.rng.random_range(-20_000..20_000);
-                world.step_clock(at, millis);
-            }
-            _ if faults[5] => world.links.duplicates = 0.2,
-            _ => {}
+        for (turn, (at, action)) in self.schedule.iter().enumerate() {
+            let wait = at.saturating_sub(run.world.now().since_start());
+            run.world.run_for(wait);
+            run.check(turn % self.size.machines)?;
+            tracing::info!(%action, "chaos");
+            run.act(action);
         }
+        run.calm_down()
     }
+}
 
-    fn start_one(&self, world: &mut World) {
-        let crashed = (0..self.machines).find(|at| world.machines[*at].node.is_none());
-        if let Some(at) = crashed {
-            world.start(at);
-        }
+/// Figures that make a small world meet what a large one meets: the end of a page, floors that pass sleepers, logs that are kept
+/// no longer.
+fn settings(rng: &mut StdRng) -> Settings {
+    let pick = |rng: &mut StdRng, seconds: [u64; 3]| {
+        Duration::from_secs(seconds[rng.random_range(0..seconds.len())])
+    };
+    Settings {
+        membership: membership::Config::lan(),
+        netdb: netdb::Config {
+            page: 160,
+            retention: pick(rng, [4, 12, 30]),
+            floor_after: pick(rng, [1, 5, 600]),
+            ..netdb::Config::default()
+        },
     }
+}
 
-    fn cut(&self, world: &mut World) {
-        world.counts.partitions += 1;
-        if world.rng.random_bool(0.3) {
-            let (from, to) = (
-                draw(&mut world.rng, self.machines),
-                draw(&mut world.rng, self.machines),
-            );
-            world.links.cut(from, to);
-        } else {
-            let side: BTreeSet<usize> = (0..self.machines)
-                .filter(|_| world.rng.random_bool(0.5))
-                .collect();
-            world.links.partition(&side, self.machines);
-        }
-    }
+/// A run that is under way.
+pub(super) struct Run {
+    pub(super) world: World,
+    /// Machines whose node has left and was not ended since.
+    left: BTreeSet<usize>,
+    pub(super) seen: Seen,
+}
 
-    fn calm_down(&self, world: &mut World) -> Result<Report, Violation> {
-        world.links.heal();
-        world.links.loss = 0.0;
-        world.links.duplicates = 0.0;
-        for at in 0..self.machines {
-            if world.machines[at].node.is_none() {
-                world.start(at);
-            }
-        }
-        let every = Duration::from_millis(100);
-        let took = world.run_until(every, self.calm, |world| check::converged(world).is_ok());
-        check::converged(world)?;
-        check::mirrored(world)?;
+impl Run {
+    /// Checks what must hold at any time; what is dear to check at one machine only.
+    pub(super) fn check(&mut self, at: usize) -> Result<(), Violation> {
+        let world = &mut self.world;
+        Barriers::check(world)?;
+        Claims::check(world)?;
+        world.observer.renewals.check()?;
+        world.observer.written.check()?;
         check::only_the_living_show(world)?;
-        world.observer.nonces.check()?;
+        check::logs_are_sound(world, at)?;
+        check::nothing_comes_back(world, at)?;
+        check::queues_are_short(world, at)
+    }
+
+    fn act(&mut self, action: &Action) {
+        let world = &mut self.world;
+        match *action {
+            Action::Put(at, network, key, value) => {
+                let value = Value::new(value.to_be_bytes().to_vec()).expect("short");
+                world.put(at, address(network, key), value);
+            }
+            Action::Delete(at, network, key) => drop(world.delete(at, &address(network, key))),
+            Action::Attach(at, network) => self.attach(at, NetworkId(network)),
+            Action::Detach(at, network) => {
+                let network = NetworkId(network);
+                world.observer.barriers.forget_member(at, network);
+                world.observer.claims.forget(at, Some(network));
+                world.detach(at, network);
+            }
+            Action::Barrier(at, network) => self.ask_barrier(at, NetworkId(network)),
+            Action::Crash(at) => self.end(at, World::crash),
+            Action::LoseDisk(at) => self.end(at, World::lose_disk),
+            Action::LoseWrites(at) => self.end(at, World::lose_writes),
+            Action::SyncDisk(at) => world.sync_disk(at),
+            Action::Leave(at) => {
+                world.leave(at);
+                self.left.insert(at);
+            }
+            Action::Start(at) => self.start(at),
+            Action::Cut(from, to) => {
+                world.counts.partitions += 1;
+                world.links.cut(from, to);
+            }
+            Action::Partition(ref side) => {
+                world.counts.partitions += 1;
+                world.links.partition(side, world.machines.len());
+            }
+            Action::Heal => world.links.heal(),
+            Action::Loss(share) => world.links.loss = share,
+            Action::Duplicates(share) => world.links.duplicates = share,
+            Action::Delay(up_to) => world.links.delay = DELAY_MIN..up_to.max(DELAY_MAX),
+            Action::Pause(at, duration) => world.pause(at, duration),
+            Action::Clock(at, skew) => world.step_clock(at, skew - world.machines[at].skew),
+            Action::AddKey => world.add_key(),
+            Action::PromoteKey => world.promote_key(),
+            Action::HandKeys(at) => world.hand_keys(at),
+            Action::SayUnknown(at) => world.say_unknown(at),
+        }
+    }
+
+    fn attach(&mut self, at: usize, network: NetworkId) {
+        let attached = |world: &World| world.machines[at].disk.attached.contains(&network);
+        let before = attached(&self.world);
+        self.world.attach(at, network);
+        if !before && attached(&self.world) {
+            Claims::note_attached(&mut self.world, at, network);
+        }
+    }
+
+    fn ask_barrier(&mut self, at: usize, network: NetworkId) {
+        let asked = self.world.with(at, |node, now| {
+            let version = node.written(network).ok()?;
+            Some((
+                node.applied(now, version, now.instant + BARRIER_FOR),
+                version,
+            ))
+        });
+        if let Some(asked) = asked.flatten() {
+            Barriers::note_asked(&mut self.world, at, asked);
+        }
+    }
+
+    fn end(&mut self, at: usize, how: fn(&mut World, usize)) {
+        self.count(at);
+        self.left.remove(&at);
+        how(&mut self.world, at);
+    }
+
+    fn start(&mut self, at: usize) {
+        if self.world.machines[at].node.is_none() {
+            self.world.start(at);
+        }
+    }
+
+    /// Takes what a machine has counted, before that is lost with its program.
+    fn count(&mut self, at: usize) {
+        if let Some(node) = &self.world.machines[at].node {
+            let stats = node.stats();
+            self.seen += Seen {
+                floors_raised: stats.netdb.floors_raised,
+                snapshots: stats.netdb.snapshots,
+                settled: stats.netdb.settled,
+                refuted: stats.membership.refuted,
+                unknown_keys: stats.rejections.unknown_key,
+                unknown_records: stats.unknown_records,
+                ..Seen::default()
+            };
+        }
+    }
+
+    /// All faults end, and everybody runs.
+    pub(super) fn end_faults(&mut self) {
+        self.world.links.heal();
+        self.world.links.loss = 0.0;
+        self.world.links.duplicates = 0.0;
+        self.world.links.delay = DELAY_MIN..DELAY_MAX;
+        for at in std::mem::take(&mut self.left) {
+            self.end(at, World::crash);
+        }
+        for at in 0..self.world.machines.len() {
+            self.start(at);
+            self.world.hand_keys(at);
+        }
+    }
+
+    fn calm_down(mut self) -> Result<Report, Violation> {
+        let converged_after = calm::calm_down(&mut self)?;
+        for at in 0..self.world.machines.len() {
+            self.count(at);
+        }
+        let checkers = &self.world.observer;
+        self.seen.barriers_everywhere = checkers.barriers.everywhere;
+        self.seen.barriers_late = checkers.barriers.late;
+        self.seen.synced_claims = checkers.claims.checked;
+        self.seen.renewals = checkers.renewals.renewed;
         Ok(Report {
-            trace: world.trace,
-            counts: world.counts.clone(),
-            converged_after: took.unwrap_or(self.calm),
+            trace: self.world.trace,
+            counts: self.world.counts.clone(),
+            seen: self.seen,
+            converged_after,
         })
     }
 }
 
-fn table() -> TableName {
-    TableName::new("t").expect("a letter")
+impl AddAssign for Seen {
+    fn add_assign(&mut self, other: Self) {
+        self.floors_raised += other.floors_raised;
+        self.snapshots += other.snapshots;
+        self.settled += other.settled;
+        self.barriers_everywhere += other.barriers_everywhere;
+        self.barriers_late += other.barriers_late;
+        self.synced_claims += other.synced_claims;
+        self.renewals += other.renewals;
+        self.refuted += other.refuted;
+        self.unknown_keys += other.unknown_keys;
+        self.unknown_records += other.unknown_records;
+    }
 }
 
-/// Few keys, so that owners meet.
-fn key(world: &mut World) -> Key {
-    Key::new(vec![world.rng.random_range(b'a'..=b'f')]).expect("one byte")
+fn address(network: u32, key: u8) -> (NetworkId, TableName, Key) {
+    let table = TableName::new("t").expect("a letter");
+    let key = Key::new(vec![key]).expect("one byte");
+    (NetworkId(network), table, key)
 }

@@ -11,7 +11,7 @@ pub enum Mutation {
     CoverHoles,
     /// A replica below a floor is not told which dots still stand.
     SkipSnapshot,
-    /// Of two owners of a key the one whose dot came first shows.
+    /// Of two owners of a key the one shows whose log came here first.
     IgnoreOrder,
 }
 

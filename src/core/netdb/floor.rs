@@ -44,6 +44,11 @@ impl Floors {
         self.reached.retain(|(_, member), _| *member != node);
     }
 
+    /// A member has attached to a network anew, or detached: what it had of ours there it has no longer.
+    pub(super) fn forget_member(&mut self, network: NetworkId, node: NodeId) {
+        self.reached.remove(&(network, node));
+    }
+
     pub(super) fn forget_network(&mut self, network: NetworkId) {
         self.reached.retain(|(of, _), _| *of != network);
         self.deletes.retain(|(_, log, _)| log.network != network);

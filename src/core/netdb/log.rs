@@ -45,12 +45,15 @@ impl Log {
         }
     }
 
-    /// What the log adds to the sums of the tree: a number that equal sets of dots of one log share, 0 while it is hidden or empty.
+    /// What the log adds to the sums of the tree: a number that equal sets of dots of one log share, and equal
+    /// floors, 0 while it is hidden or empty.
     pub(super) fn hash(&self) -> u64 {
         if !self.shown || self.have.head() == 0 {
             return 0;
         }
         let mut hash = mix(name_hash(&self.id) ^ self.have.prefix());
+        // Who missed a floor's push would keep its tombstones until the next write.
+        hash = mix(hash ^ self.floor.rotate_left(32));
         for &(first, last) in self.have.ranges() {
             hash = mix(mix(hash ^ first) ^ last);
         }

@@ -183,6 +183,31 @@ impl Owners {
         had
     }
 
+    /// The newest generation's log of a network has come so far that its tombstones go: the generation before it is over there.
+    /// Returns whether it still stood.
+    pub(super) fn end_former(&mut self, log: &LogId) -> bool {
+        let Some(owner) = self.owners.get_mut(&log.owner) else {
+            return false;
+        };
+        let mut ended = false;
+        for ((network, generation), attached) in &mut owner.attached {
+            if *network == log.network && *generation < log.generation && attached.1 {
+                // No epoch comes after this one, so nothing that is late makes it stand again.
+                *attached = (u64::MAX, false);
+                ended = true;
+            }
+        }
+        ended
+    }
+
+    /// A log came whose owner does not live, as far as is known: unless it comes back, the log is kept no longer than until then.
+    pub(super) fn retain_unless_alive(&mut self, node: NodeId, until: Instant) {
+        let owner = self.owners.entry(node).or_default();
+        if owner.life != Life::Alive && !owner.forgotten {
+            self.retained.entry(node).or_insert(until);
+        }
+    }
+
     /// Returns whether the owner has a generation that waits to be ready.
     pub(super) fn is_settling(&self, node: NodeId) -> bool {
         self.owners

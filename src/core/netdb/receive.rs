@@ -128,8 +128,9 @@ impl NetDb {
             });
         }
         let is_cluster = log.network == NetworkId::CLUSTER;
+        let is_cluster_log = log.owner == NodeId::CLUSTER;
         let cluster_log_elsewhere =
-            log.owner == NodeId::CLUSTER && (!is_cluster || log.generation != Generation(0));
+            is_cluster_log && (!is_cluster || log.generation != Generation(0));
         if cluster_log_elsewhere || (is_cluster && log.epoch != 0) {
             return Err(Refusal::Forged);
         }
@@ -139,12 +140,24 @@ impl NetDb {
         if self.owners.is_over(log) {
             return Err(Refusal::Over);
         }
+        if !is_cluster_log {
+            let until = now + self.config.retention;
+            self.owners.retain_unless_alive(log.owner, until);
+        }
         let grace_until = now + self.config.grace;
         let mut news = self
             .owners
             .learn_generation(log.owner, log.generation, grace_until);
+        if news {
+            // It begins with nothing, whatever its former life had.
+            self.floors.forget_node(log.owner);
+        }
         if !is_cluster {
-            news |= self.owners.attach(*log, log.epoch, true);
+            let attached = self.owners.attach(*log, log.epoch, true);
+            if attached {
+                self.floors.forget_member(log.network, log.owner);
+            }
+            news |= attached;
         }
         if news {
             self.refresh(log.owner, Reason::Removed);
@@ -203,6 +216,7 @@ impl NetDb {
                     .owners
                     .attach(LogId { network, ..log }, dot.seq, dot.value.is_some())
                 {
+                    self.floors.forget_member(network, log.owner);
                     self.refresh(log.owner, Reason::OwnerLeft);
                 }
             }
@@ -216,6 +230,9 @@ impl NetDb {
     }
 
     pub(super) fn take_complete(&mut self, log: LogId, complete: &Complete) {
+        if complete.floor > 0 {
+            self.end_former(&log);
+        }
         let shown = self.owners.shows(&log);
         let Some(replica) = self.replicas.get_mut(&log.network) else {
             return;
@@ -240,9 +257,14 @@ impl NetDb {
             return;
         };
         let known = replica.log(&head.log).map_or(0, |log| log.floor);
-        if head.floor <= known {
+        let prefix = replica.log(&head.log).map_or(0, |log| log.have.prefix());
+        if head.floor.min(prefix) <= known {
             return;
         }
+        self.end_former(&head.log);
+        let Some(replica) = self.replicas.get_mut(&head.log.network) else {
+            return;
+        };
         let Some(at) = replica.open(head.log, shown) else {
             return;
         };
@@ -252,6 +274,13 @@ impl NetDb {
         if risen {
             self.stats.floors_raised += 1;
             self.spread_dot(now, head.log, 0, Some(from));
+        }
+    }
+
+    /// A log's tombstones may go from here on: they hid what the owner's former generation had of their keys, so that goes first.
+    fn end_former(&mut self, log: &LogId) {
+        if self.owners.end_former(log) {
+            self.refresh(log.owner, Reason::Removed);
         }
     }
 

@@ -277,7 +277,11 @@ impl Replica {
     /// Raises a log's floor, no higher than the prefix, and forgets the tombstones that it passes.
     pub(super) fn raise_floor(&mut self, at: u32, floor: u64) -> Vec<Difference> {
         let log = self.log_at(at);
-        log.floor = log.floor.max(floor.min(log.have.prefix()));
+        let floor = log.floor.max(floor.min(log.have.prefix()));
+        if floor > log.floor {
+            self.touch(at).floor = floor;
+        }
+        let log = self.log_at(at);
         let passed: Vec<u64> = log.tombstones.range(..=log.floor).copied().collect();
         passed
             .into_iter()
@@ -459,15 +463,21 @@ impl Replica {
     }
 }
 
-/// The winner among the versions of one key: of a log that is shown, live, the greatest (Hlc, owner).
+/// The winner among the versions of one key: of a log that is shown, live, the greatest (Hlc, owner). Of one owner its newest
+/// log speaks, so what a new generation has deleted is gone even while the former one still shows.
 fn seen(held: (&[Option<Log>], Mutated), versions: &Versions) -> Option<Seen> {
     let (logs, mutated) = held;
-    let mut shown = versions.as_slice().iter().filter_map(|version| {
-        let log = logs[version.log as usize].as_ref()?;
-        (log.shown && version.value.is_some()).then_some((version, log.id.owner))
+    let shown_log = |version: &Version| logs[version.log as usize].as_ref().filter(|log| log.shown);
+    let is_newest = |id: &LogId| {
+        let mut others = versions.as_slice().iter().filter_map(shown_log);
+        !others.any(|other| other.id.owner == id.owner && other.id > *id)
+    };
+    let shown = versions.as_slice().iter().filter_map(|version| {
+        let id = shown_log(version)?.id;
+        (version.value.is_some() && is_newest(&id)).then_some((version, id.owner))
     });
     let (version, owner) = if mutated.has(Mutation::IgnoreOrder) {
-        shown.next()?
+        shown.min_by_key(|(version, _)| version.log)?
     } else {
         shown.max_by_key(|(version, owner)| (version.written, *owner, version.seq))?
     };

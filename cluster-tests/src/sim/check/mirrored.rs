@@ -24,6 +24,11 @@ pub struct Mirror {
 }
 
 impl Mirror {
+    /// Returns up to where the node's history was heard.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// Takes what a node has told since the last time; after a lag it lists again.
     pub fn follow(&mut self, node: &Node) {
         let Some(heard) = heard(node, self.revision) else {

@@ -1,21 +1,42 @@
 //! The properties that a run must have, one file each.
 
+mod barriers;
+mod bounded;
 mod converged;
+mod logs;
 mod mirrored;
 mod nonces;
+mod renewed;
+mod resurrected;
+mod synced;
 mod visible;
+mod written;
 
 use std::{collections::BTreeMap, fmt};
 
 use weft::{
-    core::{model::Instant, node::Node},
-    sim::Observer,
+    core::{
+        membership,
+        model::{Instant, NetworkId, Value},
+        netdb::{Applied, BarrierId, SyncState, Version},
+        node::Node,
+        watch::Filter,
+    },
+    sim::{Address, Observer, world::machine_of},
 };
 
+use super::clock;
+pub use barriers::Barriers;
+pub use bounded::{only_what_stands_is_held, queues_are_short};
 pub use converged::converged;
+pub use logs::logs_are_sound;
 pub use mirrored::{Mirror, mirrored};
 pub use nonces::Nonces;
+pub use renewed::Renewals;
+pub use resurrected::nothing_comes_back;
+pub use synced::Claims;
 pub use visible::only_the_living_show;
+pub use written::Written;
 
 /// A property did not hold.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -32,12 +53,20 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What the checkers note while a world goes on.
+/// What the checkers note while a world goes on. What happens is also told as `tracing` events, for whoever reads a run.
 #[derive(Default, Debug)]
 pub struct Checkers {
     mirrors: BTreeMap<usize, Mirror>,
     /// Every nonce that was used.
     pub nonces: Nonces,
+    /// Every write.
+    pub written: Written,
+    /// Every barrier.
+    pub barriers: Barriers,
+    /// Every claim that a network is synced.
+    pub claims: Claims,
+    /// Who was held for down, and who renewed.
+    pub renewals: Renewals,
 }
 
 impl Checkers {
@@ -49,14 +78,56 @@ impl Checkers {
 
 impl Observer for Checkers {
     fn started(&mut self, at: usize, _node: &Node) {
+        tracing::info!(at, "started");
         self.mirrors.insert(at, Mirror::default());
+    }
+
+    fn crashed(&mut self, at: usize) {
+        tracing::info!(at, "crashed");
+        self.barriers.forget(at);
+        self.claims.forget(at, None);
+    }
+
+    fn touched(&mut self, _at: usize, now: Instant, _node: &Node) {
+        clock::set(now);
+    }
+
+    fn wrote(&mut self, at: usize, version: Version, wrote: (&Address, Option<&Value>)) {
+        let (address, value) = wrote;
+        tracing::info!(at, log = ?version.log, seq = version.seq, ?address, ?value, "wrote");
+        self.written.note(version, address, value);
     }
 
     fn datagram_sent(&mut self, _from: usize, datagram: &[u8]) {
         self.nonces.note(datagram);
     }
 
+    fn member(&mut self, at: usize, _now: Instant, event: &membership::Event) {
+        tracing::info!(at, ?event, "member");
+        self.renewals.note(at, event);
+        if let membership::Event::Down(node) | membership::Event::Left(node) = event {
+            self.barriers.forget_dead(at, machine_of(*node));
+        }
+    }
+
     fn changed(&mut self, at: usize, _now: Instant, node: &Node) {
-        self.mirrors.entry(at).or_default().follow(node);
+        let mirror = self.mirrors.entry(at).or_default();
+        if tracing::enabled!(tracing::Level::INFO) {
+            let heard = node.changes(mirror.revision(), &Filter::default(), usize::MAX);
+            for revised in heard.into_iter().flat_map(|heard| heard.changes) {
+                tracing::info!(at, change = ?revised.change, "visible");
+            }
+        }
+        mirror.follow(node);
+    }
+
+    fn synced(&mut self, at: usize, now: Instant, reached: (NetworkId, SyncState)) {
+        tracing::info!(at, network = %reached.0, state = ?reached.1, "sync");
+        self.claims.note_state(at, now, reached);
+    }
+
+    fn barrier(&mut self, at: usize, _now: Instant, ended: (BarrierId, &Applied)) {
+        tracing::info!(at, barrier = ?ended.0, applied = ?ended.1, "barrier ended");
+        self.barriers.note_ended(at, ended.0, ended.1);
     }
 }
