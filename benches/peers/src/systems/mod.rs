@@ -97,7 +97,7 @@ impl fmt::Display for Contender {
     }
 }
 
-/// From how many nodes on chitchat gossips every 50 ms at the fastest: every 20 ms took more than the two cores here.
+/// From how many nodes on chitchat gossips every 50 ms at the fastest: 64 nodes need more than a whole core for that already.
 const CHITCHAT_LARGE: usize = 32;
 
 /// Returns what is compared at this number of nodes: each system as it comes, and the peers as fast as makes sense.
