@@ -72,6 +72,7 @@ impl Following {
                 runtime::WatchEvent::Change(revised) => {
                     return Some(WatchEvent::Change(views::change(revised)));
                 }
+                runtime::WatchEvent::State { .. } => {}
                 runtime::WatchEvent::Lagged => return Some(WatchEvent::Lagged),
             }
         }
