@@ -265,7 +265,7 @@ impl Controller {
     async fn retry_removals(self) -> Result<(), Stopped> {
         let removals = &self.desk.removals;
         loop {
-            removals.added().await;
+            removals.some().await;
             let mut pause = FIRST_RETRY;
             while removals.len() > 0 {
                 tokio::time::sleep(pause).await;

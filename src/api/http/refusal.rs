@@ -22,7 +22,9 @@ fn code(refused: &ControllerError) -> Code {
         ControllerError::NoSuchNetwork(_) => Code::NoSuchNetwork,
         ControllerError::NetworkExists(_) => Code::NetworkExists,
         ControllerError::NetworkInUse { .. } => Code::NetworkInUse,
-        ControllerError::NetworkNotReady { .. } => Code::NotReady,
+        ControllerError::NetworkNotReady { .. } | ControllerError::NotAttached(_) => {
+            Code::NotReady
+        }
         ControllerError::NoSuchEndpoint { .. } => Code::NoSuchEndpoint,
         ControllerError::EndpointExists { .. } => Code::EndpointExists,
         ControllerError::AddressInUse { .. } => Code::InUse,
