@@ -186,6 +186,7 @@ fn show_event(event: &WatchEvent, names: &Names) -> String {
             names.show(entry.owner)
         )),
         WatchEvent::Synced { .. } => Tone::Faint.paint("-- changes from here on --"),
+        WatchEvent::State { .. } => Tone::Faint.paint("-- the state of the network has changed --"),
         WatchEvent::Change(change) => show_change(change, names),
         WatchEvent::Lagged => Tone::Bad.paint("-- changes were missed; what is there now: --"),
     }
