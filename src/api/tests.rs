@@ -20,12 +20,12 @@ use super::{
     http::{
         Door, serve,
         types::{
-            Blob, Change, ChangeKind, Code, CreateNetwork, Entry, Failure, KeyQuery, Network,
-            WatchEvent, WatchQuery,
+            Applied, Blob, Change, ChangeKind, Code, CreateNetwork, Entry, Failure, KeyQuery,
+            Lacking, Network, SyncState, Version, WatchEvent, WatchQuery,
         },
     },
 };
-use crate::core::model::{Name, NetworkId, NodeId, TableName};
+use crate::core::model::{Generation, Name, NetworkId, NodeId, TableName};
 
 /// A served socket that stops with its test.
 struct Served {
@@ -220,6 +220,10 @@ async fn a_watch_gives_each_event_and_ends_with_the_daemon() {
     let sent = [
         WatchEvent::Entry(entry()),
         WatchEvent::Synced { revision: 7 },
+        WatchEvent::State {
+            network: NetworkId(1),
+            sync: Some(SyncState::Degraded),
+        },
         WatchEvent::Change(change()),
         WatchEvent::Lagged,
     ];
@@ -319,7 +323,56 @@ fn the_json_of_a_watch_has_its_golden_shape() {
         json(&WatchEvent::Synced { revision: 7 }),
         r#"{"event":"synced","revision":7}"#
     );
+    let state = |sync| WatchEvent::State {
+        network: NetworkId(1),
+        sync,
+    };
+    assert_eq!(
+        json(&state(Some(SyncState::Syncing))),
+        r#"{"event":"state","network":1,"sync":"syncing"}"#
+    );
+    assert_eq!(
+        json(&state(None)),
+        r#"{"event":"state","network":1,"sync":null}"#
+    );
     assert_eq!(json(&WatchEvent::Lagged), r#"{"event":"lagged"}"#);
+}
+
+#[test]
+fn the_json_of_who_has_heard_has_its_golden_shape() {
+    let applied = Applied {
+        network: NetworkId(1),
+        version: Version {
+            generation: Generation(2),
+            epoch: 5,
+            seq: 40,
+        },
+        applied: false,
+        lacking: vec![Lacking {
+            node: NodeId(3),
+            name: Some(Name::new("n3").unwrap()),
+        }],
+    };
+
+    assert_eq!(
+        serde_json::to_string(&applied).unwrap(),
+        r#"{"network":1,"version":{"generation":2,"epoch":5,"seq":40},"applied":false,"lacking":[{"node":"0000000000000003","name":"n3"}]}"#
+    );
+}
+
+#[tokio::test]
+async fn a_call_that_waits_is_given_the_time_on_top_of_its_own() {
+    let slow = async || {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        Failure::new(Code::NoSuchNetwork, "it answered")
+    };
+    let routes = Router::new().route("/v1/networks/{network}/applied", post(slow));
+    let served = Served::start(routes).await;
+    let client = served.client().with_deadline(Duration::from_millis(50));
+
+    let waited = client.applied("app", Duration::from_secs(20)).await;
+
+    assert_eq!(waited.unwrap_err().to_string(), "it answered");
 }
 
 #[test]

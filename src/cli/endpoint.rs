@@ -3,6 +3,7 @@
 use super::{
     args::{EndpointCommand, EndpointName},
     error::CliError,
+    network::told_everyone,
     output::{Listing, Output, Tone},
 };
 use crate::{
@@ -37,8 +38,21 @@ pub(super) async fn run(
         EndpointCommand::Join(EndpointName { network, endpoint }) => {
             client.endpoint_join(&network, &endpoint).await?
         }
-        EndpointCommand::Leave(EndpointName { network, endpoint }) => {
-            client.endpoint_leave(&network, &endpoint).await?
+        EndpointCommand::Leave {
+            at: EndpointName { network, endpoint },
+            wait,
+        } => {
+            let Some(limit) = wait.limit() else {
+                let left = client.endpoint_leave(&network, &endpoint).await?;
+                return show(&left, output);
+            };
+            let left = client
+                .endpoint_leave_applied(&network, &endpoint, limit)
+                .await?;
+            output.answer(&left, |left| {
+                show_endpoints(std::slice::from_ref(&left.endpoint))
+            })?;
+            return told_everyone(left.applied.as_ref(), limit);
         }
         EndpointCommand::Rm(EndpointName { network, endpoint }) => {
             client.endpoint_remove(&network, &endpoint).await?;
@@ -52,7 +66,11 @@ pub(super) async fn run(
             return Ok(());
         }
     };
-    output.answer(&endpoint, |endpoint| {
+    show(&endpoint, output)
+}
+
+fn show(endpoint: &Endpoint, output: Output) -> Result<(), CliError> {
+    output.answer(endpoint, |endpoint| {
         show_endpoints(std::slice::from_ref(endpoint))
     })?;
     Ok(())

@@ -91,13 +91,19 @@ impl CliError {
             | Self::Refused(_)
             | Self::Failed(_) => false,
         };
-        (!is_told).then(|| {
-            if json {
-                in_json(self.code(), &self.to_string())
-            } else {
-                format!("weft: {self}")
-            }
+        (!is_told).then(|| match self.refusal() {
+            _ if !json => format!("weft: {self}"),
+            Some(failure) => as_json(failure).to_string(),
+            None => in_json(self.code(), &self.to_string()),
         })
+    }
+
+    /// Returns what the daemon said, or would have said.
+    fn refusal(&self) -> Option<&Failure> {
+        if let Self::Client(ClientError::Refused(failure)) | Self::Refused(failure) = self {
+            return Some(failure);
+        }
+        None
     }
 }
 
@@ -133,17 +139,22 @@ fn place_error(in_use: bool, error: anyhow::Error) -> CliError {
 
 /// Returns an error as the control API would write it, with a code that need not be one of its own.
 pub(super) fn in_json(code: &str, message: &str) -> String {
-    let body = ErrorBody {
-        error: Failure::new(Code::Failed, message),
-    };
-    let mut value = serde_json::to_value(body).expect("strings make valid JSON");
+    let mut value = as_json(&Failure::new(Code::Failed, message));
     value["error"]["code"] = code.into();
     value.to_string()
+}
+
+fn as_json(failure: &Failure) -> serde_json::Value {
+    let body = ErrorBody {
+        error: failure.clone(),
+    };
+    serde_json::to_value(body).expect("strings make valid JSON")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::model::NodeId;
 
     fn no_daemon() -> CliError {
         CliError::Client(ClientError::NoDaemon {
@@ -178,6 +189,23 @@ mod tests {
                 .as_str()
                 .unwrap()
                 .contains("weft up")
+        );
+    }
+
+    #[test]
+    fn in_json_a_refusal_has_all_that_the_daemon_said() {
+        let refused = Failure {
+            owner: Some(NodeId(3)),
+            ..Failure::new(Code::NotOwner, "it is n3's")
+        };
+
+        let json = CliError::Client(ClientError::Refused(refused)).report(true);
+
+        assert_eq!(
+            json.as_deref(),
+            Some(
+                r#"{"error":{"code":"not_owner","message":"it is n3's","owner":"0000000000000003"}}"#
+            )
         );
     }
 

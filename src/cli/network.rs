@@ -1,6 +1,6 @@
 //! `weft network …`.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use super::{
     args::NetworkCommand,
@@ -11,7 +11,10 @@ use super::{
 use crate::{
     api::{
         client::Client,
-        http::types::{CreateNetwork, CreateSubnet, Network, NetworkDetail, Setup},
+        http::types::{
+            Applied, Code, CreateNetwork, CreateSubnet, Failure, Lacking, ListedNetwork, Network,
+            NetworkDetail, Setup, SyncState,
+        },
     },
     core::model::{Prefix, Subnet, Vni},
 };
@@ -36,17 +39,40 @@ pub(super) async fn run(
                 subnets: with_gateways(&subnets, &gateways)?,
             };
             let network = client.network_create(&wish).await?;
-            output.answer(&network, |network| {
-                show_networks(std::slice::from_ref(network))
-            })?;
+            output.answer(&network, show_network)?;
         }
         NetworkCommand::Ls => {
-            let networks = client.networks().await?;
-            output.answer(&networks, |networks| show_networks(networks))?;
+            let networks = client.network_states().await?;
+            output.answer(&networks, |networks| show_listed(networks))?;
         }
-        NetworkCommand::Inspect { network } => {
+        NetworkCommand::Inspect {
+            network,
+            wait: false,
+            ..
+        } => {
             let detail = client.network(&network).await?;
             output.answer(&detail, show_detail)?;
+        }
+        NetworkCommand::Inspect {
+            network,
+            wait: true,
+            timeout,
+        } => {
+            let detail = client.network_until_synced(&network, timeout).await?;
+            output.answer(&detail, show_detail)?;
+            return usable(&detail, timeout);
+        }
+        NetworkCommand::Applied { network, timeout } => {
+            let applied = client.applied(&network, timeout).await?;
+            if applied.applied {
+                output.answer(&applied, |applied| {
+                    let seq = applied.version.seq;
+                    format!("every live member has all that this node has written: {seq} writes")
+                })?;
+            } else if output.is_json() {
+                output.answer(&applied, |_| String::new())?;
+            }
+            return told_everyone(Some(&applied), timeout);
         }
         NetworkCommand::Rm { network } => {
             client.network_remove(&network).await?;
@@ -56,6 +82,38 @@ pub(super) async fn run(
         }
     }
     Ok(())
+}
+
+/// Refuses if somebody may not have heard of what this node has written. That stands all the same.
+pub(super) fn told_everyone(applied: Option<&Applied>, limit: Duration) -> Result<(), CliError> {
+    let lacking = applied.map_or(&[][..], |applied| &applied.lacking);
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let name = |lacking: &Lacking| match &lacking.name {
+        Some(name) => name.to_string(),
+        None => lacking.node.to_string(),
+    };
+    let names: Vec<String> = lacking.iter().map(name).collect();
+    let message = format!(
+        "it is done, but after {limit:?} these may not have heard of it: {}",
+        names.join(", ")
+    );
+    Err(Failure::new(Code::TimedOut, message).into())
+}
+
+/// Refuses a network that is not set up here, or lacks entries.
+fn usable(detail: &NetworkDetail, limit: Duration) -> Result<(), CliError> {
+    let sync = detail.sync.map_or("not attached", SyncState::as_str);
+    if detail.setup == Setup::Ready && detail.sync == Some(SyncState::Synced) {
+        return Ok(());
+    }
+    let message = format!(
+        "network {} is {} and {sync} on this node after {limit:?}",
+        detail.network.name,
+        detail.setup.as_str(),
+    );
+    Err(Failure::new(Code::NotReady, message).into())
 }
 
 /// Gives each gateway to the subnet that it lies in.
@@ -84,34 +142,52 @@ fn with_gateways(subnets: &[Prefix], gateways: &[IpAddr]) -> Result<Vec<CreateSu
     Ok(wishes)
 }
 
-pub(super) fn show_networks(networks: &[Network]) -> String {
-    let mut listing = Listing::new(&["ID", "NAME", "DRIVER", "SUBNET", "GATEWAY", "VNI"]);
-    for network in networks {
-        let each = |show: fn(&Subnet) -> String| {
-            let shown: Vec<String> = network.subnets.iter().map(show).collect();
-            if shown.is_empty() {
-                "-".to_owned()
-            } else {
-                shown.join(",")
-            }
+/// What a table of networks shows of each, as the leader agreed it.
+const COLUMNS: [&str; 6] = ["ID", "NAME", "DRIVER", "SUBNET", "GATEWAY", "VNI"];
+
+fn show_network(network: &Network) -> String {
+    let mut listing = Listing::new(&COLUMNS);
+    listing.row(Tone::Plain, cells(network));
+    listing.render()
+}
+
+fn show_listed(networks: &[ListedNetwork]) -> String {
+    let mut listing = Listing::new(&[&COLUMNS[..], &["SETUP", "SYNC"]].concat());
+    for listed in networks {
+        let (tone, sync) = match listed.sync {
+            Some(SyncState::Synced) => (Tone::Plain, SyncState::Synced.as_str()),
+            Some(SyncState::Syncing) => (Tone::Doubtful, SyncState::Syncing.as_str()),
+            Some(SyncState::Degraded) => (Tone::Bad, SyncState::Degraded.as_str()),
+            None => (Tone::Doubtful, "-"),
         };
-        listing.row(
-            Tone::Plain,
-            vec![
-                network.id.to_string(),
-                network.name.to_string(),
-                network.driver.to_string(),
-                each(|subnet| subnet.prefix.to_string()),
-                each(|subnet| subnet.gateway.to_string()),
-                each(|subnet| {
-                    subnet
-                        .vni
-                        .map_or_else(|| "-".to_owned(), |vni: Vni| vni.to_string())
-                }),
-            ],
-        );
+        let mut cells = cells(&listed.network);
+        cells.extend([listed.setup.as_str().to_owned(), sync.to_owned()]);
+        listing.row(tone, cells);
     }
     listing.render()
+}
+
+fn cells(network: &Network) -> Vec<String> {
+    let each = |show: fn(&Subnet) -> String| {
+        let shown: Vec<String> = network.subnets.iter().map(show).collect();
+        if shown.is_empty() {
+            "-".to_owned()
+        } else {
+            shown.join(",")
+        }
+    };
+    vec![
+        network.id.to_string(),
+        network.name.to_string(),
+        network.driver.to_string(),
+        each(|subnet| subnet.prefix.to_string()),
+        each(|subnet| subnet.gateway.to_string()),
+        each(|subnet| {
+            subnet
+                .vni
+                .map_or_else(|| "-".to_owned(), |vni: Vni| vni.to_string())
+        }),
+    ]
 }
 
 fn show_detail(detail: &NetworkDetail) -> String {
@@ -123,6 +199,14 @@ fn show_detail(detail: &NetworkDetail) -> String {
         } => Tone::Bad.paint(&format!("pending: {reason}")),
         Setup::Removing => Tone::Doubtful.paint("removing"),
     };
+    let sync = match detail.sync {
+        Some(SyncState::Synced) => Tone::Good.paint("synced"),
+        Some(SyncState::Syncing) => Tone::Doubtful.paint("syncing: what is shown may not be all"),
+        Some(SyncState::Degraded) => {
+            Tone::Bad.paint("degraded: a member does not answer, so what is shown may not be all")
+        }
+        None => Tone::Doubtful.paint("not attached"),
+    };
     let options: String = detail
         .network
         .options
@@ -133,8 +217,8 @@ fn show_detail(detail: &NetworkDetail) -> String {
         .expect("a JSON value can be written as JSON");
     let heading = |text: &str| Tone::Heading.paint(text);
     format!(
-        "{}\n{} {setup}\n{options}\n{}\n{}\n{driver}\n",
-        show_networks(std::slice::from_ref(&detail.network)).trim_end(),
+        "{}\n{} {setup}, {sync}\n{options}\n{}\n{}\n{driver}\n",
+        show_network(&detail.network).trim_end(),
         heading("on this node:"),
         show_endpoints(&detail.endpoints).trim_end(),
         heading("\ndriver:"),
@@ -144,7 +228,10 @@ fn show_detail(detail: &NetworkDetail) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::model::{Name, NetworkId};
+    use crate::{
+        api::http::types::Version,
+        core::model::{Generation, Name, NetworkId, NodeId},
+    };
 
     #[test]
     fn a_gateway_goes_to_its_subnet() {
@@ -177,7 +264,70 @@ mod tests {
 
     #[test]
     fn the_networks_table_has_ids_subnets_and_vnis() {
-        let network = Network {
+        let network = network();
+
+        let shown = show_network(&network);
+
+        insta::assert_snapshot!(anstream::adapter::strip_str(&shown).to_string(), @r"
+        ID  NAME  DRIVER   SUBNET       GATEWAY   VNI
+        1   app   overlay  10.0.0.0/24  10.0.0.1  4096
+        ");
+    }
+
+    #[test]
+    fn a_list_of_networks_has_how_far_each_has_come_here() {
+        let listed = |setup, sync| ListedNetwork {
+            network: network(),
+            setup,
+            sync,
+        };
+        let networks = [
+            listed(Setup::Ready, Some(SyncState::Synced)),
+            listed(Setup::Ready, Some(SyncState::Degraded)),
+            listed(Setup::Pending { reason: None }, None),
+        ];
+
+        let shown = show_listed(&networks);
+
+        insta::assert_snapshot!(anstream::adapter::strip_str(&shown).to_string(), @r"
+        ID  NAME  DRIVER   SUBNET       GATEWAY   VNI   SETUP    SYNC
+        1   app   overlay  10.0.0.0/24  10.0.0.1  4096  ready    synced
+        1   app   overlay  10.0.0.0/24  10.0.0.1  4096  ready    degraded
+        1   app   overlay  10.0.0.0/24  10.0.0.1  4096  pending  -
+        ");
+    }
+
+    #[test]
+    fn who_may_not_have_heard_is_named_and_that_is_unavailable() {
+        let applied = |lacking: Vec<Lacking>| Applied {
+            network: NetworkId(1),
+            version: Version {
+                generation: Generation(1),
+                epoch: 2,
+                seq: 3,
+            },
+            applied: lacking.is_empty(),
+            lacking,
+        };
+        let lacking = |node, name: Option<&str>| Lacking {
+            node: NodeId(node),
+            name: name.map(|name| Name::new(name).unwrap()),
+        };
+        let limit = Duration::from_millis(500);
+
+        assert!(told_everyone(Some(&applied(vec![])), limit).is_ok());
+        let some = applied(vec![lacking(1, Some("n1")), lacking(2, None)]);
+        let refused = told_everyone(Some(&some), limit).unwrap_err();
+
+        assert_eq!(refused.exit() as u8, 6);
+        assert_eq!(
+            refused.to_string(),
+            "it is done, but after 500ms these may not have heard of it: n1, 0000000000000002"
+        );
+    }
+
+    fn network() -> Network {
+        Network {
             id: NetworkId(1),
             name: Name::new("app").unwrap(),
             driver: Name::new("overlay").unwrap(),
@@ -187,13 +337,6 @@ mod tests {
                 gateway: "10.0.0.1".parse().unwrap(),
                 vni: Vni::new(4096),
             }],
-        };
-
-        let shown = show_networks(&[network]);
-
-        insta::assert_snapshot!(anstream::adapter::strip_str(&shown).to_string(), @r"
-        ID  NAME  DRIVER   SUBNET       GATEWAY   VNI
-        1   app   overlay  10.0.0.0/24  10.0.0.1  4096
-        ");
+        }
     }
 }

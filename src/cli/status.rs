@@ -11,7 +11,7 @@ use crate::{
         client::Client,
         http::{
             Exit,
-            types::{Left, Member, MemberState, Status},
+            types::{Left, Member, MemberState, Status, SyncState},
         },
     },
     core::model::{Name, NodeId},
@@ -95,7 +95,7 @@ fn show_status(status: &Status, names: &Names) -> String {
             "node",
             format!("{} {}, {readiness}, up {up}", status.name, status.node),
         ),
-        ("cluster", status.cluster.to_string()),
+        ("cluster", show_cluster(status)),
         ("address", status.address.to_string()),
         ("version", status.version.clone()),
         ("leader", leader),
@@ -124,12 +124,30 @@ fn show_status(status: &Status, names: &Names) -> String {
                 (status.networks.removing, "removing"),
             ]),
         ),
+        (
+            "entries",
+            show_counts(&[
+                (status.sync.synced, "synced"),
+                (status.sync.syncing, "syncing"),
+                (status.sync.degraded, "degraded"),
+            ]),
+        ),
         ("endpoints", status.endpoints.to_string()),
     ];
     lines
         .iter()
         .map(|(what, text)| format!("{}  {text}\n", Tone::Heading.paint(&format!("{what:<9}"))))
         .collect()
+}
+
+fn show_cluster(status: &Status) -> String {
+    let state = match status.cluster_sync {
+        Some(state @ SyncState::Synced) => Tone::Good.paint(state.as_str()),
+        Some(state @ SyncState::Syncing) => Tone::Doubtful.paint(state.as_str()),
+        Some(state @ SyncState::Degraded) => Tone::Bad.paint(state.as_str()),
+        None => return status.cluster.to_string(),
+    };
+    format!("{}, {state}", status.cluster)
 }
 
 /// Returns the counts that are not zero; the first one always.

@@ -3,8 +3,9 @@
 use std::io::Read;
 
 use super::{
-    args::{TableCommand, TableKey},
+    args::{TableCommand, TableKey, Wait},
     error::CliError,
+    network::told_everyone,
     output::{Listing, Output, Tone},
     status::Names,
 };
@@ -12,11 +13,11 @@ use crate::{
     api::{
         client::Client,
         http::types::{
-            Blob, Change, ChangeKind, Encoding, Entry, PutEntry, PutMode, Table, WatchEvent,
-            WatchQuery,
+            Blob, Change, ChangeKind, Encoding, Entry, PutEntry, PutMode, SyncState, Table,
+            WatchEvent, WatchQuery,
         },
     },
-    core::model::{TableName, Value},
+    core::model::{NodeId, TableName, Value},
 };
 
 /// How much of a value a table for people shows, in characters.
@@ -45,19 +46,14 @@ pub(super) async fn run(
         }
         TableCommand::Get(at) => {
             let entry = client.entry(&at.network, &at.table, &at.key()?).await?;
-            if output.is_json() {
-                output.answer(&entry, |_| String::new())?;
-            } else if at.base64 {
-                output.bytes((entry.value.to_base64() + "\n").as_bytes())?;
-            } else {
-                output.bytes(&entry.value.0)?;
-            }
+            write_value(&entry, output, at.base64)?;
         }
         TableCommand::Put {
             at,
             value,
             create,
             update,
+            wait,
         } => {
             let mode = match (create, update) {
                 (true, _) => PutMode::Create,
@@ -69,16 +65,19 @@ pub(super) async fn run(
             client
                 .put_with(&at.network, &at.table, &at.key()?, &entry)
                 .await?;
-            output.answer(&at.done("put"), |_| format!("{} put", at.key))?;
+            output.answer(&at.done("put")?, |_| format!("{} put", at.key))?;
+            return tell_everyone(client, &at.network, wait).await;
         }
-        TableCommand::Rm(at) => {
+        TableCommand::Rm { at, wait } => {
             client.remove(&at.network, &at.table, &at.key()?).await?;
-            output.answer(&at.done("removed"), |_| format!("{} removed", at.key))?;
+            output.answer(&at.done("removed")?, |_| format!("{} removed", at.key))?;
+            return tell_everyone(client, &at.network, wait).await;
         }
         TableCommand::Watch {
             network,
             table,
             prefix,
+            base64,
             from,
         } => {
             let table = table.as_deref().map(TableName::new).transpose();
@@ -86,7 +85,7 @@ pub(super) async fn run(
                 network,
                 table: table.map_err(|refused| CliError::Usage(refused.to_string()))?,
                 prefix,
-                encoding: Encoding::Utf8,
+                encoding: encoding(base64),
                 from,
             };
             watch(client, output, &query).await?;
@@ -97,20 +96,34 @@ pub(super) async fn run(
 
 impl TableKey {
     fn encoding(&self) -> Encoding {
-        if self.base64 {
-            Encoding::Base64
-        } else {
-            Encoding::Utf8
-        }
+        encoding(self.base64)
     }
 
     fn key(&self) -> Result<Blob, CliError> {
         parse(&self.key, self.encoding())
     }
 
-    fn done(&self, what: &str) -> serde_json::Value {
-        serde_json::json!({ what: self.key, "network": self.network, "table": self.table })
+    fn done(&self, what: &str) -> Result<serde_json::Value, CliError> {
+        let key = self.key()?;
+        Ok(serde_json::json!({ what: key, "network": self.network, "table": self.table }))
     }
+}
+
+fn encoding(base64: bool) -> Encoding {
+    if base64 {
+        Encoding::Base64
+    } else {
+        Encoding::Utf8
+    }
+}
+
+/// Waits, if that was asked for, until all that this node has written is known to every live member.
+async fn tell_everyone(client: &Client, network: &str, wait: Wait) -> Result<(), CliError> {
+    let Some(limit) = wait.limit() else {
+        return Ok(());
+    };
+    let applied = client.applied(network, limit).await?;
+    told_everyone(Some(&applied), limit)
 }
 
 fn parse(text: &str, encoding: Encoding) -> Result<Blob, CliError> {
@@ -130,6 +143,16 @@ fn read_value(text: &str, encoding: Encoding) -> Result<Blob, CliError> {
         .map_err(|error| CliError::Usage(format!("cannot read standard input: {error}")))?;
     let value = Value::new(bytes).map_err(|refused| CliError::Usage(refused.to_string()))?;
     Ok(Blob(value.into_bytes()))
+}
+
+fn write_value(entry: &Entry, output: Output, base64: bool) -> std::io::Result<()> {
+    if output.is_json() {
+        output.answer(entry, |_| String::new())
+    } else if base64 {
+        output.bytes((entry.value.to_base64() + "\n").as_bytes())
+    } else {
+        output.bytes(&entry.value.0)
+    }
 }
 
 async fn watch(client: &Client, output: Output, query: &WatchQuery) -> Result<(), CliError> {
@@ -168,7 +191,7 @@ fn show_entries(entries: &[Entry], names: &Names) -> String {
             vec![
                 show(&entry.key),
                 show(&entry.value),
-                names.show(entry.owner),
+                owner(entry.owner, entry.ours, names),
             ],
         );
     }
@@ -183,9 +206,12 @@ fn show_event(event: &WatchEvent, names: &Names) -> String {
             entry.table,
             show(&entry.key),
             show(&entry.value),
-            names.show(entry.owner)
+            owner(entry.owner, entry.ours, names)
         )),
-        WatchEvent::Synced { .. } => Tone::Faint.paint("-- changes from here on --"),
+        WatchEvent::Synced { revision } => {
+            Tone::Faint.paint(&format!("-- changes after revision {revision}: --"))
+        }
+        WatchEvent::State { sync, .. } => show_state(*sync),
         WatchEvent::Change(change) => show_change(change, names),
         WatchEvent::Lagged => Tone::Bad.paint("-- changes were missed; what is there now: --"),
     }
@@ -210,8 +236,25 @@ fn show_change(change: &Change, names: &Names) -> String {
         tone.paint(&kind),
         change.table,
         show(&change.key),
-        names.show(change.owner)
+        owner(change.owner, change.ours, names)
     )
+}
+
+/// Returns the owner's name; what is this node's own is marked as among the members.
+fn owner(owner: NodeId, ours: bool, names: &Names) -> String {
+    let here = if ours { " *" } else { "" };
+    format!("{}{here}", names.show(owner))
+}
+
+fn show_state(state: Option<SyncState>) -> String {
+    match state {
+        Some(SyncState::Synced) => Tone::Faint.paint("-- synced: this is all there is --"),
+        Some(SyncState::Syncing) => Tone::Doubtful.paint("-- syncing: there may be more --"),
+        Some(SyncState::Degraded) => {
+            Tone::Bad.paint("-- degraded: a member does not answer, so there may be more --")
+        }
+        None => Tone::Bad.paint("-- this node does not carry the network --"),
+    }
 }
 
 /// Returns text as it is and other bytes in base64, on one line and not too long.
@@ -229,7 +272,7 @@ fn show(blob: &Blob) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::model::{NetworkId, NodeId};
+    use crate::core::model::NetworkId;
 
     #[test]
     fn a_long_or_binary_value_is_shown_on_one_short_line() {
@@ -239,6 +282,31 @@ mod tests {
             show(&Blob::from("ü".repeat(100).as_str())).chars().count(),
             61
         );
+    }
+
+    #[test]
+    fn what_is_this_nodes_own_is_marked_and_bytes_are_shown_in_base64() {
+        let entry = |key: Blob, ours| Entry {
+            network: NetworkId(1),
+            table: TableName::new("t").unwrap(),
+            key,
+            value: "v".into(),
+            owner: NodeId(3),
+            written_ms: 0,
+            ours,
+        };
+        let entries = [
+            entry("k".into(), true),
+            entry(Blob(vec![255].into()), false),
+        ];
+
+        let shown = show_entries(&entries, &Names::default());
+
+        insta::assert_snapshot!(anstream::adapter::strip_str(&shown).to_string(), @r"
+        KEY          VALUE  OWNER
+        k            v      0000000000000003 *
+        base64:/w==  v      0000000000000003
+        ");
     }
 
     #[test]

@@ -6,8 +6,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Controller, ControllerError, Setup, feed::Feed};
 use crate::{
-    core::model::{NetworkId, NetworkRecord},
+    core::{
+        model::{NetworkId, NetworkRecord},
+        netdb::WriteError,
+    },
     driver::{Driver, RegistryError, Scope, TableInterest},
+    runtime::PutError,
     store::StoredEndpoint,
 };
 
@@ -180,10 +184,18 @@ impl Controller {
             driver.delete_network(network.id).await?;
         }
         self.forget_entries(network.id).await?;
-        self.parts.handle.detach(network.id).await?;
+        self.detach(network.id).await?;
         drop(hand);
         self.desk.hands.forget(network.id);
         Ok(())
+    }
+
+    /// Detaches this node from a network; one that was removed before it was attached to is left as it is.
+    pub(super) async fn detach(&self, network: NetworkId) -> Result<(), ControllerError> {
+        match self.parts.handle.detach(network).await {
+            Ok(()) | Err(PutError::Write(WriteError::NotAttached(_))) => Ok(()),
+            Err(refused) => Err(refused.into()),
+        }
     }
 
     /// Takes entries that people wrote by hand off the disk.

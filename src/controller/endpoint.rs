@@ -1,9 +1,9 @@
 //! Endpoints: created, joined, left and removed on the node that has them; seen everywhere once they have joined.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use super::{
-    Controller, ControllerError, EndpointState, EndpointView, Sandbox, entropy,
+    AppliedView, Controller, ControllerError, EndpointState, EndpointView, Sandbox, entropy,
     publish::{created, endpoints_table},
 };
 use crate::{
@@ -50,6 +50,20 @@ impl Controller {
         let network = self.network(network).await?;
         let (this, endpoint) = (self.clone(), endpoint.to_owned());
         self.finish(async move { this.leave_endpoint(&network, &endpoint).await })
+            .await
+    }
+
+    /// As [`Self::endpoint_leave`], but the driver keeps the endpoint connected until every live member of the network has
+    /// heard that it leaves, at most for `limit`.
+    pub async fn endpoint_leave_applied(
+        &self,
+        network: &str,
+        endpoint: &str,
+        limit: Duration,
+    ) -> Result<(EndpointView, AppliedView), ControllerError> {
+        let network = self.network(network).await?;
+        let (this, endpoint) = (self.clone(), endpoint.to_owned());
+        self.finish(async move { this.leave_applied(&network, &endpoint, limit).await })
             .await
     }
 
@@ -225,6 +239,42 @@ impl Controller {
         Ok(self.view(&stored, None))
     }
 
+    async fn leave_applied(
+        &self,
+        network: &NetworkRecord,
+        endpoint: &str,
+        limit: Duration,
+    ) -> Result<(EndpointView, AppliedView), ControllerError> {
+        let stored = {
+            let _hand = self.desk.hands.hold(network.id).await;
+            let stored = self.own_endpoint(network, endpoint).await?;
+            self.unpublish(stored).await?
+        };
+        // Meanwhile the network's other endpoints are served. However the wait ends, the driver is told.
+        let applied = self.barrier(network.id, limit).await;
+        let left = self.disconnect(network, stored).await?;
+        Ok((left, applied?))
+    }
+
+    /// Has the driver disconnect an endpoint that has left, unless it was joined again or removed since.
+    async fn disconnect(
+        &self,
+        network: &NetworkRecord,
+        left: StoredEndpoint,
+    ) -> Result<EndpointView, ControllerError> {
+        let _hand = self.desk.hands.hold(network.id).await;
+        let own = self.own_endpoints(network.id).await?;
+        match own.iter().find(|own| own.record.id == left.record.id) {
+            Some(again) if again.joined => return Ok(self.view(again, None)),
+            None => return Ok(self.view(&left, None)),
+            Some(_) => {}
+        }
+        let driver = self.driver(network).await?;
+        driver.leave(network.id, left.record.id).await?;
+        tracing::info!(network = %network.name, endpoint = %left.record.name, "endpoint left");
+        Ok(self.view(&left, None))
+    }
+
     async fn remove_endpoint(
         &self,
         network: &NetworkRecord,
@@ -285,7 +335,9 @@ impl Controller {
             other.record.name.as_str() == wanted || other.record.id.to_string() == wanted
         });
         Err(match elsewhere {
-            Some(other) => ControllerError::NotOwner { owner: other.node },
+            Some(other) => ControllerError::NotOwner {
+                owner: other.node.into(),
+            },
             None => ControllerError::NoSuchEndpoint {
                 network: network.name.clone(),
                 endpoint: wanted.to_owned(),

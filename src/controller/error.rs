@@ -1,11 +1,11 @@
 //! Why a use case was refused, and who must act.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use crate::{
     core::{
         allocator::AllocatorError,
-        model::{LimitError, Name, NodeId},
+        model::{LimitError, Name, NetworkId, NodeId},
         netdb::WriteError,
     },
     driver::{DriverError, RegistryError},
@@ -39,6 +39,9 @@ pub enum ControllerError {
         /// What it waits for.
         reason: String,
     },
+    /// The network is known, but this node does not carry it yet; it passes by itself.
+    #[error("this node has not attached to network {0} yet: try again")]
+    NotAttached(NetworkId),
     /// No endpoint of the network has that name or id.
     #[error("network {network} has no endpoint {endpoint}")]
     NoSuchEndpoint {
@@ -73,13 +76,13 @@ pub enum ControllerError {
     #[error("it belongs to node {owner}: only there it can be changed")]
     NotOwner {
         /// Whose it is.
-        owner: NodeId,
+        owner: Owner,
     },
     /// A table entry of that key is there.
     #[error("the entry exists already, owned by node {owner}")]
     EntryExists {
         /// Whose it is.
-        owner: NodeId,
+        owner: Owner,
     },
     /// No table entry has that key.
     #[error("there is no such entry")]
@@ -119,6 +122,30 @@ pub enum ControllerError {
     Stopped,
 }
 
+/// Whose something is that nobody else may change.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Owner {
+    /// The node.
+    pub node: NodeId,
+    /// Its name, if it is known.
+    pub name: Option<Name>,
+}
+
+impl From<NodeId> for Owner {
+    fn from(node: NodeId) -> Self {
+        Self { node, name: None }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name} ({})", self.node),
+            None => write!(f, "{}", self.node),
+        }
+    }
+}
+
 impl From<Stopped> for ControllerError {
     fn from(Stopped: Stopped) -> Self {
         Self::Stopped
@@ -137,10 +164,14 @@ impl From<PutError> for ControllerError {
 impl From<WriteError> for ControllerError {
     fn from(refused: WriteError) -> Self {
         match refused {
-            WriteError::AlreadyExists { owner } => Self::EntryExists { owner },
+            WriteError::AlreadyExists { owner } => Self::EntryExists {
+                owner: owner.into(),
+            },
             WriteError::NotFound => Self::NoSuchEntry,
-            WriteError::NotAttached(network) => Self::NoSuchNetwork(network.to_string()),
-            WriteError::NotOwner { owner } => Self::NotOwner { owner },
+            WriteError::NotAttached(network) => Self::NotAttached(network),
+            WriteError::NotOwner { owner } => Self::NotOwner {
+                owner: owner.into(),
+            },
             WriteError::Limit(limit) => Self::Limit(limit),
             WriteError::Backpressure => Self::Backpressure,
         }

@@ -10,6 +10,7 @@
 
 mod address;
 mod admit;
+mod applied;
 mod attachment;
 mod endpoint;
 mod error;
@@ -33,11 +34,11 @@ use rand::{SeedableRng, rngs::StdRng};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use error::ControllerError;
+pub use error::{ControllerError, Owner};
 pub use services::Streams;
 pub use view::{
-    EndpointState, EndpointView, MemberView, NetworkRequest, NetworkView, Sandbox, Setup,
-    StatusView, SubnetRequest, TableView,
+    AppliedView, EndpointState, EndpointView, ListedNetwork, MemberView, NetworkRequest,
+    NetworkView, Sandbox, Setup, StatusView, SubnetRequest, TableView,
 };
 
 use self::{address::Hands, removal::Removals};
@@ -127,7 +128,8 @@ impl Controller {
         work: impl Future<Output = Result<T, ControllerError>> + Send + 'static,
     ) -> Result<T, ControllerError> {
         match self.desk.tasks.spawn(work).await {
-            Ok(outcome) => outcome,
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(refused)) => Err(self.name_owner(refused).await),
             Err(panicked) if panicked.is_panic() => {
                 Err(ControllerError::Broken("a use case panicked"))
             }

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use super::{
-    Controller, ControllerError, EndpointView, NetworkRequest, NetworkView, Setup, SubnetRequest,
+    Controller, ControllerError, EndpointView, ListedNetwork, NetworkRequest, NetworkView, Setup,
+    SubnetRequest,
 };
 use crate::{
     core::{
         allocator::{self, Action, NETWORKS_TABLE, Outcome},
         model::{Name, NetworkId, NetworkRecord, TableName},
+        netdb::SyncState,
         wire::codec,
     },
     driver::{Allocation, Driver, Scope},
@@ -56,6 +58,41 @@ impl Controller {
         Ok(records.collect())
     }
 
+    /// Lists the networks, by id, and how far each has come on this node.
+    pub async fn network_states(&self) -> Result<Vec<ListedNetwork>, ControllerError> {
+        let records = self.network_list().await?;
+        let carried = self.parts.handle.networks().await?;
+        let listed = records.into_iter().map(|record| ListedNetwork {
+            setup: self.setup(record.id),
+            sync: state_of(&carried, record.id),
+            record,
+        });
+        Ok(listed.collect())
+    }
+
+    /// Waits until this node has set a network up and has all its entries, at most for `limit`, and shows how it is then.
+    pub async fn network_until_synced(
+        &self,
+        network: &str,
+        limit: Duration,
+    ) -> Result<NetworkView, ControllerError> {
+        let id = self.network(network).await?.id;
+        let (mut setups, mut synced) = (self.desk.setups.subscribe(), self.parts.handle.synced());
+        let usable = async {
+            setups
+                .wait_for(|setups| setups.get(&id) == Some(&Setup::Ready))
+                .await
+                .map(drop)?;
+            synced
+                .wait_for(|states| states.get(&id) == Some(&SyncState::Synced))
+                .await
+                .map(drop)
+        };
+        // In time or not, what is shown tells.
+        let _ = tokio::time::timeout(limit, usable).await;
+        self.network_inspect(network).await
+    }
+
     /// Shows a network, its endpoints, and what its driver knows of it here.
     pub async fn network_inspect(&self, network: &str) -> Result<NetworkView, ControllerError> {
         let record = self.network(network).await?;
@@ -64,8 +101,10 @@ impl Controller {
             Some(driver) => driver.inspect(record.id).await,
             None => serde_json::Value::Null,
         };
+        let carried = self.parts.handle.networks().await?;
         Ok(NetworkView {
             setup: self.setup(record.id),
+            sync: state_of(&carried, record.id),
             record,
             endpoints,
             driver_state,
@@ -154,6 +193,11 @@ impl Controller {
         }
         Ok(named)
     }
+}
+
+fn state_of(carried: &[(NetworkId, SyncState)], network: NetworkId) -> Option<SyncState> {
+    let found = carried.iter().find(|(id, _)| *id == network);
+    found.map(|(_, state)| *state)
 }
 
 /// A driver that reaches across nodes and says nothing of its needs gets a subnet from the cluster's pool.

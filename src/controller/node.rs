@@ -60,6 +60,17 @@ impl Controller {
         Ok(views.collect())
     }
 
+    /// Adds the owner's name to a refusal that has only its id.
+    pub(super) async fn name_owner(&self, mut refused: ControllerError) -> ControllerError {
+        if let ControllerError::NotOwner { owner } | ControllerError::EntryExists { owner } =
+            &mut refused
+            && let Ok(mut names) = self.node_names().await
+        {
+            owner.name = names.remove(&owner.node);
+        }
+        refused
+    }
+
     pub(super) async fn node_names(&self) -> Result<BTreeMap<NodeId, Name>, ControllerError> {
         let records = self.node_records().await?.into_iter();
         Ok(records.map(|(node, record)| (node, record.name)).collect())

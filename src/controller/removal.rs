@@ -1,12 +1,8 @@
 //! Table entries that are to go and have not gone yet: each is tried again until it has.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::core::model::{Key, NetworkId, TableName};
 
@@ -24,48 +20,53 @@ pub(super) type Place = (NetworkId, TableName, Key);
 /// so a removal never takes away what a later join has put.
 #[derive(Debug, Default)]
 pub(super) struct Removals {
-    places: Mutex<BTreeSet<Place>>,
-    added: Notify,
+    places: watch::Sender<BTreeSet<Place>>,
 }
 
 impl Removals {
     /// Adds what could not be removed.
     pub(super) fn add(&self, places: impl IntoIterator<Item = Place>) {
-        let mut held = self.places();
-        let before = held.len();
-        held.extend(places);
-        if held.len() > before {
-            self.added.notify_one();
-        }
+        self.places.send_if_modified(|held| {
+            let before = held.len();
+            held.extend(places);
+            held.len() > before
+        });
     }
 
     /// Takes out a place: it is gone, or it is wanted again.
     pub(super) fn settle(&self, place: &Place) {
-        self.places().remove(place);
+        self.places.send_if_modified(|held| held.remove(place));
     }
 
     /// Returns whether a place is still to go.
     pub(super) fn holds(&self, place: &Place) -> bool {
-        self.places().contains(place)
+        self.places.borrow().contains(place)
     }
 
     /// Returns all that is still to go.
     pub(super) fn pending(&self) -> Vec<Place> {
-        self.places().iter().cloned().collect()
+        self.places.borrow().iter().cloned().collect()
     }
 
     /// Returns how many are still to go.
     pub(super) fn len(&self) -> usize {
-        self.places().len()
+        self.places.borrow().len()
     }
 
-    /// Waits until something was added.
-    pub(super) async fn added(&self) {
-        self.added.notified().await;
+    /// Waits until something is still to go.
+    pub(super) async fn some(&self) {
+        self.until(|places| !places.is_empty()).await;
     }
 
-    fn places(&self) -> MutexGuard<'_, BTreeSet<Place>> {
-        // Every change is one insert or remove: nobody who panicked left it half done.
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until nothing of a network is still to go.
+    pub(super) async fn settled(&self, network: NetworkId) {
+        self.until(|places| places.iter().all(|(of, ..)| *of != network))
+            .await;
+    }
+
+    async fn until(&self, is_so: impl Fn(&BTreeSet<Place>) -> bool) {
+        let mut places = self.places.subscribe();
+        // It cannot close: we hold the sender.
+        let _ = places.wait_for(|places| is_so(places)).await;
     }
 }

@@ -158,8 +158,8 @@ impl Controller {
                         (None, None) => {}
                     }
                 }
-                // A snapshot follows.
-                WatchEvent::Lagged => {}
+                // What has not come yet comes as changes; after a lag, a snapshot follows.
+                WatchEvent::State { .. } | WatchEvent::Lagged => {}
             }
         }
     }
@@ -187,8 +187,8 @@ impl Controller {
                         self.parts.raft.hint_down(change.owner);
                     }
                 }
-                // A snapshot follows.
-                WatchEvent::Lagged => continue,
+                // What has not come yet comes as changes; after a lag, a snapshot follows.
+                WatchEvent::State { .. } | WatchEvent::Lagged => continue,
             }
             let newest = terms.iter().max_by_key(|(_, term)| **term);
             self.parts.raft.hint_leader(newest.map(|(node, _)| *node));
@@ -265,7 +265,7 @@ impl Controller {
     async fn retry_removals(self) -> Result<(), Stopped> {
         let removals = &self.desk.removals;
         loop {
-            removals.added().await;
+            removals.some().await;
             let mut pause = FIRST_RETRY;
             while removals.len() > 0 {
                 tokio::time::sleep(pause).await;

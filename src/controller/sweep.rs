@@ -64,7 +64,6 @@ impl Controller {
             self.disk(move |store| store.remove_endpoint(id)).await?;
         }
         self.forget_entries(network).await?;
-        self.parts.handle.detach(network).await?;
-        Ok(())
+        self.detach(network).await
     }
 }

@@ -58,7 +58,8 @@ impl Controller {
         entry: TableEntry,
         mode: PutMode,
     ) -> Result<(), ControllerError> {
-        let network = self.network(network).await?.id;
+        // Only then is it known which tables are its driver's.
+        let network = self.ready_network(network).await?.id;
         let this = self.clone();
         self.finish(async move { this.put(network, entry, mode).await })
             .await

@@ -5,8 +5,11 @@ use std::{collections::BTreeMap, net::IpAddr};
 use serde::Serialize;
 
 use crate::{
-    core::model::{
-        ClusterId, EndpointRecord, Name, NetworkId, NetworkRecord, NodeId, Prefix, TableName,
+    core::{
+        model::{
+            ClusterId, EndpointRecord, Name, NetworkId, NetworkRecord, NodeId, Prefix, TableName,
+        },
+        netdb::{SyncState, Version},
     },
     driver::{InterfaceName, Route},
     raft::RaftStatus,
@@ -50,13 +53,37 @@ pub enum Setup {
     Removing,
 }
 
+/// A network among others, and how far it has come on this node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListedNetwork {
+    /// What the leader agreed.
+    pub record: NetworkRecord,
+    /// How far its driver has come.
+    pub setup: Setup,
+    /// How far its entries have come; nothing while this node does not carry it.
+    pub sync: Option<SyncState>,
+}
+
+/// What waiting for others has brought.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AppliedView {
+    /// The network.
+    pub network: NetworkId,
+    /// The newest of this node's writes that was waited for.
+    pub version: Version,
+    /// The live members that may lack it, each with its name if that is known; nobody: all have it.
+    pub lacking: Vec<(NodeId, Option<Name>)>,
+}
+
 /// A network, seen from this node.
 #[derive(Clone, Debug)]
 pub struct NetworkView {
     /// What the leader agreed.
     pub record: NetworkRecord,
-    /// How far it has come on this node.
+    /// How far its driver has come on this node.
     pub setup: Setup,
+    /// How far its entries have come; nothing while this node does not carry it.
+    pub sync: Option<SyncState>,
     /// The endpoints that have joined anywhere, and this node's own others.
     pub endpoints: Vec<EndpointView>,
     /// The driver's state of it on this node.

@@ -57,9 +57,10 @@ impl EventLoop {
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
         let (revision, revision_seen) = watch::channel(0);
         let (members, members_seen) = watch::channel(0);
-        let (synced, synced_seen) = watch::channel(SyncStates::new());
+        let node = Node::new(config, clock.now());
+        let (synced, synced_seen) = watch::channel(node.networks().collect());
         let event_loop = Self {
-            node: Node::new(config, clock.now()),
+            node,
             clock,
             socket: Arc::new(socket),
             dialer,
@@ -126,6 +127,10 @@ impl EventLoop {
         let now = self.clock.now();
         match command {
             Command::Do(f) => f(&mut self.node, now),
+            Command::Carry(f) => {
+                f(&mut self.node, now);
+                self.show_synced();
+            }
             Command::Await {
                 version,
                 limit,
@@ -135,6 +140,15 @@ impl EventLoop {
                 self.barriers.insert(id, reply);
             }
         }
+    }
+
+    fn show_synced(&self) {
+        let states: SyncStates = self.node.networks().collect();
+        self.synced.send_if_modified(|shown| {
+            let differs = *shown != states;
+            *shown = states;
+            differs
+        });
     }
 
     fn read(&mut self, buffer: &mut [u8]) {
@@ -204,7 +218,7 @@ impl EventLoop {
                 Event::Changed => changed = true,
                 Event::Synced(network, state) => {
                     handle::log_state(network, state);
-                    self.synced.send_replace(self.node.networks().collect());
+                    self.show_synced();
                 }
                 Event::Barrier(id, applied) => {
                     if let Some(reply) = self.barriers.remove(&id) {

@@ -20,6 +20,8 @@ pub(super) type Task = Box<dyn FnOnce(&mut Node, Now) + Send>;
 pub(super) enum Command {
     /// A question or a change.
     Do(Task),
+    /// A change of which networks the node carries: those who follow them are told.
+    Carry(Task),
     /// Wait until every live member of the network has a write.
     Await {
         version: Version,
@@ -96,8 +98,16 @@ impl Handle {
         &self,
         f: impl FnOnce(&mut Node, Now) -> T + Send + 'static,
     ) -> Result<T, Stopped> {
+        self.order(Command::Do, f).await
+    }
+
+    async fn order<T: Send + 'static>(
+        &self,
+        command: fn(Task) -> Command,
+        f: impl FnOnce(&mut Node, Now) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
         let (reply, replied) = oneshot::channel();
-        let command = Command::Do(Box::new(move |node, now| {
+        let command = command(Box::new(move |node, now| {
             // Whoever asked may have gone.
             let _ = reply.send(f(node, now));
         }));
@@ -173,12 +183,28 @@ impl Handle {
             .await
     }
 
+    /// Returns the changes after a revision, and how far the filter's network has come at the same moment.
+    pub(super) async fn look(
+        &self,
+        after: u64,
+        filter: Filter,
+        limit: usize,
+    ) -> Result<(Result<Heard, Lagged>, Option<SyncState>), Stopped> {
+        self.ask(move |node, _| {
+            let of_filter = |(network, _): &(NetworkId, _)| Some(*network) == filter.network;
+            let state = node.networks().find(of_filter).map(|(_, state)| state);
+            (node.changes(after, &filter, limit), state)
+        })
+        .await
+    }
+
     /// Returns a receiver that wakes whenever something visible has changed.
     pub fn revision(&self) -> watch::Receiver<u64> {
         self.revision.clone()
     }
 
-    /// Follows the entries that pass a filter: a snapshot first, or what changed since a revision.
+    /// Follows the entries that pass a filter: a snapshot first, or what changed since a revision. If the filter names a
+    /// network, also how far that has come.
     pub fn watch(&self, filter: Filter, from: Option<u64>) -> Watcher {
         Watcher::new(self.clone(), filter, from)
     }
@@ -186,14 +212,14 @@ impl Handle {
     /// Attaches this node to a network.
     pub async fn attach(&self, network: NetworkId) -> Result<(), PutError> {
         Ok(self
-            .ask(move |node, now| node.attach(now, network))
+            .order(Command::Carry, move |node, now| node.attach(now, network))
             .await??)
     }
 
     /// Detaches this node from a network.
     pub async fn detach(&self, network: NetworkId) -> Result<(), PutError> {
         Ok(self
-            .ask(move |node, now| node.detach(now, network))
+            .order(Command::Carry, move |node, now| node.detach(now, network))
             .await??)
     }
 
@@ -215,7 +241,7 @@ impl Handle {
         Ok((version, ended.await.map_err(|_stopped| Stopped)?))
     }
 
-    /// Returns a receiver of how far the networks have come.
+    /// Returns a receiver of how far each network has come that this node carries.
     pub fn synced(&self) -> watch::Receiver<SyncStates> {
         self.synced.clone()
     }

@@ -2,9 +2,10 @@
 
 use tokio::sync::watch;
 
-use super::handle::{Handle, Stopped};
+use super::handle::{Handle, Stopped, SyncStates};
 use crate::core::{
-    netdb::EntryView,
+    model::NetworkId,
+    netdb::{EntryView, SyncState},
     watch::{Filter, Revised},
 };
 
@@ -23,27 +24,40 @@ pub enum WatchEvent {
     },
     /// One change.
     Change(Revised),
+    /// How far the filter's network has come: at first, and whenever it changes.
+    State {
+        /// The network.
+        network: NetworkId,
+        /// How far; nothing if this node does not carry it.
+        state: Option<SyncState>,
+    },
     /// Changes were lost, since more came than are kept: a snapshot follows.
     Lagged,
 }
 
 /// Follows the entries that pass a filter. It holds nothing but its place and what it has read and not yet told.
+///
+/// **Invariant:** a state is told after all changes that came before it, so who is told `Synced` has been told all entries.
 #[derive(Debug)]
 pub struct Watcher {
     handle: Handle,
     revision: watch::Receiver<u64>,
+    synced: watch::Receiver<SyncStates>,
     filter: Filter,
     /// Nothing while a snapshot is due.
     at: Option<u64>,
     read: std::vec::IntoIter<Revised>,
+    /// The state told last; nothing while one is due.
+    told: Option<Option<SyncState>>,
 }
 
 impl Watcher {
     pub(super) fn new(handle: Handle, filter: Filter, from: Option<u64>) -> Self {
-        let revision = handle.revision();
         Self {
+            revision: handle.revision(),
+            synced: handle.synced(),
             handle,
-            revision,
+            told: None,
             filter,
             at: from,
             read: Vec::new().into_iter(),
@@ -61,24 +75,36 @@ impl Watcher {
                 self.at = Some(revision);
                 return Ok(WatchEvent::Snapshot { entries, revision });
             };
-            let newest = *self.revision.borrow_and_update();
-            match self
-                .handle
-                .changes(at, self.filter.clone(), LOOK_AT)
-                .await?
-            {
-                Err(_lagged) => {
-                    self.at = None;
-                    return Ok(WatchEvent::Lagged);
-                }
-                Ok(heard) => {
-                    self.at = Some(heard.next);
-                    self.read = heard.changes.into_iter();
-                    if heard.next == at && newest <= at {
-                        self.revision.changed().await.map_err(|_stopped| Stopped)?;
-                    }
-                }
+            // What comes after the look wakes us again.
+            self.revision.mark_unchanged();
+            self.synced.mark_unchanged();
+            let (heard, state) = self.handle.look(at, self.filter.clone(), LOOK_AT).await?;
+            let Ok(heard) = heard else {
+                self.at = None;
+                self.told = None;
+                return Ok(WatchEvent::Lagged);
+            };
+            self.at = Some(heard.next);
+            self.read = heard.changes.into_iter();
+            if heard.next != at {
+                continue;
             }
+            if let Some(network) = self.filter.network
+                && self.told != Some(state)
+            {
+                self.told = Some(state);
+                return Ok(WatchEvent::State { network, state });
+            }
+            self.changed().await?;
         }
+    }
+
+    /// Waits until there may be more to tell.
+    async fn changed(&mut self) -> Result<(), Stopped> {
+        let changed = tokio::select! {
+            changed = self.revision.changed() => changed,
+            changed = self.synced.changed() => changed,
+        };
+        changed.map_err(|_stopped| Stopped)
     }
 }

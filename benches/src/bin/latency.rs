@@ -183,7 +183,10 @@ async fn synced_watch(member: &Member) -> anyhow::Result<Watch> {
     loop {
         match watch.next().await.context("the watch has ended")?? {
             WatchEvent::Synced { .. } => return Ok(watch),
-            WatchEvent::Entry(_) | WatchEvent::Change(_) | WatchEvent::Lagged => {}
+            WatchEvent::Entry(_)
+            | WatchEvent::Change(_)
+            | WatchEvent::State { .. }
+            | WatchEvent::Lagged => {}
         }
     }
 }
@@ -212,7 +215,10 @@ async fn until_seen(watch: &mut Watch, key: &Blob, begun: Instant) -> anyhow::Re
     loop {
         match watch.next().await.context("the watch has ended")?? {
             WatchEvent::Change(change) if change.key == *key => return Ok(begun.elapsed()),
-            WatchEvent::Change(_) | WatchEvent::Entry(_) | WatchEvent::Synced { .. } => {}
+            WatchEvent::Change(_)
+            | WatchEvent::Entry(_)
+            | WatchEvent::Synced { .. }
+            | WatchEvent::State { .. } => {}
             WatchEvent::Lagged => anyhow::bail!("the watch has lagged"),
         }
     }

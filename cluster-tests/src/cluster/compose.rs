@@ -302,10 +302,13 @@ pub struct TableWatch {
 impl TableWatch {
     /// Waits for the next change.
     pub async fn change(&mut self) -> anyhow::Result<Change> {
-        match self.event().await? {
-            WatchEvent::Change(change) => Ok(change),
-            other @ (WatchEvent::Entry(_) | WatchEvent::Synced { .. } | WatchEvent::Lagged) => {
-                anyhow::bail!("not a change: {other:?}")
+        loop {
+            match self.event().await? {
+                WatchEvent::Change(change) => return Ok(change),
+                WatchEvent::State { .. } => {}
+                other @ (WatchEvent::Entry(_) | WatchEvent::Synced { .. } | WatchEvent::Lagged) => {
+                    anyhow::bail!("not a change: {other:?}")
+                }
             }
         }
     }

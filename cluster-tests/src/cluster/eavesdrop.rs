@@ -32,7 +32,7 @@ impl Eavesdrop {
             match begun.event().await? {
                 WatchEvent::Entry(entry) => begun.there.push(entry),
                 WatchEvent::Synced { .. } => return Ok(begun),
-                other @ (WatchEvent::Change(_) | WatchEvent::Lagged) => {
+                other @ (WatchEvent::Change(_) | WatchEvent::State { .. } | WatchEvent::Lagged) => {
                     bail!("a watch began with {other:?}")
                 }
             }
@@ -41,10 +41,13 @@ impl Eavesdrop {
 
     /// Waits for the next change.
     pub async fn change(&mut self) -> anyhow::Result<Change> {
-        match self.event().await? {
-            WatchEvent::Change(change) => Ok(change),
-            other @ (WatchEvent::Entry(_) | WatchEvent::Synced { .. } | WatchEvent::Lagged) => {
-                bail!("not a change: {other:?}")
+        loop {
+            match self.event().await? {
+                WatchEvent::Change(change) => return Ok(change),
+                WatchEvent::State { .. } => {}
+                other @ (WatchEvent::Entry(_) | WatchEvent::Synced { .. } | WatchEvent::Lagged) => {
+                    bail!("not a change: {other:?}")
+                }
             }
         }
     }

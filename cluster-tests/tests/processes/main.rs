@@ -5,6 +5,7 @@ mod figures;
 mod refusals;
 mod settings;
 mod story;
+mod waiting;
 
 /// The daemon under test.
 const WEFT: &str = env!("CARGO_BIN_EXE_weft-under-test");

@@ -7,6 +7,8 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::core::model::NodeId;
+
 macro_rules! codes {
     ($($(#[$doc:meta])* $code:ident = $word:literal, $status:ident, $exit:ident;)*) => {
         /// What went wrong, for programs. A reader that meets a newer code takes it as [`Code::Failed`].
@@ -138,6 +140,9 @@ pub struct Failure {
     pub code: Code,
     /// For people: one line that says what to do.
     pub message: String,
+    /// Whose it is, where only its owner may change it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<NodeId>,
 }
 
 impl Failure {
@@ -146,6 +151,7 @@ impl Failure {
         Self {
             code,
             message: message.into(),
+            owner: None,
         }
     }
 }

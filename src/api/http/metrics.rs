@@ -39,6 +39,9 @@ fn record(status: &Status) {
     gauge!("weft_networks", "setup" => "ready").set(status.networks.ready as f64);
     gauge!("weft_networks", "setup" => "pending").set(status.networks.pending as f64);
     gauge!("weft_networks", "setup" => "removing").set(status.networks.removing as f64);
+    gauge!("weft_networks_sync", "state" => "syncing").set(status.sync.syncing as f64);
+    gauge!("weft_networks_sync", "state" => "synced").set(status.sync.synced as f64);
+    gauge!("weft_networks_sync", "state" => "degraded").set(status.sync.degraded as f64);
     gauge!("weft_endpoints").set(status.endpoints as f64);
     for (key, value) in &status.counters {
         let (name, reason) = Count::split(key);
@@ -61,7 +64,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::http::types::{MemberCounts, NetworkCounts, RaftStatus},
+        api::http::types::{MemberCounts, NetworkCounts, RaftStatus, SyncCounts, SyncState},
         core::model::{ClusterId, Name, NodeId},
     };
 
@@ -82,6 +85,11 @@ mod tests {
                 ..MemberCounts::default()
             },
             networks: NetworkCounts::default(),
+            sync: SyncCounts {
+                degraded: 1,
+                ..SyncCounts::default()
+            },
+            cluster_sync: Some(SyncState::Synced),
             endpoints: 0,
             counters: BTreeMap::from([
                 ("entries".to_owned(), 7),
@@ -96,6 +104,7 @@ mod tests {
             "weft_has_leader 0",
             "weft_uptime_seconds 1.5",
             "weft_members{state=\"alive\"} 3",
+            "weft_networks_sync{state=\"degraded\"} 1",
             "weft_entries 7",
             "# TYPE weft_datagrams_rejected_total counter",
             "weft_datagrams_rejected_total{reason=\"forged\"} 4",

@@ -9,6 +9,7 @@ mod door;
 mod error;
 pub(super) mod extract;
 mod metrics;
+mod progress;
 mod refusal;
 mod routes;
 pub mod sse;

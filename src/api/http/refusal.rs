@@ -3,18 +3,29 @@
 use super::error::{Code, Failure};
 use crate::{
     controller::ControllerError,
-    core::allocator::AllocatorError,
+    core::{allocator::AllocatorError, model::NodeId},
     driver::{DriverError, RegistryError},
 };
 
 impl From<ControllerError> for Failure {
     fn from(refused: ControllerError) -> Self {
         let code = code(&refused);
+        let owner = owner(&refused);
         if code == Code::Failed {
             tracing::error!(error = %refused, "a request failed");
         }
-        Self::new(code, refused.to_string())
+        Self {
+            owner,
+            ..Self::new(code, refused.to_string())
+        }
     }
+}
+
+fn owner(refused: &ControllerError) -> Option<NodeId> {
+    if let ControllerError::NotOwner { owner } | ControllerError::EntryExists { owner } = refused {
+        return Some(owner.node);
+    }
+    None
 }
 
 fn code(refused: &ControllerError) -> Code {
@@ -22,7 +33,7 @@ fn code(refused: &ControllerError) -> Code {
         ControllerError::NoSuchNetwork(_) => Code::NoSuchNetwork,
         ControllerError::NetworkExists(_) => Code::NetworkExists,
         ControllerError::NetworkInUse { .. } => Code::NetworkInUse,
-        ControllerError::NetworkNotReady { .. } => Code::NotReady,
+        ControllerError::NetworkNotReady { .. } | ControllerError::NotAttached(_) => Code::NotReady,
         ControllerError::NoSuchEndpoint { .. } => Code::NoSuchEndpoint,
         ControllerError::EndpointExists { .. } => Code::EndpointExists,
         ControllerError::AddressInUse { .. } => Code::InUse,
@@ -92,6 +103,34 @@ fn registry_code(refused: &RegistryError) -> Code {
         RegistryError::Slow { .. } => Code::TimedOut,
         RegistryError::BuiltIn(_) | RegistryError::Vetoed { .. } | RegistryError::Plugin { .. } => {
             Code::Failed
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{model::NetworkId, netdb::WriteError};
+
+    #[test]
+    fn each_refused_write_has_its_code_and_only_an_owners_names_one() {
+        let owner = NodeId(3);
+        let cases = [
+            (WriteError::AlreadyExists { owner }, Code::EntryExists),
+            (WriteError::NotOwner { owner }, Code::NotOwner),
+            (WriteError::NotFound, Code::NoSuchEntry),
+            (WriteError::NotAttached(NetworkId(1)), Code::NotReady),
+            (WriteError::Backpressure, Code::Busy),
+        ];
+
+        for (refused, code) in cases {
+            let names_one = matches!(
+                refused,
+                WriteError::AlreadyExists { .. } | WriteError::NotOwner { .. }
+            );
+            let failure = Failure::from(ControllerError::from(refused));
+            assert_eq!(failure.code, code);
+            assert_eq!(failure.owner, names_one.then_some(owner), "{failure}");
         }
     }
 }

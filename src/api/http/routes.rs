@@ -1,11 +1,11 @@
 //! The routes, and what each asks of the controller.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response, Sse, sse::KeepAlive},
     routing::{get, post, put},
 };
@@ -17,8 +17,9 @@ use super::{
     extract::{Ask, At, Body},
     metrics, stream,
     types::{
-        Blob, CreateEndpoint, CreateNetwork, Endpoint, Entry, KeyQuery, Leave, Left, Member,
-        Network, NetworkDetail, PutEntry, RotateToken, Status, Table, Token, WatchQuery,
+        Applied, Blob, CreateEndpoint, CreateNetwork, Endpoint, Entry, KeyQuery, Leave, Left,
+        LeftEndpoint, ListedNetwork, Member, Network, NetworkDetail, PutEntry, RotateToken, Status,
+        Table, Token, WaitQuery, WatchQuery,
     },
     views::{self, Names},
 };
@@ -30,6 +31,8 @@ use crate::{
 
 /// How many watches may run at once.
 const WATCHERS_MAX: usize = 256;
+/// How long a request waits for others unless it says otherwise, and at most.
+const WAIT: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(10));
 
 /// What the handlers ask.
 #[derive(Clone)]
@@ -50,6 +53,7 @@ pub fn routes(controller: Controller, tls: Tls, stop: CancellationToken) -> Rout
     };
     let network = Router::new()
         .route("/", get(network_inspect).delete(network_remove))
+        .route("/applied", post(applied))
         .route("/endpoints", get(network_endpoints).post(endpoint_create))
         .route(
             "/endpoints/{endpoint}",
@@ -106,9 +110,11 @@ async fn members(State(api): State<Api>) -> Answer<Vec<Member>> {
     Ok(Json(views::members(members, &voters)))
 }
 
-async fn networks(State(api): State<Api>) -> Answer<Vec<Network>> {
-    let records = api.controller.network_list().await?;
-    Ok(Json(records.into_iter().map(views::network).collect()))
+async fn networks(State(api): State<Api>) -> Answer<Vec<ListedNetwork>> {
+    let listed = api.controller.network_states().await?;
+    Ok(Json(
+        listed.into_iter().map(views::listed_network).collect(),
+    ))
 }
 
 async fn network_create(
@@ -129,9 +135,37 @@ async fn network_create(
     Ok((StatusCode::CREATED, Json(views::network(record))))
 }
 
-async fn network_inspect(State(api): State<Api>, At(network): At<String>) -> Answer<NetworkDetail> {
-    let view = api.controller.network_inspect(&network).await?;
+async fn network_inspect(
+    State(api): State<Api>,
+    At(network): At<String>,
+    Ask(query): Ask<WaitQuery>,
+) -> Answer<NetworkDetail> {
+    let view = match limit(query)? {
+        Some(limit) => api.controller.network_until_synced(&network, limit).await?,
+        None => api.controller.network_inspect(&network).await?,
+    };
     Ok(Json(views::network_detail(view, &api.names().await?)))
+}
+
+async fn applied(
+    State(api): State<Api>,
+    At(network): At<String>,
+    Ask(query): Ask<WaitQuery>,
+) -> Answer<Applied> {
+    let limit = limit(query)?.unwrap_or(WAIT.0);
+    let view = api.controller.applied(&network, limit).await?;
+    Ok(Json(views::applied(view)))
+}
+
+/// Returns how long to wait, if that was asked for.
+fn limit(query: WaitQuery) -> Result<Option<Duration>, Failure> {
+    match query.wait_ms.map(Duration::from_millis) {
+        Some(limit) if limit > WAIT.1 => {
+            let message = format!("wait_ms may be {} at most", WAIT.1.as_millis());
+            Err(Failure::new(Code::Invalid, message))
+        }
+        limit => Ok(limit),
+    }
 }
 
 async fn network_remove(
@@ -183,9 +217,22 @@ async fn endpoint_join(
 async fn endpoint_leave(
     State(api): State<Api>,
     At((network, endpoint)): At<(String, String)>,
-) -> Answer<Endpoint> {
-    let left = api.controller.endpoint_leave(&network, &endpoint).await?;
-    api.show_endpoint(left).await
+    Ask(query): Ask<WaitQuery>,
+) -> Answer<LeftEndpoint> {
+    let controller = &api.controller;
+    let (left, applied) = match limit(query)? {
+        Some(limit) => {
+            let left = controller.endpoint_leave_applied(&network, &endpoint, limit);
+            let (left, applied) = left.await?;
+            (left, Some(applied))
+        }
+        None => (controller.endpoint_leave(&network, &endpoint).await?, None),
+    };
+    let Json(endpoint) = api.show_endpoint(left).await?;
+    Ok(Json(LeftEndpoint {
+        endpoint,
+        applied: applied.map(views::applied),
+    }))
 }
 
 async fn endpoint_remove(
@@ -266,7 +313,14 @@ impl From<LimitError> for Failure {
     }
 }
 
-async fn watch(State(api): State<Api>, Ask(query): Ask<WatchQuery>) -> Result<Response, Failure> {
+/// The header with which a reader of server-sent events comes back (WHATWG HTML §9.2.3): newer than what its address says.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+async fn watch(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    Ask(query): Ask<WatchQuery>,
+) -> Result<Response, Failure> {
     let slot = Arc::clone(&api.watchers)
         .try_acquire_owned()
         .map_err(|_none_left| {
@@ -274,11 +328,13 @@ async fn watch(State(api): State<Api>, Ask(query): Ask<WatchQuery>) -> Result<Re
             Failure::new(Code::Busy, message)
         })?;
     let prefix = bytes(query.prefix.as_deref().unwrap_or_default(), query.encoding)?;
+    let seen = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
+    let from = seen.and_then(|id| id.parse().ok()).or(query.from);
     let watcher = api
         .controller
-        .watch(&query.network, query.table, prefix.0.to_vec(), query.from)
+        .watch(&query.network, query.table, prefix.0.to_vec(), from)
         .await?;
-    let events = stream::events(watcher, query.from, (slot, api.stop));
+    let events = stream::events(watcher, from, (slot, api.stop));
     Ok(Sse::new(events)
         .keep_alive(KeepAlive::default())
         .into_response())

@@ -72,6 +72,10 @@ impl Following {
                 runtime::WatchEvent::Change(revised) => {
                     return Some(WatchEvent::Change(views::change(revised)));
                 }
+                runtime::WatchEvent::State { network, state } => {
+                    let sync = state.map(views::sync_state);
+                    return Some(WatchEvent::State { network, sync });
+                }
                 runtime::WatchEvent::Lagged => return Some(WatchEvent::Lagged),
             }
         }
@@ -86,6 +90,7 @@ fn written(event: &WatchEvent) -> Event {
         WatchEvent::Entry(_) => named.event("entry"),
         WatchEvent::Synced { revision } => named.event("synced").id(revision.to_string()),
         WatchEvent::Change(change) => named.event("change").id(change.revision.to_string()),
+        WatchEvent::State { .. } => named.event("state"),
         WatchEvent::Lagged => named.event("lagged"),
     }
 }

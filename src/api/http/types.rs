@@ -15,6 +15,9 @@ use crate::core::model::{
 
 pub use super::blob::Blob;
 pub use super::error::{Code, ErrorBody, Failure};
+pub use super::progress::{
+    Applied, Lacking, LeftEndpoint, ListedNetwork, SyncCounts, SyncState, Version, WaitQuery,
+};
 
 /// `GET /v1/status`: what this node says of itself and of the cluster it sees.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +44,12 @@ pub struct Status {
     pub members: MemberCounts,
     /// How many networks there are, by how far they have come here.
     pub networks: NetworkCounts,
+    /// How many of them have all their entries here.
+    #[serde(default)]
+    pub sync: SyncCounts,
+    /// How far what every node carries has come: which networks and members there are.
+    #[serde(default)]
+    pub cluster_sync: Option<SyncState>,
     /// How many endpoints this node has, joined or not.
     pub endpoints: u64,
     /// What the node has counted since it came up; names end in `_total` for counters.
@@ -200,8 +209,11 @@ pub struct NetworkDetail {
     /// The network.
     #[serde(flatten)]
     pub network: Network,
-    /// How far it has come on this node.
+    /// How far its driver has come on this node.
     pub setup: Setup,
+    /// How far its entries have come; nothing while this node does not carry it.
+    #[serde(default)]
+    pub sync: Option<SyncState>,
     /// The endpoints that have joined on any node, and this node's own others.
     pub endpoints: Vec<Endpoint>,
     /// What this node's driver says of it, in the driver's words.
@@ -414,7 +426,7 @@ pub struct WatchQuery {
     pub from: Option<u64>,
 }
 
-/// One message of `GET /v1/watch`: first the entries that are there, then `synced`, then changes.
+/// One message of `GET /v1/watch`: first the entries that are there, then `synced`, then changes and states.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum WatchEvent {
@@ -427,6 +439,14 @@ pub enum WatchEvent {
     },
     /// Something changed.
     Change(Change),
+    /// How far the network's entries have come on this node: at first, and whenever it changes. All that came before has
+    /// been sent.
+    State {
+        /// The network.
+        network: NetworkId,
+        /// How far; nothing if this node does not carry it.
+        sync: Option<SyncState>,
+    },
     /// The watcher was too slow and has missed changes: what it knew is void, and all that is there follows anew.
     Lagged,
 }

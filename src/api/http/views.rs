@@ -6,13 +6,13 @@ use super::{
     counters,
     error::{Code, Failure},
     types::{
-        Blob, Change, ChangeKind, Endpoint, EndpointState, Entry, Interface, Member, MemberCounts,
-        MemberState, Network, NetworkCounts, NetworkDetail, PutMode, RaftStatus, Route, Sandbox,
-        Setup, Status, Table,
+        Applied, Blob, Change, ChangeKind, Endpoint, EndpointState, Entry, Interface, Lacking,
+        ListedNetwork, Member, MemberCounts, MemberState, Network, NetworkCounts, NetworkDetail,
+        PutMode, RaftStatus, Route, Sandbox, Setup, Status, SyncCounts, SyncState, Table, Version,
     },
 };
 use crate::{
-    controller::{self, EndpointView, MemberView, NetworkView, StatusView, TableView},
+    controller::{self, AppliedView, EndpointView, MemberView, NetworkView, StatusView, TableView},
     core::{
         membership::State,
         model::{Name, NetworkId, NetworkRecord, NodeId},
@@ -72,6 +72,8 @@ pub(super) fn status(
         },
         members: member_counts(members),
         networks: network_counts(&view.networks),
+        sync: sync_counts(&view.runtime.networks),
+        cluster_sync: cluster_sync(&view.runtime.networks),
         endpoints: view.endpoints as u64,
         counters: counters.collect(),
     })
@@ -100,6 +102,48 @@ fn network_counts(setups: &BTreeMap<NetworkId, controller::Setup>) -> NetworkCou
         }
     }
     counts
+}
+
+fn sync_counts(states: &[(NetworkId, netdb::SyncState)]) -> SyncCounts {
+    let mut counts = SyncCounts::default();
+    let carried = states.iter();
+    for (_, state) in carried.filter(|(network, _)| *network != NetworkId::CLUSTER) {
+        match state {
+            netdb::SyncState::Syncing => counts.syncing += 1,
+            netdb::SyncState::Synced => counts.synced += 1,
+            netdb::SyncState::Degraded => counts.degraded += 1,
+        }
+    }
+    counts
+}
+
+fn cluster_sync(states: &[(NetworkId, netdb::SyncState)]) -> Option<SyncState> {
+    let mut states = states.iter();
+    let found = states.find(|(network, _)| *network == NetworkId::CLUSTER);
+    found.map(|(_, state)| sync_state(*state))
+}
+
+pub(super) fn sync_state(state: netdb::SyncState) -> SyncState {
+    match state {
+        netdb::SyncState::Syncing => SyncState::Syncing,
+        netdb::SyncState::Synced => SyncState::Synced,
+        netdb::SyncState::Degraded => SyncState::Degraded,
+    }
+}
+
+pub(super) fn applied(view: AppliedView) -> Applied {
+    let lacking = view.lacking.into_iter();
+    let lacking: Vec<Lacking> = lacking.map(|(node, name)| Lacking { node, name }).collect();
+    Applied {
+        network: view.network,
+        version: Version {
+            generation: view.version.log.generation,
+            epoch: view.version.log.epoch,
+            seq: view.version.seq,
+        },
+        applied: lacking.is_empty(),
+        lacking,
+    }
 }
 
 pub(super) fn members(views: Vec<MemberView>, voters: &[NodeId]) -> Vec<Member> {
@@ -131,15 +175,28 @@ pub(super) fn network(record: NetworkRecord) -> Network {
     }
 }
 
+pub(super) fn listed_network(view: controller::ListedNetwork) -> ListedNetwork {
+    ListedNetwork {
+        network: network(view.record),
+        setup: setup(view.setup),
+        sync: view.sync.map(sync_state),
+    }
+}
+
+fn setup(setup: controller::Setup) -> Setup {
+    match setup {
+        controller::Setup::Ready => Setup::Ready,
+        controller::Setup::Pending { reason } => Setup::Pending { reason },
+        controller::Setup::Removing => Setup::Removing,
+    }
+}
+
 pub(super) fn network_detail(view: NetworkView, names: &Names) -> NetworkDetail {
     let endpoints = view.endpoints.into_iter();
     NetworkDetail {
         network: network(view.record),
-        setup: match view.setup {
-            controller::Setup::Ready => Setup::Ready,
-            controller::Setup::Pending { reason } => Setup::Pending { reason },
-            controller::Setup::Removing => Setup::Removing,
-        },
+        setup: setup(view.setup),
+        sync: view.sync.map(sync_state),
         endpoints: endpoints.map(|view| endpoint(view, names)).collect(),
         driver_state: view.driver_state,
     }

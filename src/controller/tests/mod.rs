@@ -2,6 +2,7 @@
 
 mod agreement;
 mod rig;
+mod waiting;
 
 use tempfile::tempdir;
 
@@ -10,9 +11,10 @@ use super::{ControllerError, EndpointState};
 use crate::{
     core::{
         model::{TableEntry, TableName, Value},
-        netdb::PutMode,
+        netdb::{PutMode, WriteError},
     },
     driver::Scope,
+    runtime::PutError,
 };
 
 /// D1, D2: an entry is told once on every other node, and so is its end, without a driver's doing.
@@ -220,7 +222,9 @@ async fn names_addresses_and_owners_are_kept_apart() {
         Err(ControllerError::AddressInUse { .. })
     ));
     let elsewhere = b.controller.endpoint_leave("app", "web").await;
-    assert!(matches!(elsewhere, Err(ControllerError::NotOwner { owner }) if owner == web.node));
+    assert!(
+        matches!(elsewhere, Err(ControllerError::NotOwner { owner }) if owner.node == web.node)
+    );
     let other = b.controller.endpoint_create("app", name("web"), None);
     assert_ne!(other.await.unwrap().record.address, web.record.address);
 }
@@ -270,6 +274,39 @@ async fn a_removal_that_failed_is_tried_again_until_the_entry_is_gone() {
     a.controller.desk.removals.add([place]);
 
     a.until(network.id, "t", |entries| entries == 0).await;
+}
+
+#[tokio::test]
+async fn a_node_that_holds_all_it_may_refuses_more_and_keeps_nothing_of_it() {
+    let mut rig = Rig::new();
+    let disk = tempdir().unwrap();
+    let a = rig.start(1, &disk, Spy::new().0).await;
+    let network = rig.network("app", &[&a]).await;
+    a.controller.ready_network("app").await.unwrap();
+    let entry = |n: u32| TableEntry {
+        table: TableName::new(&format!("t{n}")).unwrap(),
+        key: key("k"),
+        value: Value::new(&b"v"[..]).unwrap(),
+    };
+    // Past the controller, which writes each to disk first.
+    let mut n = 0;
+    loop {
+        let TableEntry { table, key, value } = entry(n);
+        let put = (table, key, value);
+        let handle = &a.controller.parts.handle;
+        match handle.put(network.id, put, PutMode::Create).await {
+            Ok(_version) => n += 1,
+            Err(refused) => {
+                assert_eq!(refused, PutError::Write(WriteError::Backpressure));
+                break;
+            }
+        }
+    }
+
+    let refused = a.controller.table_put("app", entry(n), PutMode::Upsert);
+
+    assert!(matches!(refused.await, Err(ControllerError::Backpressure)));
+    assert_eq!(a.controller.parts.store.entries().unwrap(), []);
 }
 
 #[tokio::test]

@@ -262,6 +262,11 @@ impl Node {
         tokio::time::timeout(SOON, led).await.unwrap();
     }
 
+    /// Ends all that the node says and does, as a power failure would; others have yet to notice.
+    pub(super) fn fall_silent(&self) {
+        self.stop.cancel();
+    }
+
     /// Stops the node and closes its disk.
     pub(super) async fn stop(self) {
         self.controller.parts.raft.shutdown().await;

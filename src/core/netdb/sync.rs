@@ -158,7 +158,8 @@ impl NetDb {
         }
     }
 
-    /// Networks whose only member this node is have come whole, once it could have heard of others.
+    /// Networks whose only member this node is have come whole, once it could have heard of others. Who else is a member of
+    /// a network is known once the cluster scope has come.
     pub(super) fn note_alone(&mut self, now: Instant) {
         let late = |joining: &Joining| joining.since + BELIEVE_AFTER <= now;
         let joining = self.syncs.joining.iter();
@@ -167,7 +168,10 @@ impl NetDb {
             .map(|(network, _)| *network)
             .collect();
         for network in waiting {
-            if self.ring(network).others().next().is_none() {
+            let cluster = self.sync_states.get(&NetworkId::CLUSTER);
+            let knows_members =
+                network == NetworkId::CLUSTER || cluster == Some(&SyncState::Synced);
+            if knows_members && self.ring(network).others().next().is_none() {
                 self.set_sync_state(network, SyncState::Synced);
             }
         }

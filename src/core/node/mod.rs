@@ -88,7 +88,7 @@ impl Node {
             opener: Opener::new(cluster, node, keyring),
             membership: Membership::new(membership, identity, seed, now.instant),
             netdb: NetDb::new(netdb, node, generation, seed.rotate_left(32), now),
-            history: History::default(),
+            history: History::of_boot(boot),
             ready: VecDeque::new(),
             events: VecDeque::new(),
             calls: VecDeque::new(),

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::core::{
-    model::{Key, NetworkId, TableName, Value},
+    model::{Boot, Key, NetworkId, TableName, Value},
     netdb::Change,
 };
 
@@ -39,7 +39,7 @@ impl Filter {
 /// A change, and its place in this node's history.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Revised {
-    /// 1, 2, 3 … since this node started; not comparable between nodes.
+    /// One more than that of the change before; not comparable between nodes.
     pub revision: u64,
     /// What changed.
     pub change: Change,
@@ -67,11 +67,26 @@ pub struct Heard {
 pub struct History {
     changes: VecDeque<Change>,
     bytes: usize,
-    /// The revision of the newest change, 0 if there was none.
+    /// The revision of the newest change, or where the history began if there was none.
     revision: u64,
 }
 
+/// How many revisions a second of a node's life has room for: boots are numbered by seconds at least.
+const REVISIONS_A_SECOND: u64 = 1 << 20;
+
+// Programs whose only numbers are doubles read revisions too.
+const _: () = assert!(u32::MAX as u64 * REVISIONS_A_SECOND < 1 << 53);
+
 impl History {
+    /// Begins the history of a start of the program, beyond the revisions of every start before: who resumes from one of
+    /// those is told to list again.
+    pub fn of_boot(boot: Boot) -> Self {
+        Self {
+            revision: u64::from(boot.0) * REVISIONS_A_SECOND,
+            ..Self::default()
+        }
+    }
+
     /// Takes a change; the oldest go where there are too many.
     pub fn record(&mut self, change: Change) {
         self.revision += 1;
@@ -168,6 +183,25 @@ mod tests {
     #[test]
     fn a_revision_of_another_life_is_told_to_list_again() {
         assert!(History::default().since(7, &Filter::default(), 10).is_err());
+    }
+
+    #[test]
+    fn a_revision_of_the_start_before_is_told_to_list_again() {
+        let mut before = History::of_boot(Boot(1_000));
+        let mut after = History::of_boot(Boot(1_001));
+        for n in 0..10 {
+            before.record(change(1, n));
+            after.record(change(1, n));
+        }
+
+        let resumed = after.since(before.revision(), &Filter::default(), 100);
+
+        assert!(resumed.is_err());
+        assert!(
+            after
+                .since(after.revision() - 5, &Filter::default(), 100)
+                .is_ok()
+        );
     }
 
     #[test]

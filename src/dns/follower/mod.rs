@@ -75,7 +75,8 @@ fn handle_networks(names: &mut NameTable, event: WatchEvent) {
                 }
             }
         }
-        WatchEvent::Lagged => {} // A snapshot follows.
+        // What a network has not brought yet comes as changes; after a lag, a snapshot follows.
+        WatchEvent::State { .. } | WatchEvent::Lagged => {}
     }
 }
 
@@ -99,7 +100,8 @@ fn handle_endpoints(names: &mut NameTable, event: WatchEvent) {
                 }
             }
         }
-        WatchEvent::Lagged => {} // A snapshot follows.
+        // What a network has not brought yet comes as changes; after a lag, a snapshot follows.
+        WatchEvent::State { .. } | WatchEvent::Lagged => {}
     }
 }
 

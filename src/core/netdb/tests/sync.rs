@@ -196,6 +196,25 @@ fn a_member_that_does_not_answer_degrades_and_another_is_asked() {
 }
 
 #[test]
+fn a_node_that_does_not_know_who_is_a_member_does_not_hold_itself_for_the_only_one() {
+    let mut net = Net::new(3);
+    net.attach([1, 2], APP);
+    net.run(Duration::from_secs(4));
+    net.put(2, "k", "v");
+    net.cut.push(3);
+    net.restart(3, 2);
+
+    net.attach([3], APP);
+    net.run(Duration::from_secs(8));
+    assert_ne!(net.state(3), SyncState::Synced);
+    net.cut.clear();
+    net.run(Duration::from_secs(4));
+
+    assert_eq!(net.state(3), SyncState::Synced);
+    assert_eq!(net.seen(3, "k").as_deref(), Some("v"));
+}
+
+#[test]
 fn the_first_node_of_a_cluster_is_synced_once_it_could_have_heard_of_others() {
     let mut net = Net::new(1);
 

@@ -1,5 +1,8 @@
 //! A client of the control API, over its unix socket. The command line and the tests use it.
 
+mod uri;
+mod watch;
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -14,13 +17,13 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, time::timeout};
 
-use super::http::{
-    sse::{SseError, SseReader},
-    types::{
-        Blob, CreateEndpoint, CreateNetwork, Encoding, Endpoint, Entry, ErrorBody, Failure,
-        KeyQuery, Leave, Left, Member, Network, NetworkDetail, PutEntry, PutMode, RotateToken,
-        Status, Table, Token, WatchEvent, WatchQuery,
-    },
+pub use watch::Watch;
+
+use self::uri::{at_endpoint, at_key, at_network, at_table, at_watch, waiting};
+use super::http::types::{
+    Applied, Blob, CreateEndpoint, CreateNetwork, Endpoint, Entry, ErrorBody, Failure, Leave, Left,
+    LeftEndpoint, ListedNetwork, Member, Network, NetworkDetail, PutEntry, PutMode, RotateToken,
+    Status, Table, Token, WatchQuery,
 };
 
 /// The longest answer that is read, in bytes.
@@ -130,9 +133,30 @@ impl Client {
         self.get("/v1/networks").await
     }
 
+    /// Asks for all networks, and how far each has come on this node.
+    pub async fn network_states(&self) -> Result<Vec<ListedNetwork>, ClientError> {
+        self.get("/v1/networks").await
+    }
+
     /// Asks for one network, by name or number.
     pub async fn network(&self, network: &str) -> Result<NetworkDetail, ClientError> {
         self.get(&at_network(network, "")).await
+    }
+
+    /// Asks for one network once this node has set it up and has all its entries, or as it is after `wait`.
+    pub async fn network_until_synced(
+        &self,
+        network: &str,
+        wait: Duration,
+    ) -> Result<NetworkDetail, ClientError> {
+        let uri = waiting(at_network(network, ""), wait);
+        self.patient(wait).get(&uri).await
+    }
+
+    /// Waits until every live member of a network has all that this node has written in it, at most for `wait`.
+    pub async fn applied(&self, network: &str, wait: Duration) -> Result<Applied, ClientError> {
+        let uri = waiting(at_network(network, "/applied"), wait);
+        self.patient(wait).send(Method::POST, &uri, NOTHING).await
     }
 
     /// Creates a network; the leader answers.
@@ -190,6 +214,18 @@ impl Client {
             NOTHING,
         )
         .await
+    }
+
+    /// Takes an endpoint of this node out of its network, and waits until every live member of the network has heard of it,
+    /// at most for `wait`.
+    pub async fn endpoint_leave_applied(
+        &self,
+        network: &str,
+        endpoint: &str,
+        wait: Duration,
+    ) -> Result<LeftEndpoint, ClientError> {
+        let uri = waiting(at_endpoint(network, endpoint, "/leave"), wait);
+        self.patient(wait).send(Method::POST, &uri, NOTHING).await
     }
 
     /// Removes an endpoint of this node, taking it out of its network first.
@@ -251,38 +287,14 @@ impl Client {
 
     /// Watches entries: first those that are there, then every change.
     pub async fn watch(&self, query: &WatchQuery) -> Result<Watch, ClientError> {
-        let mut uri = String::from("/v1/watch?");
-        let from = query.from.map(|revision| revision.to_string());
-        let encoding = query.prefix.as_ref().map(|_| encoding_word(query.encoding));
-        let parts = [
-            ("network", Some(query.network.as_str())),
-            ("table", query.table.as_ref().map(|table| table.as_str())),
-            ("prefix", query.prefix.as_deref()),
-            ("encoding", encoding),
-            ("from", from.as_deref()),
-        ];
-        for (name, value) in parts {
-            if let Some(value) = value {
-                uri.push_str(name);
-                uri.push('=');
-                escape(value, &mut uri);
-                uri.push('&');
-            }
-        }
-        uri.pop();
-        let opened = self.open(request(Method::GET, &uri, NOTHING));
+        let opened = self.open(request(Method::GET, &at_watch(query), NOTHING));
         let (response, connection) = self.in_time(opened).await?;
         if !response.status().is_success() {
             let status = response.status();
             let body = self.in_time(self.read(response, connection)).await?;
             return Err(self.refusal(status, &body));
         }
-        Ok(Watch {
-            socket: self.socket.clone(),
-            connection: Some(connection),
-            body: response.into_body(),
-            reader: SseReader::default(),
-        })
+        Ok(Watch::new(&self.socket, response, connection))
     }
 
     /// Asks for the join token.
@@ -313,6 +325,11 @@ impl Client {
     /// Asks whether the node is up and ready.
     pub async fn healthy(&self) -> Result<(), ClientError> {
         self.done(Method::GET, "/v1/healthz", NOTHING).await
+    }
+
+    /// Returns a client that gives a call the time which the daemon is told to wait, on top of its own.
+    fn patient(&self, wait: Duration) -> Self {
+        self.clone().with_deadline(self.deadline + wait)
     }
 
     async fn get<T: DeserializeOwned>(&self, uri: &str) -> Result<T, ClientError> {
@@ -436,58 +453,6 @@ impl Client {
     }
 }
 
-/// A running watch. It ends with the daemon, or when nobody reads it for long.
-#[derive(Debug)]
-pub struct Watch {
-    socket: PathBuf,
-    connection: Option<Pin<Box<Connection>>>,
-    body: Incoming,
-    reader: SseReader,
-}
-
-impl Watch {
-    /// Waits for the next event; nothing when the stream has ended. It may be cancelled without losing any.
-    pub async fn next(&mut self) -> Option<Result<WatchEvent, ClientError>> {
-        loop {
-            if let Some(event) = self.reader.poll_event() {
-                let parsed = serde_json::from_str(&event.data);
-                return Some(parsed.map_err(|error| self.foreign(&error.to_string())));
-            }
-            let frame = match self.connection.as_mut() {
-                Some(connection) => tokio::select! {
-                    biased;
-                    frame = self.body.frame() => frame,
-                    _ended = connection => {
-                        self.connection = None;
-                        continue;
-                    }
-                },
-                None => self.body.frame().await,
-            };
-            let read = match frame? {
-                Ok(frame) => self.handle_frame(&frame.into_data().unwrap_or_default()),
-                Err(error) => Err(broken(&self.socket, error)),
-            };
-            if let Err(error) = read {
-                return Some(Err(error));
-            }
-        }
-    }
-
-    fn handle_frame(&mut self, bytes: &[u8]) -> Result<(), ClientError> {
-        self.reader
-            .handle_bytes(bytes)
-            .map_err(|error: SseError| self.foreign(&error.to_string()))
-    }
-
-    fn foreign(&self, what: &str) -> ClientError {
-        ClientError::Foreign {
-            socket: self.socket.clone(),
-            what: what.to_owned(),
-        }
-    }
-}
-
 fn broken(socket: &Path, error: hyper::Error) -> ClientError {
     ClientError::Broken {
         socket: socket.to_owned(),
@@ -509,65 +474,4 @@ fn request(method: Method, uri: &str, body: Option<&impl Serialize>) -> Request<
         .header("content-type", "application/json")
         .body(Full::new(body.unwrap_or_default().into()))
         .expect("every part of the uri is escaped")
-}
-
-fn at_network(network: &str, rest: &str) -> String {
-    let mut uri = String::from("/v1/networks/");
-    escape(network, &mut uri);
-    uri.push_str(rest);
-    uri
-}
-
-fn at_endpoint(network: &str, endpoint: &str, rest: &str) -> String {
-    let mut uri = at_network(network, "/endpoints/");
-    escape(endpoint, &mut uri);
-    uri.push_str(rest);
-    uri
-}
-
-fn at_table(network: &str, table: &str) -> String {
-    let mut uri = at_network(network, "/tables/");
-    escape(table, &mut uri);
-    uri
-}
-
-fn at_key(network: &str, table: &str, key: &Blob) -> String {
-    let query = match key.as_text() {
-        Some(text) => KeyQuery {
-            key: text.to_owned(),
-            encoding: Encoding::Utf8,
-        },
-        None => KeyQuery {
-            key: key.to_base64(),
-            encoding: Encoding::Base64,
-        },
-    };
-    let mut uri = at_table(network, table);
-    uri.push_str("/entries?encoding=");
-    uri.push_str(encoding_word(query.encoding));
-    uri.push_str("&key=");
-    escape(&query.key, &mut uri);
-    uri
-}
-
-fn encoding_word(encoding: Encoding) -> &'static str {
-    match encoding {
-        Encoding::Utf8 => "utf-8",
-        Encoding::Base64 => "base64",
-    }
-}
-
-/// Writes a part of a uri: all but the unreserved characters (RFC 3986 §2.3) as `%XX`.
-fn escape(part: &str, uri: &mut String) {
-    use std::fmt::Write;
-    for byte in part.bytes() {
-        if byte.is_ascii_alphanumeric()
-            || matches!(byte, b'-' | b'_' | b'~')
-            || byte == b'.' && part.len() > 2
-        {
-            uri.push(char::from(byte));
-        } else {
-            write!(uri, "%{byte:02X}").expect("a string takes everything");
-        }
-    }
 }

@@ -1,9 +1,10 @@
 //! The command line's grammar, and the help that a person reads.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-};
+mod network;
+mod table;
+mod wait;
+
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{
     ArgAction, Parser, Subcommand,
@@ -13,9 +14,13 @@ use clap::{
     },
 };
 
+pub(super) use network::{EndpointCommand, EndpointName, NetworkCommand};
+pub(super) use table::{TableCommand, TableKey};
+pub(super) use wait::Wait;
+
 use crate::{
     config::{Advertise, Layer, LogFormat, Profile, Secret, Seed},
-    core::model::{Name, Prefix},
+    core::model::Name,
 };
 
 const STYLES: Styles = Styles::styled()
@@ -307,164 +312,6 @@ impl UpArgs {
             docker_plugin: self.docker_plugin,
             ..self.place.layer(global)
         }
-    }
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum NetworkCommand {
-    /// Create a network; the leader answers with its id, subnets and VNIs
-    #[command(after_help = "\
-Examples:
-  weft network create app
-  weft network create app --subnet 10.7.0.0/16 --gateway 10.7.0.1
-  weft network create app --subnet 10.7.0.0/16 --subnet fd00:7::/64
-  weft network create lab --driver null")]
-    Create {
-        /// Its name, unique in the cluster
-        name: Name,
-        /// The driver
-        #[arg(long, default_value = "overlay")]
-        driver: Name,
-        /// A subnet; may be given more than once [default: one from the cluster's pool]
-        #[arg(long = "subnet", value_name = "PREFIX", value_parser = prefix)]
-        subnets: Vec<Prefix>,
-        /// The gateway of the subnet that it lies in [default: the first address]
-        #[arg(long = "gateway", value_name = "IP", requires = "subnets")]
-        gateways: Vec<IpAddr>,
-        /// An option for the driver; may be given more than once
-        #[arg(long = "option", short, value_name = "NAME=VALUE", value_parser = pair)]
-        options: Vec<(String, String)>,
-    },
-    /// List all networks
-    #[command(visible_alias = "list")]
-    Ls,
-    /// Show a network, its endpoints, and what this node's driver made of it
-    Inspect {
-        /// Its name or id
-        network: String,
-    },
-    /// Remove a network that has no endpoints
-    Rm {
-        /// Its name or id
-        network: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum EndpointCommand {
-    /// Create an endpoint on this node: an address and a MAC, not yet reachable
-    #[command(after_help = "\
-Examples:
-  weft endpoint create app web
-  weft endpoint create app web --address 10.0.0.7 --join")]
-    Create {
-        /// The network's name or id
-        network: String,
-        /// The endpoint's name
-        name: Name,
-        /// The address [default: one that is free]
-        #[arg(long, value_name = "IP")]
-        address: Option<IpAddr>,
-        /// Join at once
-        #[arg(long)]
-        join: bool,
-    },
-    /// Join an endpoint of this node to its network: every node hears of it
-    Join(EndpointName),
-    /// Take an endpoint of this node out of its network; it keeps its address
-    Leave(EndpointName),
-    /// Remove an endpoint of this node, taking it out of its network first
-    Rm(EndpointName),
-    /// List the endpoints of one network, or of all, on every node
-    #[command(visible_alias = "list")]
-    Ls {
-        /// The network's name or id
-        network: Option<String>,
-    },
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct EndpointName {
-    /// The network's name or id
-    pub(super) network: String,
-    /// The endpoint's name or id
-    pub(super) endpoint: String,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum TableCommand {
-    /// List the tables of a network, or the entries of one table
-    #[command(visible_alias = "list")]
-    Ls {
-        /// The network's name or id
-        network: String,
-        /// The table
-        table: Option<String>,
-    },
-    /// Write the value of an entry to standard output, as it is
-    Get(TableKey),
-    /// Write an entry; it lives as long as this node
-    #[command(after_help = "\
-Examples:
-  weft table put app services web 10.0.0.7:80
-  weft table put app certs web - < cert.pem
-  weft table put app blobs AAEC /wA= --base64")]
-    Put {
-        #[command(flatten)]
-        at: TableKey,
-        /// The value; `-` reads it from standard input, as it is
-        value: String,
-        /// Fail if the key exists
-        #[arg(long, conflicts_with = "update")]
-        create: bool,
-        /// Fail unless the key exists
-        #[arg(long)]
-        update: bool,
-    },
-    /// Remove an entry of this node
-    Rm(TableKey),
-    /// Show what is in the tables of a network, then every change, until interrupted
-    #[command(after_help = "\
-Examples:
-  weft table watch app
-  weft table watch app services --prefix web- --json")]
-    Watch {
-        /// The network's name or id
-        network: String,
-        /// Only this table
-        table: Option<String>,
-        /// Only keys that begin so
-        #[arg(long, value_name = "TEXT")]
-        prefix: Option<String>,
-        /// Go on after this revision instead of listing first
-        #[arg(long, value_name = "REVISION")]
-        from: Option<u64>,
-    },
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct TableKey {
-    /// The network's name or id
-    pub(super) network: String,
-    /// The table
-    pub(super) table: String,
-    /// The key
-    pub(super) key: String,
-    /// Key and value are written in base64
-    #[arg(long)]
-    pub(super) base64: bool,
-}
-
-fn prefix(text: &str) -> Result<Prefix, String> {
-    text.parse().map(Prefix).map_err(|error| {
-        format!("{error}: an address and a length are expected, for example 10.7.0.0/16")
-    })
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        Some(_) | None => Err("NAME=VALUE is expected".to_owned()),
     }
 }
 

@@ -1,0 +1,94 @@
+//! Where things are on the control API.
+
+use std::time::Duration;
+
+use crate::api::http::types::{Blob, Encoding, KeyQuery, WatchQuery};
+
+pub(super) fn at_network(network: &str, rest: &str) -> String {
+    let mut uri = String::from("/v1/networks/");
+    escape(network, &mut uri);
+    uri.push_str(rest);
+    uri
+}
+
+pub(super) fn at_endpoint(network: &str, endpoint: &str, rest: &str) -> String {
+    let mut uri = at_network(network, "/endpoints/");
+    escape(endpoint, &mut uri);
+    uri.push_str(rest);
+    uri
+}
+
+pub(super) fn at_table(network: &str, table: &str) -> String {
+    let mut uri = at_network(network, "/tables/");
+    escape(table, &mut uri);
+    uri
+}
+
+pub(super) fn at_key(network: &str, table: &str, key: &Blob) -> String {
+    let query = match key.as_text() {
+        Some(text) => KeyQuery {
+            key: text.to_owned(),
+            encoding: Encoding::Utf8,
+        },
+        None => KeyQuery {
+            key: key.to_base64(),
+            encoding: Encoding::Base64,
+        },
+    };
+    let mut uri = at_table(network, table);
+    uri.push_str("/entries?encoding=");
+    uri.push_str(encoding_word(query.encoding));
+    uri.push_str("&key=");
+    escape(&query.key, &mut uri);
+    uri
+}
+
+/// Adds how long the daemon may wait.
+pub(super) fn waiting(uri: String, wait: Duration) -> String {
+    format!("{uri}?wait_ms={}", wait.as_millis())
+}
+
+pub(super) fn at_watch(query: &WatchQuery) -> String {
+    let from = query.from.map(|revision| revision.to_string());
+    let encoding = query.prefix.as_ref().map(|_| encoding_word(query.encoding));
+    let parts = [
+        ("network", Some(query.network.as_str())),
+        ("table", query.table.as_ref().map(|table| table.as_str())),
+        ("prefix", query.prefix.as_deref()),
+        ("encoding", encoding),
+        ("from", from.as_deref()),
+    ];
+    let mut uri = String::from("/v1/watch?");
+    for (name, value) in parts {
+        if let Some(value) = value {
+            uri.push_str(name);
+            uri.push('=');
+            escape(value, &mut uri);
+            uri.push('&');
+        }
+    }
+    uri.pop();
+    uri
+}
+
+fn encoding_word(encoding: Encoding) -> &'static str {
+    match encoding {
+        Encoding::Utf8 => "utf-8",
+        Encoding::Base64 => "base64",
+    }
+}
+
+/// Writes a part of a uri: all but the unreserved characters (RFC 3986 §2.3) as `%XX`.
+fn escape(part: &str, uri: &mut String) {
+    use std::fmt::Write;
+    for byte in part.bytes() {
+        if byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'_' | b'~')
+            || byte == b'.' && part.len() > 2
+        {
+            uri.push(char::from(byte));
+        } else {
+            write!(uri, "%{byte:02X}").expect("a string takes everything");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The grammar of `weft network` and `weft endpoint`.
+
+use std::{net::IpAddr, time::Duration};
+
+use clap::Subcommand;
+
+use super::wait::{Wait, span};
+use crate::core::model::{Name, Prefix};
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum NetworkCommand {
+    /// Create a network; the leader answers with its id, subnets and VNIs
+    #[command(after_help = "\
+Examples:
+  weft network create app
+  weft network create app --subnet 10.7.0.0/16 --gateway 10.7.0.1
+  weft network create app --subnet 10.7.0.0/16 --subnet fd00:7::/64
+  weft network create lab --driver null")]
+    Create {
+        /// Its name, unique in the cluster
+        name: Name,
+        /// The driver
+        #[arg(long, default_value = "overlay")]
+        driver: Name,
+        /// A subnet; may be given more than once [default: one from the cluster's pool]
+        #[arg(long = "subnet", value_name = "PREFIX", value_parser = prefix)]
+        subnets: Vec<Prefix>,
+        /// The gateway of the subnet that it lies in [default: the first address]
+        #[arg(long = "gateway", value_name = "IP", requires = "subnets")]
+        gateways: Vec<IpAddr>,
+        /// An option for the driver; may be given more than once
+        #[arg(long = "option", short, value_name = "NAME=VALUE", value_parser = pair)]
+        options: Vec<(String, String)>,
+    },
+    /// List all networks, and how far each has come on this node
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Show a network, its endpoints, and how far it has come on this node
+    #[command(after_help = "\
+Examples:
+  weft network inspect app
+  weft network inspect app --wait --timeout 30s     for scripts: exits 6 unless it is ready and synced by then")]
+    Inspect {
+        /// Its name or id
+        network: String,
+        /// Wait until it is set up on this node and all its entries have come; exit 6 if they have not in time
+        #[arg(long)]
+        wait: bool,
+        /// How long to wait at most: 500ms, 10s, 2m
+        #[arg(long, value_name = "TIME", default_value = "10s", value_parser = span, requires = "wait")]
+        timeout: Duration,
+    },
+    /// Wait until every live member of a network has all that this node has written in it
+    #[command(after_help = "\
+Exits 6 and names the members that may lack something, if there are any when the time is over.
+
+Examples:
+  weft network applied app
+  weft network applied app --timeout 500ms")]
+    Applied {
+        /// Its name or id
+        network: String,
+        /// How long to wait at most: 500ms, 10s, 2m
+        #[arg(long, value_name = "TIME", default_value = "10s", value_parser = span)]
+        timeout: Duration,
+    },
+    /// Remove a network that has no endpoints
+    Rm {
+        /// Its name or id
+        network: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum EndpointCommand {
+    /// Create an endpoint on this node: an address and a MAC, not yet reachable
+    #[command(after_help = "\
+Examples:
+  weft endpoint create app web
+  weft endpoint create app web --address 10.0.0.7 --join")]
+    Create {
+        /// The network's name or id
+        network: String,
+        /// The endpoint's name
+        name: Name,
+        /// The address [default: one that is free]
+        #[arg(long, value_name = "IP")]
+        address: Option<IpAddr>,
+        /// Join at once
+        #[arg(long)]
+        join: bool,
+    },
+    /// Join an endpoint of this node to its network: every node hears of it
+    Join(EndpointName),
+    /// Take an endpoint of this node out of its network; it keeps its address
+    #[command(after_help = "\
+With --wait the driver keeps the endpoint connected until everybody has heard, so nobody sends to what is gone.
+
+Examples:
+  weft endpoint leave app web
+  weft endpoint leave app web --wait --timeout 30s")]
+    Leave {
+        #[command(flatten)]
+        at: EndpointName,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Remove an endpoint of this node, taking it out of its network first
+    Rm(EndpointName),
+    /// List the endpoints of one network, or of all, on every node
+    #[command(visible_alias = "list")]
+    Ls {
+        /// The network's name or id
+        network: Option<String>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct EndpointName {
+    /// The network's name or id
+    pub(in crate::cli) network: String,
+    /// The endpoint's name or id
+    pub(in crate::cli) endpoint: String,
+}
+
+fn prefix(text: &str) -> Result<Prefix, String> {
+    text.parse().map(Prefix).map_err(|error| {
+        format!("{error}: an address and a length are expected, for example 10.7.0.0/16")
+    })
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        Some(_) | None => Err("NAME=VALUE is expected".to_owned()),
+    }
+}
