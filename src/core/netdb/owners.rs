@@ -203,8 +203,9 @@ impl Owners {
     /// A log came whose owner does not live, as far as is known: unless it comes back, the log is kept no longer than until then.
     pub(super) fn retain_unless_alive(&mut self, node: NodeId, until: Instant) {
         let owner = self.owners.entry(node).or_default();
-        if owner.life != Life::Alive && !owner.forgotten {
-            self.retained.entry(node).or_insert(until);
+        if owner.life != Life::Alive && !owner.forgotten && !self.retained.contains_key(&node) {
+            self.retained.insert(node, until);
+            self.deadlines.insert((until, node));
         }
     }
 

@@ -62,6 +62,8 @@ struct Call {
     /// The last log that a fetch asked for, if there were more.
     through: Option<LogId>,
     until: Instant,
+    /// This node has detached from the network since: the answer tells what another replica lacked.
+    is_over: bool,
 }
 
 /// A network that is new here.
@@ -92,6 +94,9 @@ impl Syncs {
     pub(super) fn forget_network(&mut self, network: NetworkId) {
         self.wanted.retain(|(_, wanted), _| *wanted != network);
         self.joining.remove(&network);
+        for call in self.under_way.values_mut() {
+            call.is_over |= call.network == network;
+        }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -238,6 +243,7 @@ impl NetDb {
             step,
             through,
             until: now + CALL_FOR,
+            is_over: false,
         };
         self.syncs.under_way.insert(with, call);
         let request = codec::encode(&SyncRequest { network, ask });
@@ -297,6 +303,10 @@ impl NetDb {
             return Ok(());
         };
         self.spread.set_now(now.instant);
+        if call.is_over {
+            self.start_sync(now.instant, from);
+            return Ok(());
+        }
         let taken = codec::decode::<SyncReply>(reply)
             .map_err(|_counted| Refusal::Malformed)
             .and_then(|reply| self.take_answer(now, (from, call), reply));
@@ -423,10 +433,14 @@ impl NetDb {
 
     /// A [`StreamCall`] was not answered.
     pub fn handle_stream_failed(&mut self, now: Instant, to: NodeId) {
-        let Some(Call { network, step, .. }) = self.syncs.under_way.remove(&to) else {
+        let Some(call) = self.syncs.under_way.remove(&to) else {
             return;
         };
         self.syncs.resting.insert(to, now + AGAIN_AFTER);
+        let Call { network, step, .. } = call;
+        if call.is_over {
+            return;
+        }
         self.syncs
             .wanted
             .entry((to, network))

@@ -59,7 +59,8 @@ fn check(view: &LogView, written: Option<&BTreeMap<u64, Write>>) -> Result<(), S
     let held = |seq: u64| view.dots.iter().any(|dot: &Dot| dot.seq == seq);
     for (address, seq) in newest {
         let is_delete = written[&seq].1.is_none();
-        if !held(seq) && !(is_delete && seq <= view.floor) {
+        let is_forgotten = is_delete && seq <= view.floor;
+        if !held(seq) && !is_forgotten {
             return Err(format!(
                 "has dot {seq} of {address:?} and does not hold it, floor {}",
                 view.floor

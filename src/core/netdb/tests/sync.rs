@@ -27,6 +27,13 @@ fn fill(db: &mut NetDb, net: &Net, owners: std::ops::Range<u64>, seqs: u64) {
     }
 }
 
+/// Gives node 2 a log that node 1 lacks.
+fn fill_one_more(net: &mut Net) {
+    let mut db = net.dbs.remove(&2).unwrap();
+    fill(&mut db, net, 90..91, 1);
+    net.dbs.insert(2, db);
+}
+
 fn log_of(owner: u64) -> LogId {
     LogId {
         network: APP,
@@ -95,6 +102,25 @@ fn the_cost_of_anti_entropy_is_that_of_the_difference() {
     // 64 sums of 9 bytes, then about 80 logs of a bucket at some 12 bytes each.
     assert!(asked < 4_000, "{asked} bytes asked");
     assert!(answered < 400, "{answered} bytes answered");
+}
+
+#[test]
+fn an_answer_to_what_was_asked_before_a_detach_is_not_taken() {
+    let mut net = pair_with_logs(10, 1);
+    let now = net.now;
+    fill_one_more(&mut net);
+    let mut asker = net.dbs.remove(&1).unwrap();
+    asker.want_sync(NodeId(2), APP);
+    asker.start_sync(now.instant, NodeId(2));
+    let call = asker.poll_stream().unwrap();
+    let answering = net.dbs.get_mut(&2).unwrap();
+    let reply = answering.handle_stream(&call.request).unwrap();
+
+    asker.detach(now, APP).unwrap();
+    asker.attach(now, APP).unwrap();
+    asker.handle_stream_reply(now, NodeId(2), &reply).unwrap();
+
+    assert_eq!(asker.logs().filter(|log| log.0.network == APP).count(), 0);
 }
 
 #[test]
