@@ -97,9 +97,10 @@ impl Owners {
     }
 
     /// A node has left: what it wrote so far is over.
-    pub(super) fn left(&mut self, node: NodeId) {
+    pub(super) fn left(&mut self, node: NodeId, boot: Boot) {
         let owner = self.owners.entry(node).or_default();
         owner.life = Life::Left;
+        owner.boot = owner.boot.max(boot);
         owner.oldest = owner.oldest.max(Generation::begun_after(owner.boot));
         owner.leaving = None;
         owner.attached.clear();

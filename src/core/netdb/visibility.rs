@@ -39,9 +39,9 @@ impl NetDb {
         self.member_gone(node, Reason::OwnerDown);
     }
 
-    /// A member has left: its entries are dropped.
-    pub fn handle_member_left(&mut self, node: NodeId) {
-        self.owners.left(node);
+    /// A member has left in that boot: its entries are dropped.
+    pub fn handle_member_left(&mut self, node: NodeId, boot: Boot) {
+        self.owners.left(node, boot);
         self.member_gone(node, Reason::OwnerLeft);
     }
 

@@ -20,7 +20,7 @@ pub use io::{Config, DatagramError, Event, Stats, StreamError, Transmit};
 
 use super::{
     membership::{self, Identity, MemberState, Membership},
-    model::{Dot, Instant, Key, NetworkId, NodeId, Now, TableName, Value},
+    model::{Boot, Dot, Instant, Key, NetworkId, NodeId, Now, TableName, Value},
     netdb::{
         BarrierId, EntryView, LogId, LogView, NetDb, PutMode, StreamCall, SyncState, Version,
         WriteError,
@@ -334,20 +334,24 @@ impl Node {
         self.events.pop_front()
     }
 
+    fn boot_of(&self, node: NodeId) -> Boot {
+        let member = self.membership.member(node);
+        member.map_or_else(Boot::default, |member| member.identity.boot)
+    }
+
     /// Carries what membership says to the network DB, and what that shows to the history.
     fn drain(&mut self, now: Now) {
         while let Some(event) = self.membership.poll_event() {
             match event {
-                membership::Event::Up(node) => {
-                    let member = self.membership.member(node);
-                    let boot = member.map(|member| member.identity.boot);
-                    self.netdb.handle_member_up(node, boot.unwrap_or_default());
+                // A node that was started anew before anybody noticed that it was gone has moved, to where it was.
+                membership::Event::Up(node) | membership::Event::Moved(node, _) => {
+                    self.netdb.handle_member_up(node, self.boot_of(node));
                 }
                 membership::Event::Down(node) => self.netdb.handle_member_down(now.instant, node),
-                membership::Event::Left(node) => self.netdb.handle_member_left(node),
-                membership::Event::Moved(..)
-                | membership::Event::Renewed(_)
-                | membership::Event::Clash { .. } => {}
+                membership::Event::Left(node) => {
+                    self.netdb.handle_member_left(node, self.boot_of(node));
+                }
+                membership::Event::Renewed(_) | membership::Event::Clash { .. } => {}
             }
             self.emit(Event::Member(event));
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use net::{APP, Net, key, table};
 
 use super::*;
-use crate::core::model::{Dot, Key, Value};
+use crate::core::model::{Boot, Dot, Key, Value};
 
 #[test]
 fn a_put_is_seen_by_every_attached_node_and_by_no_other() {
@@ -217,7 +217,10 @@ fn n34_a_node_that_leaves_takes_its_entries_with_it_for_good() {
     net.attach([1, 2], APP);
     net.put(2, "k", "v");
 
-    net.dbs.get_mut(&1).unwrap().handle_member_left(NodeId(2));
+    net.dbs
+        .get_mut(&1)
+        .unwrap()
+        .handle_member_left(NodeId(2), Boot(1));
 
     assert_eq!(net.seen(1, "k"), None);
     assert_eq!(
@@ -225,6 +228,19 @@ fn n34_a_node_that_leaves_takes_its_entries_with_it_for_good() {
         ChangeKind::Deleted(Reason::OwnerLeft)
     );
     assert_eq!(net.dbs[&1].replicas[&APP].logs().count(), 0);
+}
+
+#[test]
+fn a_node_that_leaves_in_a_boot_that_nobody_was_told_of_takes_that_boots_logs_with_it() {
+    let mut net = Net::new(2);
+    net.attach([1, 2], APP);
+    net.put(2, "k", "v");
+    net.settle();
+    let db = net.dbs.get_mut(&1).unwrap();
+
+    db.handle_member_left(NodeId(2), Boot(7));
+
+    assert!(db.logs().all(|(log, ..)| log.owner != NodeId(2)));
 }
 
 #[test]
