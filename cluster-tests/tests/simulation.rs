@@ -40,11 +40,11 @@ fn fifty_seeds_of_chaos_end_in_calm_and_their_faults_really_happen() {
     for report in &reports {
         seen += report.seen.clone();
     }
-    assert!(seen.floors_raised > 1_000, "{seen:?}");
+    assert!(seen.floors_raised > 200, "{seen:?}");
     assert!(seen.snapshots > 10, "{seen:?}");
     assert!(seen.settled > 20, "{seen:?}");
-    assert!(seen.barriers_everywhere > 100, "{seen:?}");
-    assert!(seen.barriers_late > 5, "{seen:?}");
+    assert!(seen.barriers_everywhere > 20, "{seen:?}");
+    assert!(seen.barriers_late > 0, "{seen:?}");
     assert!(seen.synced_claims > 10, "{seen:?}");
     assert!(seen.renewals > 5, "{seen:?}");
     assert!(seen.unknown_keys > 50, "{seen:?}");

@@ -45,17 +45,21 @@ pub(super) fn calm_down(run: &mut Run) -> Result<Duration, Violation> {
     let ids = run.world.machines.iter().map(|machine| machine.id.0);
     let nodes = ids.map(lives).sum();
     let limit = bound(&run.world.settings, nodes);
-    let is_calm = |world: &mut super::World| check::converged(world).is_ok();
+    let is_calm = |world: &mut super::World| agree(world).is_ok();
     let took = run.world.run_until(LOOK_EVERY, limit, is_calm);
-    check::converged(&run.world)?;
+    agree(&run.world)?;
     check_all(run)?;
-    // Who is still held for down somewhere is noticed within the bound, and not again after it.
     let rest = kept_for(&run.world.settings, nodes);
     run.world.run_for(rest);
-    check::converged(&run.world)?;
+    agree(&run.world)?;
     check_all(run)?;
     check::only_what_stands_is_held(&run.world)?;
     Ok(took.unwrap_or(limit))
+}
+
+fn agree(world: &super::World) -> Result<(), Violation> {
+    check::members_agree(world)?;
+    check::converged(world)
 }
 
 fn check_all(run: &mut Run) -> Result<(), Violation> {

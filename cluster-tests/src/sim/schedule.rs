@@ -165,7 +165,12 @@ impl Drawing {
 
     /// A node does what nodes are for. Few keys, so that owners meet.
     fn work(&mut self) {
-        let (at, network) = (self.machine(), self.network());
+        let at = self.machine();
+        self.work_at(at);
+    }
+
+    fn work_at(&mut self, at: usize) {
+        let network = self.network();
         let key = self.rng.random_range(b'a'..=b'f');
         let action = match self.rng.random_range(0..20) {
             0..=9 => {
@@ -221,8 +226,11 @@ impl Drawing {
             Fault::LostDisks => self.end(Action::LoseDisk(at), at),
             Fault::LostWrites => {
                 self.at_once(Action::SyncDisk(at));
-                let after = self.millis(50..1_000);
-                self.now += after;
+                for _ in 0..self.rng.random_range(1..6) {
+                    let after = self.millis(1..200);
+                    self.now += after;
+                    self.work_at(at);
+                }
                 self.end(Action::LoseWrites(at), at);
             }
             Fault::Leaves => {
