@@ -124,8 +124,8 @@ fn check_claim(world: &World, claim: &Attached) -> Result<(), Violation> {
     };
     let held: BTreeMap<LogId, u64> = node.logs().map(|(log, prefix, _)| (log, prefix)).collect();
     for (log, needed) in &claim.needed {
-        let is_over = world.observer.written.newest(log.owner, log.network) != Some(*log)
-            || !node.attached(log.network).any(|owner| owner == log.owner);
+        let is_over =
+            is_followed(world, log) || !node.attached(log.network).any(|owner| owner == log.owner);
         let prefix = held.get(log).copied().unwrap_or(0);
         if prefix < *needed && !(is_over && prefix == 0) {
             return Err(Violation {
@@ -138,4 +138,15 @@ fn check_claim(world: &World, claim: &Attached) -> Result<(), Violation> {
         }
     }
     Ok(())
+}
+
+/// Returns whether the owner of a log has gone on to another, or has detached.
+fn is_followed(world: &World, log: &LogId) -> bool {
+    let mut machines = world.machines.iter();
+    let owner = machines.find(|machine| machine.id == log.owner);
+    let current = match owner.and_then(|machine| machine.node.as_ref()) {
+        Some(node) => node.written(log.network).ok().map(|version| version.log),
+        None => world.observer.written.newest(log.owner, log.network),
+    };
+    current != Some(*log)
 }
