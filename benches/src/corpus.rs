@@ -311,7 +311,8 @@ mod tests {
             reader.handle_datagram(now(), &datagram).unwrap();
         }
 
-        assert_eq!(reader.held(), ENTRIES + 1);
+        // And the attachment of each of the two.
+        assert_eq!(reader.held(), ENTRIES + 2);
     }
 
     #[test]
