@@ -41,13 +41,13 @@ impl Mutated {
 
     /// Returns whether that one was put in.
     #[cfg(feature = "mutations")]
-    pub(in crate::core) fn has(self, mutation: Mutation) -> bool {
+    pub(crate) fn has(self, mutation: Mutation) -> bool {
         self.by == Some(mutation)
     }
 
     /// Returns whether that one was put in: never.
     #[cfg(not(feature = "mutations"))]
-    pub(in crate::core) fn has(self, _mutation: Mutation) -> bool {
+    pub(crate) fn has(self, _mutation: Mutation) -> bool {
         false
     }
 }
