@@ -5,7 +5,7 @@ use std::time::Duration;
 use cluster_tests::sim::{Chaos, Counts, Report, Seen, Violation, schedule::Size};
 use weft::{
     core::model::{Key, Mutation, NetworkId, TableName, Value},
-    sim::World,
+    sim::{Nobody, World},
 };
 
 /// Seeds that once failed: they are run for ever.
@@ -91,11 +91,8 @@ fn another_seed_gives_another_trace() {
 
 #[test]
 fn one_change_reaches_25_nodes_within_15_ms() {
-    let mut world = World::new(25, 25);
     let network = NetworkId(1);
-    for at in 0..25 {
-        world.attach(at, network);
-    }
+    let mut world = World::settled(25, 25, network, Nobody);
     world.run_for(Duration::from_secs(5));
     let (table, key) = (
         TableName::new("t").unwrap(),
