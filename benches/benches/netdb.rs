@@ -15,8 +15,8 @@ use weft::core::{
 
 /// How many dots one measured run takes: enough that the entries do not fit into a core's own cache.
 const DOTS: usize = 100_000;
-/// What a reader holds then: also the key under which both nodes say that they are attached.
-const HELD: usize = DOTS + 1;
+/// What a reader holds then: every entry, and the attachment of both nodes.
+const HELD: usize = DOTS + 2;
 /// About how many bytes of entries a whole page of a sync has.
 const PAGE: usize = 500 * 1024;
 
