@@ -48,8 +48,8 @@ pub trait Observer {
     }
 
     /// A network has come so far on a machine.
-    fn synced(&mut self, at: usize, now: Instant, reached: (NetworkId, SyncState)) {
-        let _ = (at, now, reached);
+    fn synced(&mut self, at: usize, now: Instant, reached: (NetworkId, SyncState), node: &Node) {
+        let _ = (at, now, reached, node);
     }
 
     /// A barrier that a machine's program waited for has ended.

@@ -339,7 +339,7 @@ impl<O: Observer> World<O> {
                 NodeEvent::Member(event) => self.observer.member(at, self.now, &event),
                 NodeEvent::Changed => self.observer.changed(at, self.now, &node),
                 NodeEvent::Synced(network, state) => {
-                    self.observer.synced(at, self.now, (network, state));
+                    self.observer.synced(at, self.now, (network, state), &node);
                 }
                 NodeEvent::Barrier(id, applied) => {
                     self.observer.barrier(at, self.now, (id, &applied));

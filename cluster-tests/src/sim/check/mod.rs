@@ -123,9 +123,9 @@ impl Observer for Checkers {
         mirror.follow(node);
     }
 
-    fn synced(&mut self, at: usize, now: Instant, reached: (NetworkId, SyncState)) {
+    fn synced(&mut self, at: usize, now: Instant, reached: (NetworkId, SyncState), node: &Node) {
         tracing::info!(at, network = %reached.0, state = ?reached.1, "sync");
-        self.claims.note_state(at, now, reached);
+        self.claims.note_state((at, node), now, reached);
     }
 
     fn barrier(&mut self, at: usize, _now: Instant, ended: (BarrierId, &Applied)) {

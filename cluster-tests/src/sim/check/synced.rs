@@ -1,11 +1,15 @@
 //! `Synced` is true where it is claimed: who says so within the time in which it believes nobody who is new too has what all
-//! synced members that it knew of had when it attached.
+//! synced members had when it attached, those included that were cut off: any of them may be the one it hears of first.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use weft::core::{
-    model::{Boot, Instant, NetworkId},
+    model::{Boot, Instant, NetworkId, NodeId},
     netdb::{LogId, SyncState},
+    node::Node,
 };
 
 use super::Violation;
@@ -40,14 +44,11 @@ impl Claims {
     /// Notes that a machine has just attached to a network.
     pub fn note_attached(world: &mut World, at: usize, network: NetworkId) {
         let machine = &world.machines[at];
-        let Some(node) = &machine.node else {
-            return;
-        };
-        let mut members = node
-            .attached(network)
-            .filter(|node| *node != machine.id)
-            .filter_map(|id| world.machines.iter().find(|machine| machine.id == id))
-            .filter_map(|machine| machine.node.as_ref())
+        let mut members = world
+            .machines
+            .iter()
+            .filter(|other| other.id != machine.id)
+            .filter_map(|other| other.node.as_ref())
             .filter(|node| {
                 let mut networks = node.networks();
                 networks.any(|carried| carried == (network, SyncState::Synced))
@@ -80,8 +81,13 @@ impl Claims {
     }
 
     /// A machine says how far a network has come.
-    pub fn note_state(&mut self, at: usize, now: Instant, reached: (NetworkId, SyncState)) {
-        let (network, state) = reached;
+    pub fn note_state(
+        &mut self,
+        machine: (usize, &Node),
+        now: Instant,
+        reached: (NetworkId, SyncState),
+    ) {
+        let ((at, node), (network, state)) = (machine, reached);
         if state != SyncState::Synced {
             return;
         }
@@ -89,7 +95,12 @@ impl Claims {
         self.attached
             .retain(|claim| claim.network != network || claim.at == at || claim.is_claimed);
         for claim in &mut self.attached {
-            claim.is_claimed |= (claim.at, claim.network) == (at, network);
+            if !claim.is_claimed && (claim.at, claim.network) == (at, network) {
+                claim.is_claimed = true;
+                // What does not show is not compared: it comes when its owner does.
+                let attached: BTreeSet<NodeId> = node.attached(network).collect();
+                claim.needed.retain(|log, _| attached.contains(&log.owner));
+            }
         }
         self.attached
             .retain(|claim| !claim.is_claimed || now <= claim.since + STRICT_FOR);
