@@ -192,7 +192,7 @@ pub fn catch_up(writer: &mut NetDb, reader: &mut NetDb, mut each: impl FnMut(&[u
             .expect("a sound request");
         each(&call.request, &reply);
         reader
-            .handle_stream_reply(now(), WRITER, &reply)
+            .handle_stream_reply(now(), call.id, &reply)
             .expect("a sound answer");
         while let Some(change) = reader.poll_change() {
             std::hint::black_box(change);

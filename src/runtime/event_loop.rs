@@ -17,7 +17,7 @@ use super::{
 };
 use crate::core::{
     model::NodeId,
-    netdb::{Applied, BarrierId},
+    netdb::{Applied, BarrierId, CallId},
     node::{Config, Event, Node},
 };
 
@@ -33,7 +33,7 @@ const CALL_FOR: Duration = Duration::from_secs(10);
 const READ_MAX: usize = crate::core::wire::DATAGRAM_MAX + 1;
 
 /// A request that has ended.
-type Called = (NodeId, Result<Bytes, StreamError>);
+type Called = (CallId, Result<Bytes, StreamError>);
 
 /// The loop's state.
 pub(super) struct EventLoop {
@@ -167,17 +167,17 @@ impl EventLoop {
         }
     }
 
-    fn answered(&mut self, from: NodeId, answer: Result<Bytes, StreamError>) {
+    fn answered(&mut self, call: CallId, answer: Result<Bytes, StreamError>) {
         let now = self.clock.now();
         match answer {
             Ok(reply) => {
-                if let Err(error) = self.node.handle_stream_reply(now, from, &reply) {
-                    tracing::warn!(node = %from, %error, "an answer on a stream was refused");
+                if let Err(error) = self.node.handle_stream_reply(now, call, &reply) {
+                    tracing::warn!(node = %call.to, %error, "an answer on a stream was refused");
                 }
             }
             Err(error) => {
-                tracing::debug!(node = %from, %error, "a request on a stream failed");
-                self.node.handle_stream_failed(now, from);
+                tracing::debug!(node = %call.to, %error, "a request on a stream failed");
+                self.node.handle_stream_failed(now, call);
             }
         }
     }
@@ -192,17 +192,17 @@ impl EventLoop {
         while self.calls.len() < CALLS_MAX
             && let Some(call) = self.node.poll_stream()
         {
-            let Some(addr) = self.node.membership().address(call.to) else {
-                self.node.handle_stream_failed(self.clock.now(), call.to);
+            let Some(addr) = self.node.membership().address(call.id.to) else {
+                self.node.handle_stream_failed(self.clock.now(), call.id);
                 continue;
             };
             let dialer = self.dialer.clone();
             self.calls.spawn(async move {
                 let request = Bytes::from(call.request);
                 (
-                    call.to,
+                    call.id,
                     dialer
-                        .call(call.to, addr, Service::Sync, request, CALL_FOR)
+                        .call(call.id.to, addr, Service::Sync, request, CALL_FOR)
                         .await,
                 )
             });

@@ -58,8 +58,8 @@ impl<O: Observer> World<O> {
             let answering = self.machines[answers].node.as_mut();
             let reply = answering.and_then(|other| other.handle_stream(&call.request).ok());
             match reply {
-                Some(reply) => drop(node.handle_stream_reply(now, call.to, &reply)),
-                None => node.handle_stream_failed(now, call.to),
+                Some(reply) => drop(node.handle_stream_reply(now, call.id, &reply)),
+                None => node.handle_stream_failed(now, call.id),
             }
         }
         // What it would push of that, all have by then.

@@ -17,7 +17,7 @@ use crate::core::{
         Boot, ClusterId, Generation, Instant, Key, NetworkId, NodeId, Now, TableName, UnixMillis,
         Value,
     },
-    netdb::{self, PutMode, Version, WriteError},
+    netdb::{self, CallId, PutMode, Version, WriteError},
     node::{Config, Event as NodeEvent, Node},
     wire::keyring::{ClusterKey, KeyId, Keyring},
 };
@@ -43,12 +43,12 @@ enum Event {
     },
     Request {
         from: (usize, Boot),
-        to: NodeId,
+        call: CallId,
         bytes: Vec<u8>,
     },
     Reply {
         to: (usize, Boot),
-        from: NodeId,
+        call: CallId,
         bytes: Option<Vec<u8>>,
     },
     Timer {
@@ -313,13 +313,13 @@ impl<O: Observer> World<O> {
             self.send_datagram(at, transmit.to, &transmit.datagram);
         }
         while let Some(call) = node.poll_stream() {
-            if self.reaches(at, call.to) {
+            if self.reaches(at, call.id.to) {
                 let arrives = self.now + self.links.draw_delay(&mut self.rng);
                 self.schedule(
                     arrives,
                     Event::Request {
                         from: (at, boot),
-                        to: call.to,
+                        call: call.id,
                         bytes: call.request,
                     },
                 );
@@ -328,7 +328,7 @@ impl<O: Observer> World<O> {
                     self.now + CALL_FOR,
                     Event::Reply {
                         to: (at, boot),
-                        from: call.to,
+                        call: call.id,
                         bytes: None,
                     },
                 );
@@ -421,7 +421,7 @@ impl<O: Observer> World<O> {
     fn handle(&mut self, event: Event) {
         let to = match &event {
             Event::Datagram { to, .. } | Event::Received { to, .. } => *to,
-            Event::Request { to, .. } => machine_of(*to),
+            Event::Request { call, .. } => machine_of(call.to),
             Event::Reply { to, .. } => to.0,
             Event::Timer { node, .. } => *node,
         };
@@ -443,15 +443,15 @@ impl<O: Observer> World<O> {
                 self.receive(to, &bytes);
             }
             Event::Received { boot, bytes, to } if boot == current => self.receive(to, &bytes),
-            Event::Request { from, to, bytes } => self.answer(from, to, &bytes),
+            Event::Request { from, call, bytes } => self.answer(from, call, &bytes),
             Event::Reply {
                 to: (_, boot),
-                from,
+                call,
                 bytes,
             } if boot == current => {
                 self.with(to, |node, now| match bytes {
-                    Some(reply) => drop(node.handle_stream_reply(now, from, &reply)),
-                    None => node.handle_stream_failed(now, from),
+                    Some(reply) => drop(node.handle_stream_reply(now, call, &reply)),
+                    None => node.handle_stream_failed(now, call),
                 });
             }
             // Another timer, set later for an earlier time, may have done its work.
@@ -481,7 +481,8 @@ impl<O: Observer> World<O> {
         let _ = self.with(to, |node, now| node.handle_datagram(now, datagram));
     }
 
-    fn answer(&mut self, from: (usize, Boot), to: NodeId, request: &[u8]) {
+    fn answer(&mut self, from: (usize, Boot), call: CallId, request: &[u8]) {
+        let to = call.to;
         self.counts.requests += 1;
         self.trace.note(request);
         let open = self.reaches(from.0, to);
@@ -496,7 +497,7 @@ impl<O: Observer> World<O> {
             self.now + delay,
             Event::Reply {
                 to: from,
-                from: to,
+                call,
                 bytes: answer,
             },
         );

@@ -79,7 +79,10 @@ impl NetDb {
                 let reached = if equal { head } else { root.yours.min(head) };
                 self.floors.note_reached(network, from, reached);
             }
-            if equal {
+            if equal && root.synced && self.is_new(now, network) {
+                // Its root leaves out the logs of those that it holds for down; here their owners may be alive.
+                self.want_missing(from, network);
+            } else if equal {
                 self.note_whole(now, network, &Scope::whole(), root.synced);
             } else {
                 differs = true;

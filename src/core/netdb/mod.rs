@@ -47,7 +47,7 @@ pub use change::{Change, ChangeKind, EntryView, Reason};
 pub use error::WriteError;
 pub use message::LogId;
 pub use receive::Refusal;
-pub use sync::StreamCall;
+pub use sync::{CallId, StreamCall};
 pub use view::LogView;
 pub use write::PutMode;
 

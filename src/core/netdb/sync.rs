@@ -38,11 +38,26 @@ const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// How long after its attachment a node believes only those who have come whole themselves; then they may all be new.
 const BELIEVE_AFTER: Duration = Duration::from_secs(3);
 
+/// Names a request that is made on a stream, so that a late answer is not taken for that to a later request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CallId {
+    /// Whom it asks.
+    pub to: NodeId,
+    number: u64,
+}
+
+impl CallId {
+    /// Names a request that is not the network DB's: whatever becomes of it, no sync ends with it.
+    pub fn foreign(to: NodeId) -> Self {
+        Self { to, number: 0 }
+    }
+}
+
 /// A request to be made on a stream; its answer is to be handed to [`NetDb::handle_stream_reply`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StreamCall {
-    /// Whom to ask.
-    pub to: NodeId,
+    /// Its name, which says whom to ask.
+    pub id: CallId,
     /// The request.
     pub request: Vec<u8>,
 }
@@ -57,6 +72,7 @@ enum Step {
 
 #[derive(Debug)]
 struct Call {
+    number: u64,
     network: NetworkId,
     step: Step,
     /// The last log that a fetch asked for, if there were more.
@@ -74,6 +90,13 @@ struct Joining {
     missing: Scope,
 }
 
+impl Joining {
+    /// Returns whether it believes those that have not come whole themselves.
+    fn is_late(&self, now: Instant) -> bool {
+        self.since + BELIEVE_AFTER <= now
+    }
+}
+
 /// Syncs that are wanted and under way: one a member at a time.
 #[derive(Default, Debug)]
 pub(super) struct Syncs {
@@ -82,9 +105,18 @@ pub(super) struct Syncs {
     resting: BTreeMap<NodeId, Instant>,
     joining: BTreeMap<NetworkId, Joining>,
     calls: VecDeque<StreamCall>,
+    /// How many calls were made.
+    made: u64,
 }
 
 impl Syncs {
+    /// Returns the call of that name, unless it was given up.
+    fn end_call(&mut self, id: CallId) -> Option<Call> {
+        let under_way = self.under_way.get(&id.to);
+        under_way.filter(|call| call.number == id.number)?;
+        self.under_way.remove(&id.to)
+    }
+
     pub(super) fn forget(&mut self, node: NodeId) {
         self.wanted.retain(|(wanted, _), _| *wanted != node);
         self.under_way.remove(&node);
@@ -155,7 +187,7 @@ impl NetDb {
         let Some(joining) = self.syncs.joining.get_mut(&network) else {
             return self.set_sync_state(network, SyncState::Synced);
         };
-        if synced || joining.since + BELIEVE_AFTER <= now {
+        if synced || joining.is_late(now) {
             joining.missing.subtract(part);
             if joining.missing.is_empty() {
                 self.set_sync_state(network, SyncState::Synced);
@@ -166,10 +198,9 @@ impl NetDb {
     /// Networks whose only member this node is have come whole, once it could have heard of others. Who else is a member of
     /// a network is known once the cluster scope has come.
     pub(super) fn note_alone(&mut self, now: Instant) {
-        let late = |joining: &Joining| joining.since + BELIEVE_AFTER <= now;
         let joining = self.syncs.joining.iter();
         let waiting: Vec<NetworkId> = joining
-            .filter(|(_, joining)| late(joining))
+            .filter(|(_, joining)| joining.is_late(now))
             .map(|(network, _)| *network)
             .collect();
         for network in waiting {
@@ -179,6 +210,24 @@ impl NetDb {
             if knows_members && self.ring(network).others().next().is_none() {
                 self.set_sync_state(network, SyncState::Synced);
             }
+        }
+    }
+
+    /// Returns whether a network has not come whole yet, and only those that have it whole are believed.
+    pub(super) fn is_new(&self, now: Instant, network: NetworkId) -> bool {
+        let joining = self.syncs.joining.get(&network);
+        joining.is_some_and(|joining| !joining.is_late(now))
+    }
+
+    /// What has not come yet of a network that is new here is wanted from a member, unless it is being asked already.
+    pub(super) fn want_missing(&mut self, with: NodeId, network: NetworkId) {
+        let asked = self.syncs.under_way.get(&with);
+        if asked.is_some_and(|call| call.network == network) {
+            return;
+        }
+        if let Some(joining) = self.syncs.joining.get(&network) {
+            let step = Step::Fetch(joining.missing.clone(), None);
+            self.syncs.wanted.entry((with, network)).or_insert(step);
         }
     }
 
@@ -208,9 +257,13 @@ impl NetDb {
     pub(super) fn retry_syncs(&mut self, now: Instant) {
         let under_way = self.syncs.under_way.iter();
         let late = under_way.filter(|(_, call)| call.until <= now);
-        let late: Vec<NodeId> = late.map(|(node, _)| *node).collect();
-        for node in late {
-            self.handle_stream_failed(now, node);
+        let id = |(&to, call): (&NodeId, &Call)| CallId {
+            to,
+            number: call.number,
+        };
+        let late: Vec<CallId> = late.map(id).collect();
+        for call in late {
+            self.handle_stream_failed(now, call);
         }
         self.syncs.resting.retain(|_, until| *until > now);
         let wanted = self.syncs.wanted.keys();
@@ -238,7 +291,10 @@ impl NetDb {
             SyncAsk::Fetch(fetch) => fetch.through,
             SyncAsk::Buckets(_) | SyncAsk::Parts(_) => None,
         };
+        self.syncs.made += 1;
+        let number = self.syncs.made;
         let call = Call {
+            number,
             network,
             step,
             through,
@@ -248,7 +304,8 @@ impl NetDb {
         self.syncs.under_way.insert(with, call);
         let request = codec::encode(&SyncRequest { network, ask });
         self.stats.sync_bytes += request.len() as u64;
-        self.syncs.calls.push_back(StreamCall { to: with, request });
+        let id = CallId { to: with, number };
+        self.syncs.calls.push_back(StreamCall { id, request });
         self.stats.syncs += 1;
     }
 
@@ -292,16 +349,17 @@ impl NetDb {
         self.syncs.calls.pop_front()
     }
 
-    /// Takes the answer to a [`StreamCall`].
+    /// Takes the answer to a [`StreamCall`]. One that comes after the call was given up says nothing.
     pub fn handle_stream_reply(
         &mut self,
         now: Now,
-        from: NodeId,
+        id: CallId,
         reply: &[u8],
     ) -> Result<(), Refusal> {
-        let Some(call) = self.syncs.under_way.remove(&from) else {
+        let Some(call) = self.syncs.end_call(id) else {
             return Ok(());
         };
+        let from = id.to;
         self.spread.set_now(now.instant);
         if call.is_over {
             self.start_sync(now.instant, from);
@@ -432,10 +490,11 @@ impl NetDb {
     }
 
     /// A [`StreamCall`] was not answered.
-    pub fn handle_stream_failed(&mut self, now: Instant, to: NodeId) {
-        let Some(call) = self.syncs.under_way.remove(&to) else {
+    pub fn handle_stream_failed(&mut self, now: Instant, id: CallId) {
+        let Some(call) = self.syncs.end_call(id) else {
             return;
         };
+        let to = id.to;
         self.syncs.resting.insert(to, now + AGAIN_AFTER);
         let Call { network, step, .. } = call;
         if call.is_over {

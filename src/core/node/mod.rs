@@ -22,8 +22,8 @@ use super::{
     membership::{self, Identity, MemberState, Membership},
     model::{Boot, Dot, Instant, Key, NetworkId, NodeId, Now, TableName, Value},
     netdb::{
-        BarrierId, EntryView, LogId, LogView, NetDb, PutMode, StreamCall, SyncState, Version,
-        WriteError,
+        BarrierId, CallId, EntryView, LogId, LogView, NetDb, PutMode, StreamCall, SyncState,
+        Version, WriteError,
     },
     watch::{Filter, Heard, History, Lagged},
     wire::{
@@ -172,13 +172,13 @@ impl Node {
     pub fn handle_stream_reply(
         &mut self,
         now: Now,
-        from: NodeId,
+        call: CallId,
         reply: &[u8],
     ) -> Result<(), StreamError> {
         let taken = match reply.split_first() {
             Some((&SYNC, reply)) => self
                 .netdb
-                .handle_stream_reply(now, from, reply)
+                .handle_stream_reply(now, call, reply)
                 .map_err(StreamError::Sync),
             Some((&MEMBERS, list)) => {
                 codec::decode(list)
@@ -200,7 +200,7 @@ impl Node {
         if let Some(&to) = alive.get(self.members_asked % alive.len().max(1)) {
             self.members_asked += 1;
             self.calls.push_back(StreamCall {
-                to,
+                id: CallId::foreign(to),
                 request: vec![MEMBERS],
             });
         }
@@ -213,8 +213,8 @@ impl Node {
     }
 
     /// A [`StreamCall`] was not answered.
-    pub fn handle_stream_failed(&mut self, now: Now, to: NodeId) {
-        self.netdb.handle_stream_failed(now.instant, to);
+    pub fn handle_stream_failed(&mut self, now: Now, call: CallId) {
+        self.netdb.handle_stream_failed(now.instant, call);
     }
 
     /// Does what is due.
@@ -322,9 +322,9 @@ impl Node {
         if let Some(call) = self.calls.pop_front() {
             return Some(call);
         }
-        let StreamCall { to, request } = self.netdb.poll_stream()?;
+        let StreamCall { id, request } = self.netdb.poll_stream()?;
         Some(StreamCall {
-            to,
+            id,
             request: tagged(SYNC, &request),
         })
     }

@@ -1,5 +1,5 @@
 //! `Synced` is true where it is claimed: who says so within the time in which it believes nobody who is new too has what all
-//! synced members had when it attached, those included that were cut off: any of them may be the one it hears of first.
+//! synced members showed when it attached, those included that were cut off: any of them may be the one it hears of first.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -54,7 +54,9 @@ impl Claims {
                 networks.any(|carried| carried == (network, SyncState::Synced))
             })
             .map(|node| {
+                let shown: BTreeSet<NodeId> = node.attached(network).collect();
                 let logs = node.logs().filter(|(log, ..)| log.network == network);
+                let logs = logs.filter(|(log, ..)| shown.contains(&log.owner));
                 logs.map(|(log, prefix, _)| (log, prefix)).collect()
             });
         let Some(mut needed) = members.next() else {

@@ -499,7 +499,10 @@ proptest::proptest! {
 
         let _ = db.handle_record(now, NodeId(2), RecordKind(kind), &body);
         let _ = db.handle_stream(&body);
-        let _ = db.handle_stream_reply(now, NodeId(2), &body);
+        db.sync_with(now.instant, NodeId(2));
+        if let Some(call) = db.poll_stream() {
+            let _ = db.handle_stream_reply(now, call.id, &body);
+        }
     }
 }
 

@@ -201,17 +201,17 @@ impl Net {
             }
             while let Some(call) = self.dbs.get_mut(&id).unwrap().poll_stream() {
                 moved = true;
-                let cut = self.hold || self.cut.contains(&id) || self.cut.contains(&call.to.0);
+                let cut = self.hold || self.cut.contains(&id) || self.cut.contains(&call.id.to.0);
                 let answer = (!cut).then(|| {
                     self.dbs
-                        .get_mut(&call.to.0)
+                        .get_mut(&call.id.to.0)
                         .unwrap()
                         .handle_stream(&call.request)
                 });
                 let db = self.dbs.get_mut(&id).unwrap();
                 match answer {
-                    Some(Ok(reply)) => drop(db.handle_stream_reply(now, call.to, &reply)),
-                    Some(Err(_)) | None => db.handle_stream_failed(now.instant, call.to),
+                    Some(Ok(reply)) => drop(db.handle_stream_reply(now, call.id, &reply)),
+                    Some(Err(_)) | None => db.handle_stream_failed(now.instant, call.id),
                 }
             }
         }

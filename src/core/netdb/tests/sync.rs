@@ -59,7 +59,7 @@ fn reconcile(net: &mut Net) -> (usize, usize) {
             .handle_stream(&call.request)
             .unwrap();
         answered += reply.len();
-        asker.handle_stream_reply(now, NodeId(2), &reply).unwrap();
+        asker.handle_stream_reply(now, call.id, &reply).unwrap();
     }
     net.dbs.insert(1, asker);
     (asked, answered)
@@ -105,6 +105,34 @@ fn the_cost_of_anti_entropy_is_that_of_the_difference() {
 }
 
 #[test]
+fn a_late_answer_is_not_taken_for_that_to_a_later_request() {
+    let mut net = pair_with_logs(10, 1);
+    let now = net.now;
+    fill_one_more(&mut net);
+    let mut asker = net.dbs.remove(&1).unwrap();
+    let answering = net.dbs.get_mut(&2).unwrap();
+    // The member is down while it answers for a part of the logs, and is then asked for all.
+    asker.want_log(NodeId(2), log_of(90));
+    asker.start_sync(now.instant, NodeId(2));
+    let former = asker.poll_stream().unwrap();
+    let late = answering.handle_stream(&former.request).unwrap();
+    asker.handle_member_down(now.instant, NodeId(2));
+    asker.handle_member_up(NodeId(2), Boot(1));
+    asker.want_sync(NodeId(2), APP);
+    asker.start_sync(now.instant, NodeId(2));
+    let call = asker.poll_stream().unwrap();
+    let held = |db: &NetDb| db.logs().filter(|log| log.0.network == APP).count();
+    let before = held(&asker);
+
+    asker.handle_stream_reply(now, former.id, &late).unwrap();
+
+    assert_eq!(held(&asker), before);
+    let reply = answering.handle_stream(&call.request).unwrap();
+    asker.handle_stream_reply(now, call.id, &reply).unwrap();
+    assert_eq!(held(&asker), before + 1);
+}
+
+#[test]
 fn an_answer_to_what_was_asked_before_a_detach_is_not_taken() {
     let mut net = pair_with_logs(10, 1);
     let now = net.now;
@@ -118,7 +146,7 @@ fn an_answer_to_what_was_asked_before_a_detach_is_not_taken() {
 
     asker.detach(now, APP).unwrap();
     asker.attach(now, APP).unwrap();
-    asker.handle_stream_reply(now, NodeId(2), &reply).unwrap();
+    asker.handle_stream_reply(now, call.id, &reply).unwrap();
 
     assert_eq!(asker.logs().filter(|log| log.0.network == APP).count(), 0);
 }
