@@ -12,7 +12,7 @@ use super::{
 };
 use crate::core::model::{Instant, NetworkId, NodeId};
 
-/// How many roots one digest record carries: at most 24 bytes each.
+/// How many roots one digest record carries: at most 16 bytes each.
 const ROOTS_A_RECORD: usize = 48;
 
 impl NetDb {
@@ -51,11 +51,8 @@ impl NetDb {
             if network != NetworkId::CLUSTER && !self.owners.is_attached(to, network) {
                 continue;
             }
-            let log = self.owners.newest_log(to, network);
-            let theirs = log.and_then(|log| replica.log(&log));
             roots.push(Root {
                 network,
-                yours: theirs.map_or(0, |log| log.have.prefix()),
                 hash: replica.root(),
                 synced: self.sync_states.get(&network) == Some(&SyncState::Synced),
             });
@@ -74,10 +71,9 @@ impl NetDb {
                 continue;
             };
             let equal = replica.root() == root.hash;
-            if let Some(log) = self.our_log(network) {
+            if let Some(log) = self.our_log(network).filter(|_| equal) {
                 let head = self.own_head(&log);
-                let reached = if equal { head } else { root.yours.min(head) };
-                self.floors.note_reached(network, from, reached);
+                self.floors.note_reached(network, from, head);
             }
             if equal && root.synced && self.is_new(now, network) {
                 // Its root leaves out the logs of those that it holds for down; here their owners may be alive.

@@ -1,6 +1,6 @@
 //! The owner's floor: below it, tombstones are forgotten.
 //!
-//! Members say in digests how far they have our log, and are asked where that takes long. Once every member of the network is
+//! A member whose root equals ours has all of our log; others are asked how far they have it. Once every member of the network is
 //! past a delete, its tombstone goes; or after `floor_after`, which only costs those who slept a snapshot.
 
 use std::collections::{BTreeMap, VecDeque};

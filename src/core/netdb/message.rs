@@ -89,8 +89,6 @@ pub(super) struct Root {
     pub(super) hash: u64,
     /// Whether the sender itself has come whole since it attached.
     pub(super) synced: bool,
-    /// Up to where the sender has the receiver's own log.
-    pub(super) yours: u64,
 }
 
 /// The root of every network that sender and receiver share.

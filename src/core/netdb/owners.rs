@@ -278,21 +278,6 @@ impl Owners {
         owner.life == Life::Alive && attached && current && log.generation >= owner.oldest
     }
 
-    /// Returns the name of an owner's current log in a network, if it is attached.
-    pub(super) fn newest_log(&self, node: NodeId, network: NetworkId) -> Option<LogId> {
-        let owner = self.owners.get(&node)?;
-        let epoch = match network {
-            NetworkId::CLUSTER => 0,
-            _ => owner.attached.get(&(network, owner.newest))?.0,
-        };
-        Some(LogId {
-            network,
-            owner: node,
-            generation: owner.newest,
-            epoch,
-        })
-    }
-
     /// Returns our attach epoch in a network.
     pub(super) fn our_epoch(&self, network: NetworkId) -> Option<u64> {
         if network == NetworkId::CLUSTER {

@@ -78,7 +78,7 @@ struct Call {
     /// The last log that a fetch asked for, if there were more.
     through: Option<LogId>,
     until: Instant,
-    /// This node has detached from the network since: the answer tells what another replica lacked.
+    /// Logs that it named were dropped since: the answer tells what another replica lacked.
     is_over: bool,
 }
 
@@ -128,6 +128,15 @@ impl Syncs {
         self.joining.remove(&network);
         for call in self.under_way.values_mut() {
             call.is_over |= call.network == network;
+        }
+    }
+
+    /// Logs were dropped that may come back: what calls under way ask is asked again, and their answers do not count.
+    pub(super) fn ask_again(&mut self) {
+        for (&node, call) in self.under_way.iter_mut().filter(|(_, call)| !call.is_over) {
+            call.is_over = true;
+            let wanted = self.wanted.entry((node, call.network));
+            wanted.or_insert_with(|| call.step.clone());
         }
     }
 

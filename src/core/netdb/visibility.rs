@@ -144,6 +144,9 @@ impl NetDb {
         for owner in settled {
             self.settle(owner);
         }
+        if !forgotten.is_empty() {
+            self.syncs.ask_again();
+        }
         for owner in forgotten {
             self.refresh(owner, Reason::OwnerDown);
         }

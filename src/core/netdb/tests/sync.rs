@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::net::{APP, Net};
 use crate::core::{
-    model::{Boot, Generation, Hlc, NetworkId, NodeId},
-    netdb::{LogId, NetDb, SyncState, message::WireDot},
+    model::{Boot, Generation, Hlc, NetworkId, NodeId, Now},
+    netdb::{Config, LogId, NetDb, SyncState, message::WireDot},
 };
 
 /// Gives one node many logs of its network, each of one dot, as of so many owners.
@@ -130,6 +130,47 @@ fn a_late_answer_is_not_taken_for_that_to_a_later_request() {
     let reply = answering.handle_stream(&call.request).unwrap();
     asker.handle_stream_reply(now, call.id, &reply).unwrap();
     assert_eq!(held(&asker), before + 1);
+}
+
+#[test]
+fn an_answer_to_what_was_asked_before_a_log_was_forgotten_is_asked_for_again() {
+    let mut net = pair_with_logs(10, 1);
+    let (start, owner) = (net.now, NodeId(15));
+    let dot = WireDot {
+        seq: 2,
+        written: Hlc::default().tick(start.wall),
+        table: "t",
+        key: b"late",
+        value: Some(b"v"),
+    };
+    assert!(net.dbs.get_mut(&2).unwrap().take_dot(log_of(15), &dot));
+    let mut asker = net.dbs.remove(&1).unwrap();
+    asker.handle_member_down(start.instant, owner);
+    let forgotten = Now {
+        instant: start.instant + Config::default().retention,
+        ..start
+    };
+    asker.want_sync(NodeId(2), APP);
+    asker.start_sync(forgotten.instant, NodeId(2));
+    let call = asker.poll_stream().unwrap();
+    let answering = net.dbs.get_mut(&2).unwrap();
+    let reply = answering.handle_stream(&call.request).unwrap();
+
+    // What was there when it asked is gone when the answer comes.
+    asker.handle_timeout(forgotten);
+    asker.handle_member_up(owner, Boot(1));
+    asker
+        .handle_stream_reply(forgotten, call.id, &reply)
+        .unwrap();
+
+    let held = |db: &NetDb| db.get(APP, "t", b"15/1").is_some();
+    assert!(!held(&asker));
+    let call = asker.poll_stream().unwrap();
+    let reply = answering.handle_stream(&call.request).unwrap();
+    asker
+        .handle_stream_reply(forgotten, call.id, &reply)
+        .unwrap();
+    assert!(held(&asker));
 }
 
 #[test]
