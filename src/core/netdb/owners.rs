@@ -103,7 +103,11 @@ impl Owners {
         owner.boot = owner.boot.max(boot);
         owner.oldest = owner.oldest.max(Generation::begun_after(owner.boot));
         owner.leaving = None;
-        owner.attached.clear();
+        // It may have been started again since, and that may be known already.
+        let oldest = owner.oldest;
+        owner
+            .attached
+            .retain(|(_, generation), _| *generation >= oldest);
         self.end_retention(node);
     }
 

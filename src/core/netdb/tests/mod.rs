@@ -244,6 +244,22 @@ fn a_node_that_leaves_in_a_boot_that_nobody_was_told_of_takes_that_boots_logs_wi
 }
 
 #[test]
+fn a_leave_that_is_heard_of_after_the_next_start_takes_nothing_of_that_start() {
+    let mut net = Net::new(2);
+    net.attach([1, 2], APP);
+    net.restart_unheard(2, 3);
+    net.attach([2], APP);
+    net.put(2, "k", "new");
+    net.ready(2);
+    let db = net.dbs.get_mut(&1).unwrap();
+
+    db.handle_member_left(NodeId(2), Boot(1));
+    db.handle_member_up(NodeId(2), Boot(3));
+
+    assert_eq!(net.seen(1, "k").as_deref(), Some("new"));
+}
+
+#[test]
 fn a_detach_removes_the_nodes_entries_everywhere_and_others_here() {
     let mut net = Net::new(2);
     net.attach([1, 2], APP);

@@ -82,8 +82,14 @@ impl Net {
         self.up(node, 1);
     }
 
-    /// The node comes back with nothing but a new generation, before anybody notices.
+    /// The node comes back with nothing but a new generation, before anybody notices that it was gone.
     pub(super) fn restart(&mut self, node: u64, generation: u32) {
+        self.restart_unheard(node, generation);
+        self.up(node, generation);
+    }
+
+    /// The same, and nobody has heard of the new boot.
+    pub(super) fn restart_unheard(&mut self, node: u64, generation: u32) {
         let mut db = NetDb::new(
             Config::default(),
             NodeId(node),
@@ -95,7 +101,6 @@ impl Net {
             db.handle_member_up(NodeId(*other), Boot(1));
         }
         self.dbs.insert(node, db);
-        self.up(node, generation);
     }
 
     pub(super) fn attach<const N: usize>(&mut self, nodes: [u64; N], network: NetworkId) {
