@@ -1,6 +1,7 @@
 //! Behaviour of the DB among a few nodes that hand each other their messages.
 
 mod barrier;
+mod cases;
 mod net;
 mod sync;
 
