@@ -168,6 +168,35 @@ mod tests {
     }
 
     #[test]
+    fn n29_a_watcher_hears_of_what_its_filter_names() {
+        let mut history = History::default();
+        for (network, table) in [(1, "a"), (1, "b"), (2, "a"), (2, "b")] {
+            let table = TableName::new(table).unwrap();
+            for n in [0x0100, 0x0200] {
+                history.record(Change {
+                    table: table.clone(),
+                    ..change(network, n)
+                });
+            }
+        }
+        let heard = |network: Option<u32>, table: Option<&str>, prefix: &[u8]| {
+            let filter = Filter {
+                network: network.map(NetworkId),
+                table: table.map(|table| TableName::new(table).unwrap()),
+                prefix: prefix.to_vec(),
+            };
+            history.since(0, &filter, 100).unwrap().changes.len()
+        };
+
+        assert_eq!(heard(None, None, b""), 8);
+        assert_eq!(heard(Some(1), None, b""), 4);
+        assert_eq!(heard(None, Some("b"), b""), 4);
+        assert_eq!(heard(Some(1), Some("b"), b""), 2);
+        assert_eq!(heard(Some(1), Some("b"), &[0, 0, 2]), 1);
+        assert_eq!(heard(Some(3), None, b""), 0);
+    }
+
+    #[test]
     fn a_watcher_that_falls_behind_the_history_is_told_to_list_again() {
         let mut history = History::default();
         for n in 0..HISTORY_MAX as u32 + 5 {
