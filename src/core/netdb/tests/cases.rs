@@ -1,10 +1,10 @@
 //! Cases of libnetwork's network DB, by their numbers, and the defects it is known for (W): what each of them comes to here.
 //!
 //! Not here: N2, N4, N5, N13, N16, N19, N22, N32 to N34, W1, W5, W6 and W8 stand with the rest of the behaviour; N20 and N21 are
-//! membership's; N43 to N51 are runs of the simulator, N46 on in `cluster-tests/tests/loads.rs`. N6, N7 and N18 are about threads, of which the DB has none: one caller at a
-//! time writes, and of twenty creates of one key the first succeeds (N2). N17 asks a member that is down: nobody does here, it is
-//! told what differs when it is back (N33). N9 is the ring's, N29 the watch's; N31 cannot be, only its owner updates an entry. W7 is
-//! the controller's, W10 has no wait to cancel.
+//! membership's; N43 to N51 are runs of the simulator, from N46 on in `cluster-tests/tests/loads.rs`. N6, N7 and N18 are about
+//! threads, of which the DB has none: one caller at a time writes, and of twenty creates of one key the first succeeds (N2). N17
+//! asks a member that is down: nobody does here, it is told what differs when it is back (N33). N9 is the ring's, N29 the watch's;
+//! N31 cannot be, only its owner updates an entry. W7 is the controller's, W10 has no wait to cancel.
 
 use std::{collections::BTreeSet, time::Duration};
 
