@@ -72,6 +72,11 @@ impl Links {
         Duration::from_secs_f64(bytes as f64 / f64::from(self.bytes_per_second))
     }
 
+    /// Returns how long that many bytes on a stream are under way. Streams have the line to themselves.
+    pub fn draw_call_delay(&self, rng: &mut impl Rng, bytes: usize) -> Duration {
+        self.draw_delay(rng) + self.transfer(bytes)
+    }
+
     /// Lets a datagram out of a machine whose line is free from `free` on; returns when it has left.
     pub fn depart(&self, now: Instant, free: Instant, bytes: usize) -> Instant {
         now.max(free) + self.transfer(bytes)

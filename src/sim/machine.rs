@@ -70,6 +70,8 @@ pub struct Counts {
     pub requests: u64,
     /// Bytes of datagrams sent.
     pub bytes: u64,
+    /// Bytes sent on streams: requests and their answers.
+    pub stream_bytes: u64,
     /// Programs that were ended.
     pub crashes: u64,
     /// Disks that were lost whole.

@@ -314,7 +314,11 @@ impl<O: Observer> World<O> {
         }
         while let Some(call) = node.poll_stream() {
             if self.reaches(at, call.id.to) {
-                let arrives = self.now + self.links.draw_delay(&mut self.rng);
+                self.counts.stream_bytes += call.request.len() as u64;
+                let delay = self
+                    .links
+                    .draw_call_delay(&mut self.rng, call.request.len());
+                let arrives = self.now + delay;
                 self.schedule(
                     arrives,
                     Event::Request {
@@ -489,8 +493,10 @@ impl<O: Observer> World<O> {
         let asked = |node: &mut Node, _| node.handle_stream(request).ok();
         let answer = open.then(|| self.with(machine_of(to), asked));
         let answer = answer.flatten().flatten();
+        let sent = answer.as_ref().map_or(0, Vec::len);
+        self.counts.stream_bytes += sent as u64;
         let delay = match &answer {
-            Some(_) => self.links.draw_delay(&mut self.rng),
+            Some(answer) => self.links.draw_call_delay(&mut self.rng, answer.len()),
             None => CALL_FOR,
         };
         self.schedule(

@@ -4,12 +4,15 @@
 //! phase, whose length is computed from how the nodes are set up and after which every property in [`check`] must hold.
 //! Properties that must hold all the time are checked as the run goes. A schedule that violates one is made
 //! [shorter](shrink) before anybody reads it.
+//!
+//! How fast nodes are, and at what cost, is [measured](measure) in worlds without checkers.
 
 pub mod calm;
 pub mod chaos;
 pub mod check;
 pub mod clock;
 pub mod fault;
+pub mod measure;
 pub mod schedule;
 pub mod shrink;
 

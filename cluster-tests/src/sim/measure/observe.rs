@@ -1,0 +1,112 @@
+//! Observing one change in a quiet world: how long it takes to all who are to see it, and what is sent for it.
+
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::{Sample, Watched};
+
+/// How long worlds run before they are looked at: until probes, digests and what settling left are in their stride.
+pub(super) const SETTLE_FOR: Duration = Duration::from_secs(3);
+/// How long after a change bytes are counted: the last that is sent for it follows after 25 ms, but for losses.
+const COUNT_FOR: Duration = Duration::from_millis(250);
+/// How often it is looked whether all has arrived; when it did is noted exactly.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// What has been sent and received so far.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Tally {
+    /// Bytes of datagrams and on streams, without the headers of UDP, TCP and IP.
+    pub(super) bytes: u64,
+    /// Dots that were new where they came.
+    pub(super) applied: u64,
+    /// Dots that were known there already.
+    pub(super) duplicates: u64,
+}
+
+impl Tally {
+    pub(super) fn of(world: &Watched) -> Self {
+        let mut tally = Self {
+            bytes: world.counts.bytes + world.counts.stream_bytes,
+            ..Self::default()
+        };
+        let nodes = world.machines.iter().filter_map(|at| at.node.as_deref());
+        for node in nodes {
+            let netdb = node.stats().netdb;
+            tally.applied += netdb.applied;
+            tally.duplicates += netdb.duplicates;
+        }
+        tally
+    }
+
+    pub(super) fn since(&self, before: &Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_sub(before.bytes),
+            applied: self.applied.saturating_sub(before.applied),
+            duplicates: self.duplicates.saturating_sub(before.duplicates),
+        }
+    }
+
+    /// Returns how often each dot that was lacked came. `own` of them were not received but written.
+    pub(super) fn copies(&self, own: u64) -> Option<f64> {
+        let needed = self.applied.saturating_sub(own);
+        (needed > 0).then(|| (needed + self.duplicates) as f64 / needed as f64)
+    }
+}
+
+/// Lets nothing happen for a while, drawn anew each time so that changes meet all phases of what is periodic. Returns how many
+/// bytes a second the world sends.
+pub(super) fn rest(world: &mut Watched) -> f64 {
+    let millis = world.rng.random_range(500..1500);
+    let duration = Duration::from_millis(millis);
+    let before = Tally::of(world);
+    world.run_for(duration);
+    Tally::of(world).since(&before).bytes as f64 / duration.as_secs_f64()
+}
+
+/// What a change was observed to be.
+pub(super) struct Observed {
+    /// How long until all that was awaited had arrived; nothing if it has not.
+    pub(super) took: Option<Duration>,
+    /// What was sent for it, beyond what is sent all the time.
+    pub(super) bytes: f64,
+    /// All that was sent and received meanwhile.
+    pub(super) tally: Tally,
+}
+
+/// Rests, then lets `change` happen, which says what it expects, and looks on until it has, or for `limit`.
+pub(super) fn observe(
+    world: &mut Watched,
+    limit: Duration,
+    change: impl FnOnce(&mut Watched),
+) -> Observed {
+    let idle = rest(world);
+    world.observer.give_up();
+    world.observer.forget_delays();
+    let (before, began) = (Tally::of(world), world.now());
+    change(world);
+    let waited = world.run_until(LOOK_EVERY, limit, |world| world.observer.awaited() == 0);
+    let unseen = world.observer.give_up();
+    let took = world.observer.each().longest();
+    world.run_for(COUNT_FOR.saturating_sub(waited.unwrap_or(limit)));
+    let tally = Tally::of(world).since(&before);
+    let lasted = world.now().saturating_duration_since(began);
+    Observed {
+        took: took.filter(|_| unseen == 0),
+        bytes: (tally.bytes as f64 - idle * lasted.as_secs_f64()).max(0.0),
+        tally,
+    }
+}
+
+impl Observed {
+    /// Makes a sample of it, in a world of so many nodes.
+    pub(super) fn sample(&self, case: &'static str, nodes: usize) -> Sample {
+        Sample {
+            case,
+            took: self.took,
+            bytes_per_node: Some(self.bytes / nodes as f64),
+            violations: u64::from(self.took.is_none()),
+            ..Sample::default()
+        }
+    }
+}
