@@ -152,7 +152,7 @@ fn difference(
     let below = log.floor > theirs.prefix() && !config.mutated.has(Mutation::SkipSnapshot);
     let covers = whole || config.mutated.has(Mutation::CoverHoles);
     let complete = covers.then(|| Complete {
-        have: log.have.clone(),
+        have: log.have.within_bounds(),
         floor: log.floor,
         kept: below.then(|| log.kept_up_to(log.floor)),
     });

@@ -5,6 +5,8 @@ use bincode::{Decode, Encode};
 /// How many ranges above the prefix a replica keeps for one log; a dot that would need one more is not taken, and comes by
 /// anti-entropy.
 pub(super) const RANGES_MAX: usize = 256;
+/// How many there may be while a complete answer is taken, whose end joins them.
+pub(super) const RANGES_WHILE_TAKEN: usize = 65_536;
 
 /// A set of sequence numbers: `1..=prefix`, and ranges above it.
 ///
@@ -59,9 +61,18 @@ impl Have {
         after > 0 && seq <= self.ranges[after - 1].1
     }
 
-    /// Returns whether `seq` can be added within [`RANGES_MAX`].
-    pub(super) fn has_room_for(&self, seq: u64) -> bool {
-        self.ranges.len() < RANGES_MAX || seq == self.prefix + 1
+    /// Returns whether `seq` can be added within `ranges_max` ranges.
+    pub(super) fn has_room_for(&self, seq: u64, ranges_max: usize) -> bool {
+        self.ranges.len() < ranges_max || seq == self.prefix + 1
+    }
+
+    /// Returns as much of the set as others take: its first [`RANGES_MAX`] ranges. What is left out is told again, no worse.
+    pub(super) fn within_bounds(&self) -> Self {
+        let ranges = self.ranges.iter().take(RANGES_MAX);
+        Self {
+            prefix: self.prefix,
+            ranges: ranges.copied().collect(),
+        }
     }
 
     /// Adds `first..=last`.

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{
     ATTACH_TABLE, BODY_MAX, LogId, NetDb, Outgoing, READY_TABLE, Reason,
+    have::RANGES_MAX,
     message::{Complete, Digest, Ihave, Pull, PushHead, WireDot, are_sane, wire_dots},
     replica::Applied,
     spread::Item,
@@ -45,6 +46,17 @@ pub enum Refusal {
     AheadOfTime,
     /// There is no room for it now.
     NoRoom,
+}
+
+/// What became of a dot that another node sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Taken {
+    /// It was not here.
+    New,
+    /// It was here, or is superseded.
+    Known,
+    /// There is no room for it: it has been counted, and comes again by anti-entropy.
+    Refused,
 }
 
 /// Gaps that are to be pulled.
@@ -108,7 +120,7 @@ impl NetDb {
             let dot = dot.map_err(|_counted| Refusal::Malformed)?;
             self.check_dot(now, &dot)?;
             highest = highest.max(dot.seq);
-            if self.take_dot(head.log, &dot) {
+            if self.take_dot(head.log, &dot, RANGES_MAX) == Taken::New {
                 self.spread_dot(now.instant, head.log, dot.seq, Some(from));
             }
         }
@@ -177,19 +189,25 @@ impl NetDb {
         Ok(())
     }
 
-    /// Takes one dot of an accepted log. Returns whether it was news.
-    pub(super) fn take_dot(&mut self, log: LogId, dot: &WireDot<'_>) -> bool {
+    /// Takes one dot of an accepted log, of which no more than `ranges_max` ranges may be held.
+    pub(super) fn take_dot(&mut self, log: LogId, dot: &WireDot<'_>, ranges_max: usize) -> Taken {
         let shown = self.owners.shows(&log);
         let Some(replica) = self.replicas.get_mut(&log.network) else {
-            return false;
+            return Taken::Refused;
         };
         let Some(at) = replica.open(log, shown) else {
             self.refuse(Refusal::NoRoom);
-            return false;
+            return Taken::Refused;
         };
-        match replica.apply(at, dot) {
-            Applied::Known => self.stats.duplicates += 1,
-            Applied::NoRoom => self.refuse(Refusal::NoRoom),
+        match replica.apply(at, dot, ranges_max) {
+            Applied::Known => {
+                self.stats.duplicates += 1;
+                Taken::Known
+            }
+            Applied::NoRoom => {
+                self.refuse(Refusal::NoRoom);
+                Taken::Refused
+            }
             Applied::New(difference) => {
                 self.stats.applied += 1;
                 self.clock = self.clock.max(dot.written);
@@ -199,10 +217,9 @@ impl NetDb {
                 if log.network == NetworkId::CLUSTER {
                     self.read_cluster_dot(log, dot);
                 }
-                return true;
+                Taken::New
             }
         }
-        false
     }
 
     /// The cluster scope's own tables steer the DB itself.

@@ -194,13 +194,13 @@ impl Replica {
         self.logs[at as usize].as_mut().expect("indexed logs exist")
     }
 
-    /// Takes a dot of the log at `at`.
-    pub(super) fn apply(&mut self, at: u32, dot: &WireDot<'_>) -> Applied {
+    /// Takes a dot of the log at `at`, unless what is held of the log would need more than `ranges_max` ranges.
+    pub(super) fn apply(&mut self, at: u32, dot: &WireDot<'_>, ranges_max: usize) -> Applied {
         let log = self.log_at(at);
         if log.have.contains(dot.seq) || dot.seq <= log.floor {
             return Applied::Known;
         }
-        if !log.have.has_room_for(dot.seq) {
+        if !log.have.has_room_for(dot.seq, ranges_max) {
             return Applied::NoRoom;
         }
         let Some(table) = self.tables.intern(dot.table) else {

@@ -12,12 +12,13 @@ use std::{
 use super::{
     NetDb, SyncState,
     answer::after,
+    have::{RANGES_MAX, RANGES_WHILE_TAKEN},
     log::Log,
     message::{
         Deltas, Fetch, LogDelta, LogId, LogSummary, SyncAnswer, SyncAsk, SyncReply, SyncRequest,
         are_sane, wire_dots,
     },
-    receive::Refusal,
+    receive::{Refusal, Taken},
     tree::Scope,
 };
 use crate::core::{
@@ -336,7 +337,7 @@ impl NetDb {
             Step::Fetch(scope, from) => {
                 let summary = |log: &Log| LogSummary {
                     log: log.id,
-                    have: log.have.clone(),
+                    have: log.have.within_bounds(),
                     floor: log.floor,
                 };
                 let mut logs = replica.logs_in(scope, *from).map(summary);
@@ -474,12 +475,24 @@ impl NetDb {
         self.accept(now.instant, &delta.log)?;
         // Who has just come has nothing to tell; who was in step passes on what it had missed.
         let passes_on = self.sync_states.get(&delta.log.network) == Some(&SyncState::Synced);
+        // What is complete joins the ranges that its dots make, so there may be many in between.
+        let ranges_max = match &delta.complete {
+            Some(_) => RANGES_WHILE_TAKEN,
+            None => RANGES_MAX,
+        };
+        let mut refused = false;
         for dot in wire_dots(&delta.dots) {
             let dot = dot.map_err(|_counted| Refusal::Malformed)?;
             self.check_dot(now, &dot)?;
-            if self.take_dot(delta.log, &dot) && passes_on {
+            let taken = self.take_dot(delta.log, &dot, ranges_max);
+            refused |= taken == Taken::Refused;
+            if taken == Taken::New && passes_on {
                 self.spread_dot(now.instant, delta.log, dot.seq, Some(from));
             }
+        }
+        if refused {
+            // To cover what was refused would lose it for good.
+            return Ok(());
         }
         if let Some(complete) = &delta.complete {
             let kept_is_sane = complete.kept.as_deref().is_none_or(|kept| {

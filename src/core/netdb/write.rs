@@ -4,12 +4,13 @@ use bytes::Bytes;
 
 use super::{
     ATTACH_TABLE, LogId, NetDb, READY_TABLE, Reason, SyncState, Version, WriteError,
+    have::{Have, RANGES_MAX},
     message::{Complete, WireDot},
+    receive::Taken,
     replica::{Applied, Replica},
 };
 use crate::core::{
     model::{Dot, Generation, Key, NetworkId, NodeId, Now, TableName, Value},
-    netdb::have::Have,
     wire::codec,
 };
 
@@ -101,7 +102,7 @@ impl NetDb {
             key: entry.1.as_bytes(),
             value: value.map(Value::as_bytes),
         };
-        match replica.apply(at, &dot) {
+        match replica.apply(at, &dot, RANGES_MAX) {
             Applied::New(difference) => {
                 self.clock = written;
                 self.stats.applied += 1;
@@ -221,7 +222,7 @@ impl NetDb {
                 key: dot.key.as_bytes(),
                 value: dot.value.as_ref().map(Value::as_bytes),
             };
-            if self.take_dot(log, &wire) {
+            if self.take_dot(log, &wire, RANGES_MAX) == Taken::New {
                 self.spread_dot(now.instant, log, dot.seq, None);
             }
         }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::net::{APP, Net};
 use crate::core::{
     model::{Boot, Generation, Hlc, NetworkId, NodeId, Now},
-    netdb::{Config, LogId, NetDb, SyncState, message::WireDot},
+    netdb::{
+        Config, LogId, NetDb, SyncState, have::RANGES_MAX, message::WireDot, receive::Taken,
+    },
 };
 
 /// Gives one node many logs of its network, each of one dot, as of so many owners.
@@ -22,7 +24,7 @@ fn fill(db: &mut NetDb, net: &Net, owners: std::ops::Range<u64>, seqs: u64) {
                 key: key.as_bytes(),
                 value: Some(b"v"),
             };
-            assert!(db.take_dot(log, &dot));
+            assert_eq!(db.take_dot(log, &dot, RANGES_MAX), Taken::New);
         }
     }
 }
@@ -92,7 +94,7 @@ fn the_cost_of_anti_entropy_is_that_of_the_difference() {
         key: b"late",
         value: Some(b"v"),
     };
-    assert!(other.take_dot(log_of(4_321), &dot));
+    assert_eq!(other.take_dot(log_of(4_321), &dot, RANGES_MAX), Taken::New);
     net.dbs.insert(2, other);
     assert_ne!(net.root(1), net.root(2));
 
@@ -143,7 +145,8 @@ fn an_answer_to_what_was_asked_before_a_log_was_forgotten_is_asked_for_again() {
         key: b"late",
         value: Some(b"v"),
     };
-    assert!(net.dbs.get_mut(&2).unwrap().take_dot(log_of(15), &dot));
+    let other = net.dbs.get_mut(&2).unwrap();
+    assert_eq!(other.take_dot(log_of(15), &dot, RANGES_MAX), Taken::New);
     let mut asker = net.dbs.remove(&1).unwrap();
     asker.handle_member_down(start.instant, owner);
     let forgotten = Now {
@@ -171,6 +174,35 @@ fn an_answer_to_what_was_asked_before_a_log_was_forgotten_is_asked_for_again() {
         .handle_stream_reply(forgotten, call.id, &reply)
         .unwrap();
     assert!(held(&asker));
+}
+
+#[test]
+fn a_log_of_more_gaps_than_a_replica_keeps_ranges_comes_whole() {
+    let mut net = pair_with_logs(1, 1);
+    let mut other = net.dbs.remove(&2).unwrap();
+    let gaps = 2 * RANGES_MAX as u64;
+    for seq in 2..2 * gaps {
+        let unique = format!("{seq}");
+        let dot = WireDot {
+            seq,
+            written: Hlc::default().tick(net.now.wall),
+            table: "t",
+            // Every other dot but the last is superseded.
+            key: if seq % 2 == 0 {
+                b"again"
+            } else {
+                unique.as_bytes()
+            },
+            value: Some(b"v"),
+        };
+        assert_eq!(other.take_dot(log_of(10), &dot, RANGES_MAX), Taken::New);
+    }
+    net.dbs.insert(2, other);
+
+    reconcile(&mut net);
+
+    assert_eq!(net.root(1), net.root(2));
+    assert_eq!(net.dbs[&1].len(), net.dbs[&2].len());
 }
 
 #[test]
@@ -204,7 +236,7 @@ fn many_differences_among_many_logs_are_found_by_comparing_parts() {
             key: b"late",
             value: Some(b"v"),
         };
-        assert!(other.take_dot(log_of(owner), &dot));
+        assert_eq!(other.take_dot(log_of(owner), &dot, RANGES_MAX), Taken::New);
     }
     net.dbs.insert(2, other);
 
