@@ -187,6 +187,8 @@ pub struct NetDb {
     sync_states: BTreeMap<NetworkId, SyncState>,
     rings: BTreeMap<NetworkId, Ring>,
     spread: Spread,
+    /// Whom the dots of a block of a log are pushed to beside the ring.
+    picks: (Option<(LogId, u64)>, [u64; 2]),
     wanted: Wanted,
     syncs: Syncs,
     floors: Floors,
@@ -218,6 +220,7 @@ impl NetDb {
             sync_states: BTreeMap::from([(NetworkId::CLUSTER, SyncState::Syncing)]),
             rings: BTreeMap::new(),
             spread: Spread::new(me),
+            picks: (None, [0; 2]),
             wanted: Wanted::default(),
             syncs,
             floors: Floors::default(),

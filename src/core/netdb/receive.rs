@@ -27,6 +27,8 @@ const WANTED_MAX: usize = 4096;
 const PULLS_MAX: u32 = 3;
 /// How many ranges one pull names.
 const PULL_RANGES: usize = 32;
+/// How many dots that follow each other in a log are pushed to the same nodes: a few datagrams full.
+const DOTS_A_PICK: u64 = 32;
 /// How many dots one pull is answered with.
 const PULL_DOTS: usize = 1024;
 
@@ -412,7 +414,7 @@ impl NetDb {
     /// Pushes a new dot along the ring, and schedules telling others of it. `seq` 0 is the floor alone.
     pub(super) fn spread_dot(&mut self, now: Instant, log: LogId, seq: u64, from: Option<NodeId>) {
         self.spread.set_now(now);
-        let picks = [self.rng.random::<u64>(), self.rng.random()];
+        let picks = self.draw_picks(log, seq);
         let ring = self.ring(log.network);
         let is_due = |node: &NodeId| Some(*node) != from && *node != log.owner;
         let mut push: Vec<NodeId> = ring.at_distance(1).filter(is_due).collect();
@@ -442,6 +444,17 @@ impl NetDb {
             };
             self.spread.ihave_at(first, now + after, node, (log, seq));
         }
+    }
+
+    /// Draws whom a dot is pushed to beside the ring. Dots that follow each other have the same, so that a burst reaches a node as
+    /// a few long ranges, in full datagrams.
+    fn draw_picks(&mut self, log: LogId, seq: u64) -> [u64; 2] {
+        let block = (log, seq / DOTS_A_PICK);
+        if seq == 0 || self.picks.0 != Some(block) {
+            let picks = [self.rng.random(), self.rng.random()];
+            self.picks = (Some(block).filter(|_| seq > 0), picks);
+        }
+        self.picks.1
     }
 
     fn queue_dot(&mut self, to: NodeId, log: LogId, seq: u64) {
