@@ -104,7 +104,7 @@ impl Default for Config {
             first_ihave: Duration::from_millis(5),
             second_ihave: Duration::from_millis(25),
             pull_after: Duration::from_millis(2),
-            pull_again: Duration::from_millis(20),
+            pull_again: Duration::from_millis(12),
             retention: Duration::from_mins(10),
             grace: Duration::from_secs(10),
             floor_after: Duration::from_mins(10),

@@ -122,6 +122,7 @@ impl NetDb {
             let dot = dot.map_err(|_counted| Refusal::Malformed)?;
             self.check_dot(now, &dot)?;
             highest = highest.max(dot.seq);
+            self.spread.hear(from, head.log, dot.seq);
             if self.take_dot(head.log, &dot, RANGES_MAX) == Taken::New {
                 self.spread_dot(now.instant, head.log, dot.seq, Some(from));
             }
@@ -399,7 +400,7 @@ impl NetDb {
             };
             let from = gap.from[gap.pulls as usize % gap.from.len()];
             gap.pulls += 1;
-            gap.at = now + self.config.pull_again * gap.pulls;
+            gap.at = now + self.config.pull_again;
             if missing.is_empty() {
                 self.wanted.logs.remove(&log);
             } else if gap.pulls > PULLS_MAX {

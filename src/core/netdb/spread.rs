@@ -89,6 +89,8 @@ struct Queue {
     passed_on: Lanes,
     /// How many dots are in the lanes.
     dots: usize,
+    /// Dots that the node has sent here meanwhile, and so need not be given.
+    heard: BTreeSet<(LogId, u64)>,
     /// How many bytes may still go in this flush.
     budget: usize,
     /// It is being flushed, or waits for its turn to be.
@@ -261,20 +263,40 @@ impl Spread {
             let dot = queue.own.pop().or_else(|| queue.passed_on.pop());
             queue.dots -= 1;
             let (log, seq) = dot?;
-            return Some((to, Item::Push(log, seq)));
+            if !queue.heard.remove(&(log, seq)) {
+                return Some((to, Item::Push(log, seq)));
+            }
+        }
+    }
+
+    /// A node has sent a dot: it need not be given it.
+    pub(super) fn hear(&mut self, from: NodeId, log: LogId, seq: u64) {
+        if let Some(queue) = self.queues.get_mut(&from)
+            && queue.dots > 0
+            && queue.heard.len() < QUEUE_MAX
+        {
+            queue.heard.insert((log, seq));
         }
     }
 
     /// Returns the next dot for `to` if it is of `log`.
-    pub(super) fn peek_dot(&self, to: NodeId, log: LogId) -> Option<u64> {
-        let queue = self.queues.get(&to)?;
-        let lanes = if log.owner == self.me {
-            &queue.own
-        } else {
-            &queue.passed_on
-        };
-        let (next, seq) = lanes.peek(log.network)?;
-        (next == log).then_some(seq)
+    pub(super) fn peek_dot(&mut self, to: NodeId, log: LogId) -> Option<u64> {
+        loop {
+            let queue = self.queues.get_mut(&to)?;
+            let lanes = if log.owner == self.me {
+                &queue.own
+            } else {
+                &queue.passed_on
+            };
+            let (next, seq) = lanes.peek(log.network)?;
+            if next != log {
+                return None;
+            }
+            if !queue.heard.remove(&(log, seq)) {
+                return Some(seq);
+            }
+            self.take_dot(to, log);
+        }
     }
 
     /// Takes the dot that [`Self::peek_dot`] returned.
@@ -411,6 +433,22 @@ mod tests {
         assert_eq!(flush(&mut spread, 1).len(), 96);
         spread.handle_timeout(after(2));
         assert_eq!(spread.poll_timeout(), None);
+    }
+
+    #[test]
+    fn what_a_node_has_sent_meanwhile_is_not_sent_back() {
+        let mut spread = Spread::new(ME);
+        for seq in 1..=4 {
+            spread.push(PEER, log(3, 1), seq).unwrap();
+        }
+        spread.hear(PEER, log(3, 1), 1);
+        spread.hear(PEER, log(3, 1), 3);
+
+        let (_, item) = spread.pop().unwrap();
+
+        assert!(matches!(item, Item::Push(_, 2)));
+        assert_eq!(spread.peek_dot(PEER, log(3, 1)), Some(4));
+        assert_eq!(spread.len(), 1);
     }
 
     #[test]
