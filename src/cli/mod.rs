@@ -1,4 +1,4 @@
-//! The command line: one file a command group. All but `init`, `up` and `demo` are clients of the control API.
+//! The command line: one file a command group. All but `init`, `up`, `demo` and `sim` are clients of the control API.
 
 mod args;
 mod cni;
@@ -8,6 +8,7 @@ mod error;
 mod init;
 mod network;
 mod output;
+mod sim;
 mod status;
 mod table;
 mod up;
@@ -73,6 +74,7 @@ async fn dispatch(args: Args) -> Result<(), CliError> {
         Command::Network(command) => network::run(&client(), output, command).await,
         Command::Endpoint(command) => endpoint::run(&client(), output, command).await,
         Command::Table(command) => table::run(&client(), output, command).await,
+        Command::Sim(args) => sim::run(args, output).await,
         Command::Demo { nodes, keep } => demo::run(output, nodes, keep).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();

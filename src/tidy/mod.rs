@@ -95,6 +95,7 @@ const HEAVY: &[(&str, &[&str])] = &[
     ("clap_complete", &["cli"]),
     ("comfy_table", &["cli"]),
     ("indicatif", &["cli"]),
+    ("plotters", &["cli"]),
 ];
 
 /// What the core must not touch: it decides, and the rest acts. Tests of the core may.

@@ -1,6 +1,7 @@
 //! The command line's grammar, and the help that a person reads.
 
 mod network;
+mod sim;
 mod table;
 mod wait;
 
@@ -15,6 +16,7 @@ use clap::{
 };
 
 pub(super) use network::{EndpointCommand, EndpointName, NetworkCommand};
+pub(super) use sim::SimArgs;
 pub(super) use table::{TableCommand, TableKey};
 pub(super) use wait::Wait;
 
@@ -41,6 +43,7 @@ Examples:
   weft network create app                     ask the leader for a network
   weft endpoint create app web --join         attach something to it, on this node
   weft table watch app overlay_peers          see every node hear of it
+  weft sim --nodes 1000 --loss 5              what a larger cluster would be like, in virtual time
 
 Exit codes:
   0  done
@@ -163,6 +166,9 @@ Examples:
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Simulate a cluster: how long changes take to all nodes, and what they cost
+    #[command(after_help = sim::EXAMPLES)]
+    Sim(SimArgs),
     /// Start a cluster on this machine and tell its story, with times
     #[command(after_help = "\
 Needs no root and leaves nothing behind. Every step is observed through the control API of nodes other than the \

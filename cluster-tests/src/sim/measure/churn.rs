@@ -6,12 +6,9 @@
 use std::{ops::Range, time::Duration};
 
 use rand::RngExt;
-use weft::sim::world::draw;
+use weft::sim::{Tally, world::draw};
 
-use super::{
-    Cell, NETWORK, Sample, Watched,
-    observe::{SETTLE_FOR, Tally},
-};
+use super::{Cell, NETWORK, Sample, Watched, observe::SETTLE_FOR};
 
 const STEP: Duration = Duration::from_millis(20);
 const STEPS: usize = 250;

@@ -2,7 +2,9 @@
 
 use std::{ops::Range, time::Duration};
 
-use super::{Cell, Sample, observe::Tally};
+use weft::sim::Tally;
+
+use super::{Cell, Sample};
 
 /// How long is waited before it is counted, and how long it is.
 const SETTLE_FOR: Duration = Duration::from_secs(10);

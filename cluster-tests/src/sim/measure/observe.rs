@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rand::RngExt;
+use weft::sim::Tally;
 
 use super::{Sample, Watched};
 
@@ -10,54 +11,20 @@ use super::{Sample, Watched};
 pub(super) const SETTLE_FOR: Duration = Duration::from_secs(3);
 /// How long after a change bytes are counted: the last that is sent for it follows after 25 ms, but for losses.
 const COUNT_FOR: Duration = Duration::from_millis(250);
+/// How many nodes need no more than a short rest.
+const MANY: usize = 200;
 /// How often it is looked whether all has arrived; when it did is noted exactly.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// What has been sent and received so far.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Tally {
-    /// Bytes of datagrams and on streams, without the headers of UDP, TCP and IP.
-    pub(super) bytes: u64,
-    /// Dots that were new where they came.
-    pub(super) applied: u64,
-    /// Dots that were known there already.
-    pub(super) duplicates: u64,
-}
-
-impl Tally {
-    pub(super) fn of(world: &Watched) -> Self {
-        let mut tally = Self {
-            bytes: world.counts.bytes + world.counts.stream_bytes,
-            ..Self::default()
-        };
-        let nodes = world.machines.iter().filter_map(|at| at.node.as_deref());
-        for node in nodes {
-            let netdb = node.stats().netdb;
-            tally.applied += netdb.applied;
-            tally.duplicates += netdb.duplicates;
-        }
-        tally
-    }
-
-    pub(super) fn since(&self, before: &Self) -> Self {
-        Self {
-            bytes: self.bytes.saturating_sub(before.bytes),
-            applied: self.applied.saturating_sub(before.applied),
-            duplicates: self.duplicates.saturating_sub(before.duplicates),
-        }
-    }
-
-    /// Returns how often each dot that was lacked came. `own` of them were not received but written.
-    pub(super) fn copies(&self, own: u64) -> Option<f64> {
-        let needed = self.applied.saturating_sub(own);
-        (needed > 0).then(|| (needed + self.duplicates) as f64 / needed as f64)
-    }
-}
-
-/// Lets nothing happen for a while, drawn anew each time so that changes meet all phases of what is periodic. Returns how many
-/// bytes a second the world sends.
+/// Lets nothing happen for a while, drawn anew each time so that changes meet all phases of what is periodic; many nodes are in
+/// all phases at any time. Returns how many bytes a second the world sends.
 pub(super) fn rest(world: &mut Watched) -> f64 {
-    let millis = world.rng.random_range(500..1500);
+    let longest = if world.machines.len() > MANY {
+        300
+    } else {
+        1500
+    };
+    let millis = world.rng.random_range(longest / 3..longest);
     let duration = Duration::from_millis(millis);
     let before = Tally::of(world);
     world.run_for(duration);
