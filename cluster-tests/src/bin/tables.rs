@@ -120,9 +120,9 @@ fn cells(args: &Args) -> Vec<Cell> {
     cells
 }
 
-/// Returns nodes, entries and loss of the cells of a measure.
-fn sizes(args: &Args, measure: Measure) -> Vec<(usize, usize, f64)> {
-    let usual: &[(usize, usize, f64)] = match measure {
+/// Returns nodes, entries and loss of the cells that a measure usually has.
+fn usual_sizes(measure: Measure) -> &'static [(usize, usize, f64)] {
+    match measure {
         Measure::Change => &[
             (2, 100, 0.0),
             (3, 100, 0.0),
@@ -182,7 +182,12 @@ fn sizes(args: &Args, measure: Measure) -> Vec<(usize, usize, f64)> {
             (100, 0, 0.0),
             (1000, 0, 0.0),
         ],
-    };
+    }
+}
+
+/// Returns nodes, entries and loss of the cells of a measure.
+fn sizes(args: &Args, measure: Measure) -> Vec<(usize, usize, f64)> {
+    let usual = usual_sizes(measure);
     if args.nodes.is_empty() && args.loss.is_empty() && args.entries.is_empty() {
         return usual.to_vec();
     }

@@ -1,0 +1,101 @@
+//! Small cells of the tables, on every change: virtual time, so what they say is the same everywhere.
+
+use cluster_tests::sim::measure::{Cell, Measure, Profile, Row};
+
+/// Measures a cell; returns its first row, which is about all of it.
+fn measure(cell: Cell) -> Row {
+    let mut rows = cell.run(&|| {});
+    rows.swap_remove(0)
+}
+
+fn cell(measure: Measure, nodes: usize, seeds: u64) -> Cell {
+    Cell {
+        measure,
+        nodes,
+        entries: 0,
+        loss_pct: 0.0,
+        seeds,
+        seed_base: 0,
+        profile: Profile::Lan,
+    }
+}
+
+fn assert_good(row: &Row) {
+    assert!(row.is_good(), "{row:#?}");
+}
+
+#[test]
+fn a_change_reaches_all_within_its_limits() {
+    for nodes in [2, 5, 25] {
+        let row = measure(Cell {
+            entries: 30,
+            ..cell(Measure::Change, nodes, 3)
+        });
+
+        assert_good(&row);
+        assert!(row.max_ms.is_some() && row.bytes_per_node.is_some());
+    }
+}
+
+#[test]
+fn a_burst_reaches_all_within_its_limits() {
+    for (nodes, entries, loss_pct) in [(5, 1000, 0.0), (25, 2000, 0.0), (25, 300, 30.0)] {
+        let row = measure(Cell {
+            entries,
+            loss_pct,
+            ..cell(Measure::Burst, nodes, 1)
+        });
+
+        assert_good(&row);
+    }
+}
+
+#[test]
+fn a_write_reaches_all_that_stay_under_churn() {
+    assert_good(&measure(cell(Measure::Churn, 10, 3)));
+}
+
+#[test]
+fn idle_nodes_send_as_much_with_entries_as_without() {
+    let row = |entries| {
+        measure(Cell {
+            entries,
+            ..cell(Measure::Idle, 3, 1)
+        })
+    };
+
+    let (without, with) = (row(0), row(2_000));
+
+    assert_good(&without);
+    assert_good(&with);
+    let bytes = |row: &Row| row.bytes_per_node.unwrap();
+    assert!(bytes(&with) < bytes(&without) * 1.1);
+}
+
+#[test]
+fn two_writers_at_the_same_instant_end_with_one_value_everywhere() {
+    for (nodes, loss_pct) in [(2, 0.0), (3, 30.0), (7, 30.0)] {
+        let row = measure(Cell {
+            loss_pct,
+            ..cell(Measure::Conflict, nodes, 20)
+        });
+
+        assert_eq!((row.diverged, row.violations), (Some(0), 0), "{row:#?}");
+    }
+}
+
+#[test]
+fn a_crash_is_hidden_within_its_limit() {
+    assert_good(&measure(cell(Measure::Return, 10, 2)));
+}
+
+#[test]
+fn the_same_seeds_give_the_same_row() {
+    let cell = Cell {
+        entries: 10,
+        loss_pct: 10.0,
+        ..cell(Measure::Change, 5, 2)
+    };
+
+    assert_eq!(cell.run(&|| {}), cell.run(&|| {}));
+}
