@@ -5,9 +5,7 @@ use std::time::Duration;
 use super::net::{APP, Net};
 use crate::core::{
     model::{Boot, Generation, Hlc, NetworkId, NodeId, Now},
-    netdb::{
-        Config, LogId, NetDb, SyncState, have::RANGES_MAX, message::WireDot, receive::Taken,
-    },
+    netdb::{Config, LogId, NetDb, SyncState, have::RANGES_MAX, message::WireDot, receive::Taken},
 };
 
 /// Gives one node many logs of its network, each of one dot, as of so many owners.
