@@ -158,7 +158,11 @@ fn sync(criterion: &mut Criterion<ProcessorTime>) {
     });
     group.throughput(Throughput::Bytes(PAGE as u64));
     group.bench_function("answer with one page", |bencher| {
-        bencher.iter_with_large_drop(|| writer.handle_stream(&request).expect("a sound request"));
+        bencher.iter_with_large_drop(|| {
+            writer
+                .handle_stream(READER, &request)
+                .expect("a sound request")
+        });
     });
     group.throughput(Throughput::Elements(DOTS as u64));
     group.bench_function("a newcomer catches up, both sides", |bencher| {

@@ -188,7 +188,7 @@ pub fn catch_up(writer: &mut NetDb, reader: &mut NetDb, mut each: impl FnMut(&[u
     }
     while let Some(call) = reader.poll_stream() {
         let reply = writer
-            .handle_stream(&call.request)
+            .handle_stream(READER, &call.request)
             .expect("a sound request");
         each(&call.request, &reply);
         reader

@@ -53,7 +53,7 @@ impl Controller {
     ) -> Result<Bytes, Refusal> {
         match service {
             Service::Sync => {
-                let answer = self.parts.handle.answer(request).await;
+                let answer = self.parts.handle.answer(from, request).await;
                 let answer = answer.map_err(|stopped| Refusal(stopped.to_string()))?;
                 let answer = answer.map_err(|refused| Refusal(refused.to_string()))?;
                 Ok(answer.into())

@@ -352,9 +352,11 @@ impl Handle {
     /// Answers another node's request that came on a stream.
     pub async fn answer(
         &self,
+        from: NodeId,
         request: bytes::Bytes,
     ) -> Result<Result<Vec<u8>, StreamError>, Stopped> {
-        self.ask(move |node, _| node.handle_stream(&request)).await
+        self.ask(move |node, _| node.handle_stream(from, &request))
+            .await
     }
 }
 

@@ -226,7 +226,8 @@ mod tests {
         wait(&mut world);
 
         assert_eq!(world.observer.each().len(), 5);
-        assert_eq!(world.observer.each().quantile(0.0), Some(Duration::ZERO));
+        let first = world.observer.each().quantile(0.0).unwrap();
+        assert!(first < Duration::from_micros(1), "at its writer at once");
         assert_eq!(
             world.observer.all().longest(),
             world.observer.each().longest()

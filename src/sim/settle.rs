@@ -123,7 +123,8 @@ impl<O: Observer> World<O> {
         node.sync_with(now, id_of(asked));
         while let Some(call) = node.poll_stream() {
             let answering = self.machines[answers].node.as_mut();
-            let reply = answering.and_then(|other| other.handle_stream(&call.request).ok());
+            let reply =
+                answering.and_then(|other| other.handle_stream(id_of(asker), &call.request).ok());
             match reply {
                 Some(reply) => drop(node.handle_stream_reply(now, call.id, &reply)),
                 None => node.handle_stream_failed(now, call.id),

@@ -490,7 +490,8 @@ impl<O: Observer> World<O> {
         self.counts.requests += 1;
         self.trace.note(request);
         let open = self.reaches(from.0, to);
-        let asked = |node: &mut Node, _| node.handle_stream(request).ok();
+        let asker = id_of(from.0);
+        let asked = |node: &mut Node, _| node.handle_stream(asker, request).ok();
         let answer = open.then(|| self.with(machine_of(to), asked));
         let answer = answer.flatten().flatten();
         let sent = answer.as_ref().map_or(0, Vec::len);

@@ -1,17 +1,19 @@
 //! What a node has counted, under one list of names: `weft status` and the metrics show the same.
 
-use crate::{
-    core::netdb::Refusal,
-    runtime::{NodeStatus, streams::StreamStats},
-};
+use std::borrow::Cow;
+
+use crate::runtime::{NodeStatus, streams::StreamStats};
+
+/// Counts messages by their sender, not by a reason.
+const FAULTY_MESSAGES: &str = "netdb_faulty_messages_total";
 
 /// One figure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Count {
     /// Its name; ends in `_total` if it only grows.
     pub(super) name: &'static str,
-    /// What kind of it this is.
-    pub(super) reason: Option<&'static str>,
+    /// What kind of it this is, or whose.
+    pub(super) reason: Option<Cow<'static, str>>,
     /// The figure.
     pub(super) value: u64,
 }
@@ -25,19 +27,27 @@ impl Count {
         }
     }
 
-    fn of(name: &'static str, reason: &'static str, value: u64) -> Self {
+    fn of(name: &'static str, reason: impl Into<Cow<'static, str>>, value: u64) -> Self {
         Self {
             name,
-            reason: Some(reason),
+            reason: Some(reason.into()),
             value,
         }
     }
 
     /// Returns the name and the reason as one word.
     pub(super) fn key(&self) -> String {
-        match self.reason {
+        match &self.reason {
             Some(reason) => format!("{}.{reason}", self.name),
             None => self.name.to_owned(),
+        }
+    }
+
+    /// Returns what the reason of figures of this name is.
+    pub(super) fn label(name: &str) -> &'static str {
+        match name {
+            FAULTY_MESSAGES => "node",
+            _ => "reason",
         }
     }
 
@@ -79,9 +89,10 @@ pub(super) fn of(node: &NodeStatus, streams: &StreamStats) -> Vec<Count> {
     counts.extend(rejected(stats));
     let refused = netdb.refused.iter();
     counts.extend(
-        refused
-            .map(|(why, count)| Count::of("netdb_messages_refused_total", refusal(*why), *count)),
+        refused.map(|(why, count)| Count::of("netdb_messages_refused_total", why.as_str(), *count)),
     );
+    let faulty = netdb.faulty.iter();
+    counts.extend(faulty.map(|(node, count)| Count::of(FAULTY_MESSAGES, node.to_string(), *count)));
     let refused = streams.refused.iter();
     counts.extend(
         refused.map(|(why, count)| Count::of("streams_refused_total", why.as_str(), *count)),
@@ -102,15 +113,4 @@ fn rejected(stats: &crate::core::node::Stats) -> [Count; 8] {
         ("from_ourselves", rejected.from_ourselves),
     ]
     .map(|(why, count)| Count::of("datagrams_rejected_total", why, count))
-}
-
-fn refusal(refusal: Refusal) -> &'static str {
-    match refusal {
-        Refusal::Malformed => "malformed",
-        Refusal::NotCarried => "not_carried",
-        Refusal::Forged => "forged",
-        Refusal::Over => "over",
-        Refusal::AheadOfTime => "ahead_of_time",
-        Refusal::NoRoom => "no_room",
-    }
 }

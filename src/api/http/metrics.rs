@@ -46,7 +46,7 @@ fn record(status: &Status) {
     for (key, value) in &status.counters {
         let (name, reason) = Count::split(key);
         let labels: Vec<Label> = reason
-            .map(|reason| Label::new("reason", reason.to_owned()))
+            .map(|reason| Label::new(Count::label(name), reason.to_owned()))
             .into_iter()
             .collect();
         let metric = format!("weft_{name}");

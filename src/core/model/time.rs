@@ -100,9 +100,13 @@ impl Hlc {
     /// How far ahead of our wall clock a reading may be before it is refused.
     pub const DRIFT_MAX: Duration = Duration::from_secs(60);
 
-    /// Returns the next reading: later than `self`, and not behind the wall clock.
+    /// Returns the next reading: not behind the wall clock, and later than `self`, unless that is so far ahead that others
+    /// would refuse what is stamped with it. A reading of a wrong clock, ours or another's, binds nobody once it is noticed.
     pub fn tick(self, wall: UnixMillis) -> Self {
-        Self((wall.0 << 16).max(self.0 + 1))
+        let ahead = u64::try_from(Self::DRIFT_MAX.as_millis() / 2).unwrap_or(u64::MAX);
+        let latest = UnixMillis(wall.0.saturating_add(ahead));
+        let next = self.0.saturating_add(1);
+        Self((wall.0 << 16).max(next.min(latest.0 << 16)))
     }
 
     /// Returns whether this reading is so far ahead of `wall` that it must be refused.
@@ -134,6 +138,19 @@ mod tests {
 
         assert!(second > first);
         assert_eq!(second.wall(), UnixMillis(1_000));
+    }
+
+    #[test]
+    fn a_reading_of_a_wrong_clock_does_not_make_the_next_one_too_late_for_others() {
+        let wall = UnixMillis(1_000_000);
+        for wrong in [UnixMillis(1_059_999), UnixMillis(9_000_000)] {
+            let read = Hlc::default().tick(wrong);
+
+            let next = read.tick(wall);
+
+            assert!(!next.is_too_far_ahead(UnixMillis(wall.0 - 10_000)));
+            assert!(next.wall() >= wall);
+        }
     }
 
     #[test]

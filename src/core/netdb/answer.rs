@@ -6,25 +6,28 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Config, NetDb, SyncState,
+    Config, NetDb, Refusal, SyncState,
     have::Have,
     log::Log,
     message::{
         Complete, Deltas, Fetch, LogDelta, LogId, LogSummary, SyncAnswer, SyncAsk, SyncReply,
         SyncRequest,
     },
-    receive::Refusal,
     replica::Replica,
     tree::{Scope, Sums, WIDTH, differing},
 };
-use crate::core::{model::Mutation, wire::codec};
+use crate::core::{
+    model::{Mutation, NodeId},
+    wire::codec,
+};
 
 /// How many bytes a log adds to an answer beside its dots, about: the page is cut by it too.
 const DELTA_HEAD: usize = 48;
 
 impl NetDb {
-    /// Answers a request that came on a stream.
-    pub fn handle_stream(&mut self, request: &[u8]) -> Result<Vec<u8>, Refusal> {
+    /// Answers a node's request that came on a stream.
+    pub fn handle_stream(&mut self, from: NodeId, request: &[u8]) -> Result<Vec<u8>, Refusal> {
+        self.refusals.hear(self.spread.now(), from);
         let answered = codec::decode::<SyncRequest>(request)
             .map_err(|_counted| Refusal::Malformed)
             .and_then(|request| self.answer(request));

@@ -9,9 +9,8 @@ use std::{
 };
 
 use super::{
-    NetDb, Version,
-    message::{Ask, LogId, Reached},
-    receive::Refusal,
+    NetDb, Refusal, Version,
+    message::{Ask, LogId, Reached, SEQ_MAX},
     spread::Item,
 };
 use crate::core::model::{Instant, NetworkId, NodeId, Now};
@@ -146,6 +145,9 @@ impl NetDb {
         ask: Ask,
     ) -> Result<(), Refusal> {
         let log = ask.log;
+        if ask.seq > SEQ_MAX {
+            return Err(Refusal::Malformed);
+        }
         if log.owner != self.me {
             self.accept(now, &log)?;
         }
@@ -168,9 +170,10 @@ impl NetDb {
         let Reached { log, prefix } = reached;
         let ours = self.our_log(log.network) == Some(log);
         if ours {
-            let head = self.own_head(&log);
-            self.floors
-                .note_reached(log.network, from, prefix.min(head));
+            if prefix > self.own_head(&log) {
+                return Err(Refusal::Inconsistent);
+            }
+            self.note_reached(log.network, from, prefix);
         }
         for barrier in self.barriers.waiting.values_mut() {
             if barrier.log == log && barrier.seq <= prefix {

@@ -73,7 +73,7 @@ impl NetDb {
             let equal = replica.root() == root.hash;
             if let Some(log) = self.our_log(network).filter(|_| equal) {
                 let head = self.own_head(&log);
-                self.floors.note_reached(network, from, head);
+                self.note_reached(network, from, head);
             }
             if equal && root.synced && self.is_new(now, network) {
                 // Its root leaves out the logs of those that it holds for down; here their owners may be alive.
@@ -88,6 +88,13 @@ impl NetDb {
         self.start_sync(now, from);
         if differs && !digest.answer {
             self.send_digest_to(from, true);
+        }
+    }
+
+    /// A member has our log of a network up to there. What is no member says counts for nothing, and is not remembered.
+    pub(super) fn note_reached(&mut self, network: NetworkId, from: NodeId, prefix: u64) {
+        if self.owners.is_attached(from, network) {
+            self.floors.note_reached(network, from, prefix);
         }
     }
 

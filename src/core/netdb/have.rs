@@ -2,6 +2,8 @@
 
 use bincode::{Decode, Encode};
 
+use super::message::SEQ_MAX;
+
 /// How many ranges above the prefix a replica keeps for one log; a dot that would need one more is not taken, and comes by
 /// anti-entropy.
 pub(super) const RANGES_MAX: usize = 256;
@@ -45,6 +47,7 @@ impl Have {
     pub(super) fn is_well_formed(&self) -> bool {
         let mut end = self.prefix;
         self.ranges.len() <= RANGES_MAX
+            && self.head() <= SEQ_MAX
             && self.ranges.iter().all(|&(first, last)| {
                 let apart = end.checked_add(1).is_some_and(|next| first > next);
                 end = last;
@@ -206,6 +209,8 @@ mod tests {
             (0, vec![(5, 4)]),
             (0, vec![(2, 3), (4, 5)]),
             (u64::MAX, vec![(1, 1)]),
+            (u64::MAX, vec![]),
+            (0, vec![(5, SEQ_MAX + 1)]),
         ] {
             assert!(!Have { prefix, ranges }.is_well_formed());
         }

@@ -13,6 +13,15 @@ use super::{
     tree::{Place, name_hash},
 };
 
+/// How far a log has come here: it differs whenever dots or a floor have come, or holes were covered.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct Extent {
+    prefix: u64,
+    head: u64,
+    ranges: usize,
+    pub(super) floor: u64,
+}
+
 /// One log as this node has it.
 #[derive(Debug)]
 pub(super) struct Log {
@@ -58,6 +67,16 @@ impl Log {
             hash = mix(mix(hash ^ first) ^ last);
         }
         hash
+    }
+
+    /// Returns how far the log has come here.
+    pub(super) fn extent(&self) -> Extent {
+        Extent {
+            prefix: self.have.prefix(),
+            head: self.have.head(),
+            ranges: self.have.ranges().len(),
+            floor: self.floor,
+        }
     }
 
     /// Returns the lowest tombstone.

@@ -11,6 +11,10 @@ use crate::core::{
     wire::codec::{self, CodecError},
 };
 
+/// The largest number that a dot may have: a million writes a second reach it in nine years. What comes from elsewhere and
+/// names a larger one lies, and sums of such numbers do not overflow.
+pub(super) const SEQ_MAX: u64 = 1 << 48;
+
 /// The name of a log: one owner's dots in one network, in one generation and one attachment.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
 pub struct LogId {
@@ -202,9 +206,37 @@ pub(super) struct Complete {
     pub(super) kept: Option<Vec<(u64, u64)>>,
 }
 
+impl Complete {
+    /// Returns whether one that came from elsewhere keeps the bounds: I4, and what is kept is below the floor.
+    pub(super) fn is_well_formed(&self) -> bool {
+        let kept_is_sane = self.kept.as_deref().is_none_or(|kept| {
+            let mut end = 0;
+            kept.iter().all(|&(first, last)| {
+                let follows = end < first && first <= last && last <= self.floor;
+                end = last;
+                follows
+            })
+        });
+        self.have.is_well_formed() && self.floor <= self.have.prefix() && kept_is_sane
+    }
+
+    /// Returns whether a dot beside it agrees with it: it is had, unless that has been cut at the ranges that others take, and
+    /// kept if it is below the floor (I3).
+    pub(super) fn tells_of(&self, seq: u64) -> bool {
+        let stands = self.kept.as_deref().is_none_or(|kept| {
+            let after = kept.partition_point(|range| range.0 <= seq);
+            seq > self.floor || (after > 0 && seq <= kept[after - 1].1)
+        });
+        let is_cut = self.have.ranges().len() == RANGES_MAX && seq > self.have.head();
+        (self.have.contains(seq) || is_cut) && stands
+    }
+}
+
 /// Returns whether ranges that came from elsewhere are few, ascending and not inverted.
 pub(super) fn are_sane(ranges: &[(u64, u64)]) -> bool {
     ranges.len() <= RANGES_MAX
-        && ranges.iter().all(|range| 0 < range.0 && range.0 <= range.1)
+        && ranges
+            .iter()
+            .all(|range| 0 < range.0 && range.0 <= range.1 && range.1 <= SEQ_MAX)
         && ranges.windows(2).all(|pair| pair[0].1 < pair[1].0)
 }

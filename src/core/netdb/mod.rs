@@ -9,6 +9,21 @@
 //! - Merge: union of have, greatest number per key; it is idempotent, commutative and associative, so replicas converge.
 //! - No resurrection: a tombstone goes when the floor passes it; who is below the floor gets a snapshot. No clock decides.
 //!
+//! # Nodes that lie
+//!
+//! Every message here is authentic: its sender holds the cluster's key. What it says may still be wrong. What breaks a bound,
+//! contradicts itself, what was asked or what this node knows of its own logs is refused, counted by its reason
+//! ([`Refusal`]), and its sender is named ([`Stats::faulty`], the metrics, the log at most every ten seconds). Nothing that a
+//! message says makes a table here grow without bound, but entries, of which a log has at most 2²⁰. Nobody writes this
+//! node's own logs but this node, whatever others claim to have of them.
+//!
+//! What is **not** prevented: gossip is passed on, and carries no proof of its owner, so a holder of the key can speak for any
+//! other node. It can forge dots, an attach epoch, a generation, a floor or a whole snapshot of another's log, and with them
+//! hide or replace that owner's entries at whoever believes it, until the owner begins a new generation; it can claim to have
+//! come whole, or to have what it lacks, and so end a barrier or a `syncing` early. The owner notices when such a thing
+//! reaches it: it is counted as [`Refusal::Forged`]. A signature of every dot would prevent it, at 64 bytes and some 50 µs a
+//! dot; a node that is not trusted that far is to be removed, and the key rotated.
+//!
 //! Source: the state-based CRDTs of Shapiro et al. (2011), the dotted version sets of Preguiça et al. (2012), the bimodal
 //! multicast of Birman et al. (1999).
 
@@ -19,10 +34,12 @@ mod digest;
 mod error;
 mod floor;
 mod have;
+mod joining;
 mod log;
 mod message;
 mod owners;
 mod receive;
+mod refusal;
 mod replica;
 mod ring;
 mod spread;
@@ -46,7 +63,7 @@ pub use barrier::{Applied, BarrierId};
 pub use change::{Change, ChangeKind, EntryView, Reason};
 pub use error::WriteError;
 pub use message::LogId;
-pub use receive::Refusal;
+pub use refusal::Refusal;
 pub use sync::{CallId, StreamCall};
 pub use view::LogView;
 pub use write::PutMode;
@@ -56,6 +73,7 @@ use self::{
     floor::Floors,
     owners::Owners,
     receive::Wanted,
+    refusal::Refusals,
     replica::{Difference, Replica, Seen},
     ring::Ring,
     spread::Spread,
@@ -123,6 +141,10 @@ pub struct Stats {
     pub duplicates: u64,
     /// Messages refused, by reason.
     pub refused: BTreeMap<Refusal, u64>,
+    /// Who sent the last of each.
+    pub refused_last: BTreeMap<Refusal, NodeId>,
+    /// Who sent how many messages that no sound node sends: those that sent most.
+    pub faulty: BTreeMap<NodeId, u64>,
     /// Floors that rose here, of own logs and of others'.
     pub floors_raised: u64,
     /// Snapshots taken: answers that said which dots below a floor still stand.
@@ -190,6 +212,7 @@ pub struct NetDb {
     /// Whom the dots of a block of a log are pushed to beside the ring.
     picks: (Option<(LogId, u64)>, [u64; 2]),
     wanted: Wanted,
+    refusals: Refusals,
     syncs: Syncs,
     floors: Floors,
     settling: BTreeMap<NodeId, visibility::Settling>,
@@ -222,6 +245,7 @@ impl NetDb {
             spread: Spread::new(me),
             picks: (None, [0; 2]),
             wanted: Wanted::default(),
+            refusals: Refusals::default(),
             syncs,
             floors: Floors::default(),
             settling: BTreeMap::new(),
@@ -321,6 +345,9 @@ impl NetDb {
     pub fn stats(&self) -> Stats {
         Stats {
             queued: self.spread.len() as u64,
+            refused: self.refusals.counts(),
+            refused_last: self.refusals.last(),
+            faulty: self.refusals.faulty(),
             ..self.stats.clone()
         }
     }

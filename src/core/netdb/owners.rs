@@ -8,6 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::message::LogId;
 use crate::core::model::{Boot, Generation, Instant, NetworkId, NodeId};
 
+/// How many owners that membership has not named may have logs here; more are refused. Who makes names up keeps no member
+/// out: a network takes more logs than these have.
+const STRANGERS_MAX: usize = 4096;
+/// How many owners that are over are remembered, so that nothing late of theirs is taken. More are forgotten: what is late
+/// then is kept hidden for the retention, and goes again.
+const FENCES_MAX: usize = 16_384;
+
 /// What is known of one owner.
 #[derive(Default, Debug)]
 struct Owner {
@@ -40,6 +47,10 @@ enum Life {
 pub(super) struct Owners {
     me: NodeId,
     owners: BTreeMap<NodeId, Owner>,
+    /// Owners that membership has not named, and whose logs are kept.
+    strangers: BTreeSet<NodeId>,
+    /// Owners that have left, or whose logs were kept for the retention.
+    fenced: BTreeSet<NodeId>,
     /// Until when the logs of owners that are not alive are kept.
     retained: BTreeMap<NodeId, Instant>,
     /// When a retention or a grace ends, at the latest; one that ended before is found to have ended when its time comes.
@@ -63,8 +74,42 @@ impl Owners {
         Self {
             me,
             owners,
+            strangers: BTreeSet::new(),
+            fenced: BTreeSet::new(),
             retained: BTreeMap::new(),
             deadlines: BTreeSet::new(),
+        }
+    }
+
+    /// Returns how many owners are remembered.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// Returns whether a log of this owner may be taken.
+    pub(super) fn admits(&mut self, node: NodeId) -> bool {
+        if self.owners.contains_key(&node) {
+            return true;
+        }
+        let has_room = self.strangers.len() < STRANGERS_MAX;
+        if has_room {
+            self.strangers.insert(node);
+        }
+        has_room
+    }
+
+    /// An owner is over: it is remembered while there is room.
+    fn fence(&mut self, node: NodeId) {
+        self.strangers.remove(&node);
+        self.fenced.insert(node);
+        if self.fenced.len() > FENCES_MAX {
+            let retained = &self.retained;
+            let mut over = self.fenced.iter().copied();
+            if let Some(first) = over.find(|node| !retained.contains_key(node)) {
+                self.fenced.remove(&first);
+                self.owners.remove(&first);
+            }
         }
     }
 
@@ -79,12 +124,15 @@ impl Owners {
         owner.boot = owner.boot.max(boot);
         owner.life = Life::Alive;
         owner.forgotten = false;
+        self.strangers.remove(&node);
+        self.fenced.remove(&node);
         self.end_retention(node);
     }
 
     pub(super) fn down(&mut self, node: NodeId, retain_until: Instant) {
         let owner = self.owners.entry(node).or_default();
         owner.life = Life::Down;
+        self.strangers.remove(&node);
         self.end_retention(node);
         self.retained.insert(node, retain_until);
         self.deadlines.insert((retain_until, node));
@@ -109,6 +157,7 @@ impl Owners {
             .attached
             .retain(|(_, generation), _| *generation >= oldest);
         self.end_retention(node);
+        self.fence(node);
     }
 
     pub(super) fn is_alive(&self, node: NodeId) -> bool {
@@ -165,6 +214,11 @@ impl Owners {
         let former = owner.newest;
         owner.newest = generation;
         if owner.life == Life::Alive && former >= owner.oldest && former != Generation(0) {
+            if owner.leaving.is_some() {
+                // Two at most: what is neither the newest nor the one before it shows no more, however fast they follow.
+                owner.oldest = owner.oldest.max(former);
+                owner.attached.retain(|(_, of), _| *of >= former);
+            }
             owner.leaving = Some((former, grace_until));
             self.deadlines.insert((grace_until, node));
         } else {
@@ -314,6 +368,7 @@ impl Owners {
                 owner.forgotten = true;
                 owner.attached.clear();
                 forgotten.insert(node);
+                self.fence(node);
             }
         }
         (settled, forgotten)

@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 
 use rand::RngExt;
-use serde::Serialize;
 
 use super::{
-    ATTACH_TABLE, BODY_MAX, LogId, NetDb, Outgoing, READY_TABLE, Reason,
+    ATTACH_TABLE, BODY_MAX, LogId, NetDb, Outgoing, READY_TABLE, Reason, Refusal,
     have::RANGES_MAX,
-    message::{Complete, Digest, Ihave, Pull, PushHead, WireDot, are_sane, wire_dots},
-    replica::Applied,
+    log::Log,
+    message::{Complete, Digest, Ihave, Pull, PushHead, SEQ_MAX, WireDot, are_sane, wire_dots},
+    replica::{Applied, Replica},
     spread::Item,
     write::attached_network,
 };
@@ -31,24 +31,6 @@ const PULL_RANGES: usize = 32;
 const DOTS_A_PICK: u64 = 32;
 /// How many dots one pull is answered with.
 const PULL_DOTS: usize = 1024;
-
-/// Why a message or a part of it was not taken. Its sender is at fault, or behind, or this node is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Refusal {
-    /// It does not decode, or breaks a bound.
-    Malformed,
-    /// This node does not carry the network.
-    NotCarried,
-    /// It speaks for this node, or for the cluster outside its log.
-    Forged,
-    /// Its log is over: a former generation or attachment.
-    Over,
-    /// Its clock is more than a minute ahead.
-    AheadOfTime,
-    /// There is no room for it now.
-    NoRoom,
-}
 
 /// What became of a dot that another node sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,6 +73,7 @@ impl NetDb {
         body: &[u8],
     ) -> Result<(), Refusal> {
         self.spread.set_now(now.instant);
+        self.refusals.hear(now.instant, from);
         let taken = match kind {
             RecordKind::PUSH => self.handle_push(now, from, body),
             RecordKind::IHAVE => {
@@ -109,13 +92,16 @@ impl NetDb {
         taken.inspect_err(|refusal| self.refuse(*refusal))
     }
 
-    pub(super) fn refuse(&mut self, refusal: Refusal) {
-        *self.stats.refused.entry(refusal).or_default() += 1;
-    }
-
     fn handle_push(&mut self, now: Now, from: NodeId, body: &[u8]) -> Result<(), Refusal> {
         let (head, used) =
             codec::decode_borrowed::<PushHead>(body).map_err(|_counted| Refusal::Malformed)?;
+        if head.floor > SEQ_MAX {
+            return Err(Refusal::Malformed);
+        }
+        if head.log.owner == self.me {
+            let seqs = wire_dots(&body[used..]).map_while(|dot| dot.ok().map(|dot| dot.seq));
+            return Err(self.about_us(&head.log, seqs.max().unwrap_or(0).max(head.floor)));
+        }
         self.accept(now.instant, &head.log)?;
         let mut highest = 0;
         for dot in wire_dots(&body[used..]) {
@@ -136,11 +122,7 @@ impl NetDb {
     /// Checks that a log may be written here by what others send, and learns what its name says of its owner.
     pub(super) fn accept(&mut self, now: Instant, log: &LogId) -> Result<(), Refusal> {
         if log.owner == self.me {
-            return Err(if log.generation > self.generation {
-                Refusal::Forged
-            } else {
-                Refusal::Over
-            });
+            return Err(self.about_us(log, 0));
         }
         let is_cluster = log.network == NetworkId::CLUSTER;
         let is_cluster_log = log.owner == NodeId::CLUSTER;
@@ -149,11 +131,18 @@ impl NetDb {
         if cluster_log_elsewhere || (is_cluster && log.epoch != 0) {
             return Err(Refusal::Forged);
         }
+        // An epoch is the number of a dot.
+        if log.epoch > SEQ_MAX || (!is_cluster && log.epoch == 0) {
+            return Err(Refusal::Malformed);
+        }
         if !self.replicas.contains_key(&log.network) {
             return Err(Refusal::NotCarried);
         }
         if self.owners.is_over(log) {
             return Err(Refusal::Over);
+        }
+        if !self.owners.admits(log.owner) {
+            return Err(Refusal::NoRoom);
         }
         if !is_cluster_log {
             let until = now + self.config.retention;
@@ -180,10 +169,25 @@ impl NetDb {
         Ok(())
     }
 
+    /// Says why what others send of our own logs is not taken: nobody has more of them than this node.
+    pub(super) fn about_us(&self, log: &LogId, up_to: u64) -> Refusal {
+        let scope = self.our_log(NetworkId::CLUSTER);
+        let attached = scope.map_or(0, |scope| self.own_head(&scope));
+        let of_ours = self.our_log(log.network) == Some(*log);
+        let is_ahead = log.generation > self.generation
+            || (log.generation == self.generation && log.epoch > attached)
+            || (of_ours && up_to > self.own_head(log));
+        if is_ahead {
+            Refusal::Forged
+        } else {
+            Refusal::Over
+        }
+    }
+
     pub(super) fn check_dot(&self, now: Now, dot: &WireDot<'_>) -> Result<(), Refusal> {
         let sized = (Key::LEN_MIN..=Key::LEN_MAX).contains(&dot.key.len())
             && dot.value.is_none_or(|value| value.len() <= Value::LEN_MAX);
-        if !sized || dot.seq == 0 || dot.seq == u64::MAX {
+        if !sized || dot.seq == 0 || dot.seq > SEQ_MAX {
             return Err(Refusal::Malformed);
         }
         if dot.written.is_too_far_ahead(now.wall) {
@@ -249,26 +253,31 @@ impl NetDb {
         }
     }
 
-    pub(super) fn take_complete(&mut self, log: LogId, complete: &Complete) {
+    /// Takes what a complete answer says beside its dots. Returns whether that was news.
+    pub(super) fn take_complete(&mut self, log: LogId, complete: &Complete) -> bool {
         if complete.floor > 0 {
             self.end_former(&log);
         }
         let shown = self.owners.shows(&log);
         let Some(replica) = self.replicas.get_mut(&log.network) else {
-            return;
+            return false;
         };
         let Some(at) = replica.open(log, shown) else {
-            return self.refuse(Refusal::NoRoom);
+            self.refuse(Refusal::NoRoom);
+            return false;
         };
-        let floor = replica.log(&log).map_or(0, |log| log.floor);
+        let extent = |replica: &Replica| replica.log(&log).map(Log::extent).unwrap_or_default();
+        let before = extent(replica);
         let gone = replica.complete(at, complete);
-        let risen = replica.log(&log).is_some_and(|log| log.floor > floor);
+        let after = extent(replica);
+        let risen = after.floor > before.floor;
         self.stats.floors_raised += u64::from(risen);
         self.stats.snapshots += u64::from(complete.kept.is_some());
         if log.network == NetworkId::CLUSTER && complete.kept.is_some() {
             self.reread_attachments(log);
         }
         self.report(log.network, gone, Reason::Removed);
+        after != before
     }
 
     fn take_floor(&mut self, now: Instant, from: NodeId, head: PushHead) {
@@ -333,6 +342,10 @@ impl NetDb {
     fn handle_ihave(&mut self, now: Now, from: NodeId, ihave: &Ihave) -> Result<(), Refusal> {
         if !are_sane(&ihave.ranges) {
             return Err(Refusal::Malformed);
+        }
+        if ihave.log.owner == self.me {
+            let up_to = ihave.ranges.last().map_or(0, |range| range.1);
+            return Err(self.about_us(&ihave.log, up_to));
         }
         self.accept(now.instant, &ihave.log)?;
         let known = self.replicas[&ihave.log.network].log(&ihave.log);

@@ -21,6 +21,9 @@ use crate::core::model::{
 /// How many logs one network may have here; more are refused until some are over.
 const LOGS_MAX: usize = 65_536;
 
+/// How many keys one log may hold here; dots of more are refused until some are deleted.
+const DOTS_MAX: usize = 1 << 20;
+
 /// A table and a key, as one comparable run of bytes: the table's number, then the key.
 pub(super) type EntryKey = Arc<[u8]>;
 
@@ -206,8 +209,15 @@ impl Replica {
         let Some(table) = self.tables.intern(dot.table) else {
             return Applied::NoRoom;
         };
+        let key = entry_key(table, dot.key);
+        if self.log_at(at).dots.len() >= DOTS_MAX {
+            let held = self.entries.get(&key);
+            if held.is_none_or(|versions| versions.of(at).is_none()) {
+                return Applied::NoRoom;
+            }
+        }
         self.touch(at).have.insert(dot.seq);
-        Applied::New(self.put(at, entry_key(table, dot.key), dot))
+        Applied::New(self.put(at, key, dot))
     }
 
     /// Puts a dot into its key's place, unless the log has a later one there. The tree of entries is searched once: that

@@ -2,7 +2,6 @@
 //!
 //! Whoever sees another's root differ from its own compares the hash tree's buckets with it, then their parts if they hold many
 //! logs, then says what it has of the logs that differ and gets what it lacks of them: the cost is that of the difference.
-//! A network that is new here is fetched from its nearest members at once, a share of the tree from each.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -10,15 +9,16 @@ use std::{
 };
 
 use super::{
-    NetDb, SyncState,
+    NetDb, Refusal, SyncState,
     answer::after,
     have::{RANGES_MAX, RANGES_WHILE_TAKEN},
+    joining::Joining,
     log::Log,
     message::{
-        Deltas, Fetch, LogDelta, LogId, LogSummary, SyncAnswer, SyncAsk, SyncReply, SyncRequest,
-        are_sane, wire_dots,
+        Complete, Deltas, Fetch, LogDelta, LogId, LogSummary, SyncAnswer, SyncAsk, SyncReply,
+        SyncRequest, wire_dots,
     },
-    receive::{Refusal, Taken},
+    receive::Taken,
     tree::Scope,
 };
 use crate::core::{
@@ -36,8 +36,8 @@ const MANY_LOGS: usize = 256;
 const CALL_FOR: Duration = Duration::from_secs(10);
 /// How long a member that did not answer is left alone.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
-/// How long after its attachment a node believes only those who have come whole themselves; then they may all be new.
-const BELIEVE_AFTER: Duration = Duration::from_secs(3);
+/// How many pages in a row may bring nothing and promise more: others may have brought the same meanwhile, but not for ever.
+const FRUITLESS_MAX: u32 = 256;
 
 /// Names a request that is made on a stream, so that a late answer is not taken for that to a later request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +52,11 @@ impl CallId {
     pub fn foreign(to: NodeId) -> Self {
         Self { to, number: 0 }
     }
+
+    /// Returns whether it names a request that is not the network DB's.
+    pub fn is_foreign(self) -> bool {
+        self.number == 0
+    }
 }
 
 /// A request to be made on a stream; its answer is to be handed to [`NetDb::handle_stream_reply`].
@@ -65,16 +70,16 @@ pub struct StreamCall {
 
 /// What is to be asked next of a member about a network.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Step {
+pub(super) enum Step {
     Compare,
     CompareParts(Scope),
     Fetch(Scope, Option<LogId>),
 }
 
 #[derive(Debug)]
-struct Call {
+pub(super) struct Call {
     number: u64,
-    network: NetworkId,
+    pub(super) network: NetworkId,
     step: Step,
     /// The last log that a fetch asked for, if there were more.
     through: Option<LogId>,
@@ -83,28 +88,31 @@ struct Call {
     is_over: bool,
 }
 
-/// A network that is new here.
-#[derive(Debug)]
-struct Joining {
-    since: Instant,
-    /// What has not come whole yet.
-    missing: Scope,
+/// Which logs a fetch asked for.
+struct Asked<'a> {
+    network: NetworkId,
+    scope: &'a Scope,
+    from: Option<LogId>,
+    through: Option<LogId>,
 }
 
-impl Joining {
-    /// Returns whether it believes those that have not come whole themselves.
-    fn is_late(&self, now: Instant) -> bool {
-        self.since + BELIEVE_AFTER <= now
+impl Asked<'_> {
+    fn names(&self, log: &LogId) -> bool {
+        let in_range = self.from.is_none_or(|from| from <= *log)
+            && self.through.is_none_or(|through| *log <= through);
+        log.network == self.network && in_range && self.scope.contains(log)
     }
 }
 
 /// Syncs that are wanted and under way: one a member at a time.
 #[derive(Default, Debug)]
 pub(super) struct Syncs {
-    wanted: BTreeMap<(NodeId, NetworkId), Step>,
-    under_way: BTreeMap<NodeId, Call>,
+    pub(super) wanted: BTreeMap<(NodeId, NetworkId), Step>,
+    pub(super) under_way: BTreeMap<NodeId, Call>,
     resting: BTreeMap<NodeId, Instant>,
-    joining: BTreeMap<NetworkId, Joining>,
+    pub(super) joining: BTreeMap<NetworkId, Joining>,
+    /// How many pages in a row brought nothing and promised more.
+    fruitless: BTreeMap<NodeId, u32>,
     calls: VecDeque<StreamCall>,
     /// How many calls were made.
     made: u64,
@@ -122,6 +130,7 @@ impl Syncs {
         self.wanted.retain(|(wanted, _), _| *wanted != node);
         self.under_way.remove(&node);
         self.resting.remove(&node);
+        self.fruitless.remove(&node);
     }
 
     pub(super) fn forget_network(&mut self, network: NetworkId) {
@@ -145,103 +154,14 @@ impl Syncs {
         let calls = self.under_way.values().map(|call| call.until);
         calls.chain(self.resting.values().copied()).min()
     }
-
-    /// A network is new here, and nothing of it has come.
-    pub(super) fn begin(&mut self, now: Instant, network: NetworkId) {
-        let joining = Joining {
-            since: now,
-            missing: Scope::whole(),
-        };
-        self.joining.insert(network, joining);
-    }
 }
 
 impl NetDb {
-    /// A network is new here: its nearest members are asked for it, each for a share.
-    pub(super) fn sync_with_neighbours(&mut self, now: Instant, network: NetworkId) {
-        self.syncs.begin(now, network);
-        let neighbours: Vec<NodeId> = self.ring(network).at_distance(1).collect();
-        let cluster = self.sync_states.get(&NetworkId::CLUSTER);
-        if neighbours.is_empty() && cluster == Some(&SyncState::Synced) {
-            self.set_sync_state(network, SyncState::Synced);
-        }
-        for (at, node) in neighbours.iter().enumerate() {
-            let share = Scope::share(at, neighbours.len());
-            let step = Step::Fetch(share, None);
-            self.syncs.wanted.insert((*node, network), step);
-            self.start_sync(now, *node);
-        }
-    }
-
-    pub(super) fn set_sync_state(&mut self, network: NetworkId, state: SyncState) {
-        if state == SyncState::Synced {
-            self.syncs.joining.remove(&network);
-        }
-        let Some(known) = self.sync_states.get_mut(&network) else {
-            return;
-        };
-        if *known != state {
-            *known = state;
-            self.synced.push_back((network, state));
-        }
-    }
-
-    /// A part of a network is as `synced` member has it. Once that is so of all of it, it has come whole.
-    pub(super) fn note_whole(
-        &mut self,
-        now: Instant,
-        network: NetworkId,
-        part: &Scope,
-        synced: bool,
-    ) {
-        let Some(joining) = self.syncs.joining.get_mut(&network) else {
-            return self.set_sync_state(network, SyncState::Synced);
-        };
-        if synced || joining.is_late(now) {
-            joining.missing.subtract(part);
-            if joining.missing.is_empty() {
-                self.set_sync_state(network, SyncState::Synced);
-            }
-        }
-    }
-
-    /// Networks whose only member this node is have come whole, once it could have heard of others. Who else is a member of
-    /// a network is known once the cluster scope has come.
-    pub(super) fn note_alone(&mut self, now: Instant) {
-        let joining = self.syncs.joining.iter();
-        let waiting: Vec<NetworkId> = joining
-            .filter(|(_, joining)| joining.is_late(now))
-            .map(|(network, _)| *network)
-            .collect();
-        for network in waiting {
-            let cluster = self.sync_states.get(&NetworkId::CLUSTER);
-            let knows_members =
-                network == NetworkId::CLUSTER || cluster == Some(&SyncState::Synced);
-            if knows_members && self.ring(network).others().next().is_none() {
-                self.set_sync_state(network, SyncState::Synced);
-            }
-        }
-    }
-
-    /// Returns whether a network has not come whole yet, and only those that have it whole are believed.
-    pub(super) fn is_new(&self, now: Instant, network: NetworkId) -> bool {
-        let joining = self.syncs.joining.get(&network);
-        joining.is_some_and(|joining| !joining.is_late(now))
-    }
-
-    /// What has not come yet of a network that is new here is wanted from a member, unless it is being asked already.
-    pub(super) fn want_missing(&mut self, with: NodeId, network: NetworkId) {
-        let asked = self.syncs.under_way.get(&with);
-        if asked.is_some_and(|call| call.network == network) {
-            return;
-        }
-        if let Some(joining) = self.syncs.joining.get(&network) {
-            let step = Step::Fetch(joining.missing.clone(), None);
-            self.syncs.wanted.entry((with, network)).or_insert(step);
-        }
-    }
-
     pub(super) fn want_sync(&mut self, with: NodeId, network: NetworkId) {
+        // What is no member cannot be called: it would be wanted for ever.
+        if !self.owners.is_alive(with) {
+            return;
+        }
         let wanted = self.syncs.wanted.entry((with, network));
         wanted.or_insert(Step::Compare);
     }
@@ -259,6 +179,9 @@ impl NetDb {
 
     /// One log is wanted from a node, since a dot of it does not fit a datagram.
     pub(super) fn want_log(&mut self, with: NodeId, log: LogId) {
+        if !self.owners.is_alive(with) {
+            return;
+        }
         let wanted = self.syncs.wanted.entry((with, log.network));
         wanted.or_insert_with(|| Step::Fetch(Scope::around(&log), None));
     }
@@ -366,11 +289,12 @@ impl NetDb {
         id: CallId,
         reply: &[u8],
     ) -> Result<(), Refusal> {
+        self.spread.set_now(now.instant);
+        self.refusals.hear(now.instant, id.to);
         let Some(call) = self.syncs.end_call(id) else {
             return Ok(());
         };
         let from = id.to;
-        self.spread.set_now(now.instant);
         if call.is_over {
             self.start_sync(now.instant, from);
             return Ok(());
@@ -415,12 +339,22 @@ impl NetDb {
                 self.go_on(from, call.network, next);
                 Ok(())
             }
+            (Step::CompareParts(asked), SyncAnswer::Differs(scope)) if !scope.is_within(&asked) => {
+                Err(Refusal::Inconsistent)
+            }
             (Step::CompareParts(_), SyncAnswer::Differs(scope)) => {
                 self.go_on(from, call.network, Step::Fetch(scope, None));
                 Ok(())
             }
             (Step::Fetch(scope, began), SyncAnswer::Deltas(page)) => {
-                self.take_deltas(now, from, call.network, &page)?;
+                let asked = Asked {
+                    network: call.network,
+                    scope: &scope,
+                    from: began,
+                    through: call.through,
+                };
+                let brought = self.take_deltas(now, from, asked, &page)?;
+                self.note_fruits(from, brought || page.next.is_none())?;
                 match page.next.or(call.through.map(after)) {
                     Some(next) if began.is_some_and(|began| next < began) => {
                         Err(Refusal::Malformed)
@@ -443,7 +377,7 @@ impl NetDb {
         }
     }
 
-    fn go_on(&mut self, with: NodeId, network: NetworkId, step: Step) {
+    pub(super) fn go_on(&mut self, with: NodeId, network: NetworkId, step: Step) {
         let is_nothing = matches!(&step, Step::Fetch(scope, _) if scope.is_empty());
         if !is_nothing {
             self.syncs.wanted.insert((with, network), step);
@@ -454,25 +388,51 @@ impl NetDb {
         &mut self,
         now: Now,
         from: NodeId,
-        network: NetworkId,
+        asked: Asked<'_>,
         page: &Deltas,
-    ) -> Result<(), Refusal> {
+    ) -> Result<bool, Refusal> {
+        let mut brought = false;
+        let mut last = None;
         for delta in &page.logs {
-            if delta.log.network != network {
-                return Err(Refusal::Malformed);
+            if !asked.names(&delta.log) || last.is_some_and(|last| delta.log <= last) {
+                return Err(Refusal::Inconsistent);
             }
+            last = Some(delta.log);
             match self.take_delta(now, from, delta) {
-                Ok(()) => {}
+                Ok(is_news) => brought |= is_news,
                 Err(Refusal::Malformed) => return Err(Refusal::Malformed),
                 Err(other) => self.refuse(other),
             }
         }
-        Ok(())
+        Ok(brought)
     }
 
-    /// Takes what was sent of one log.
-    fn take_delta(&mut self, now: Now, from: NodeId, delta: &LogDelta) -> Result<(), Refusal> {
+    /// A page has brought something, or was the last, or neither: not for ever.
+    fn note_fruits(&mut self, from: NodeId, is_fruitful: bool) -> Result<(), Refusal> {
+        if is_fruitful {
+            self.syncs.fruitless.remove(&from);
+            return Ok(());
+        }
+        let fruitless = self.syncs.fruitless.entry(from).or_default();
+        *fruitless += 1;
+        if *fruitless <= FRUITLESS_MAX {
+            return Ok(());
+        }
+        self.syncs.fruitless.remove(&from);
+        Err(Refusal::Endless)
+    }
+
+    /// Takes what was sent of one log. Returns whether any of it was news.
+    fn take_delta(&mut self, now: Now, from: NodeId, delta: &LogDelta) -> Result<bool, Refusal> {
+        if delta.log.owner == self.me {
+            let head = delta.complete.as_ref().map_or(0, |it| it.have.head());
+            return Err(self.about_us(&delta.log, head));
+        }
         self.accept(now.instant, &delta.log)?;
+        if let Some(complete) = &delta.complete {
+            self.check_complete(delta.log, complete)?;
+        }
+        let mut is_news = false;
         // Who has just come has nothing to tell; who was in step passes on what it had missed.
         let passes_on = self.sync_states.get(&delta.log.network) == Some(&SyncState::Synced);
         // What is complete joins the ranges that its dots make, so there may be many in between.
@@ -484,30 +444,42 @@ impl NetDb {
         for dot in wire_dots(&delta.dots) {
             let dot = dot.map_err(|_counted| Refusal::Malformed)?;
             self.check_dot(now, &dot)?;
+            let complete = delta.complete.as_ref();
+            if complete.is_some_and(|complete| !complete.tells_of(dot.seq)) {
+                return Err(Refusal::Inconsistent);
+            }
             let taken = self.take_dot(delta.log, &dot, ranges_max);
             refused |= taken == Taken::Refused;
-            if taken == Taken::New && passes_on {
-                self.spread_dot(now.instant, delta.log, dot.seq, Some(from));
+            if taken == Taken::New {
+                is_news = true;
+                if passes_on {
+                    self.spread_dot(now.instant, delta.log, dot.seq, Some(from));
+                }
             }
         }
         if refused {
             // To cover what was refused would lose it for good.
-            return Ok(());
+            return Ok(is_news);
         }
         if let Some(complete) = &delta.complete {
-            let kept_is_sane = complete.kept.as_deref().is_none_or(|kept| {
-                kept.windows(2).all(|pair| pair[0].1 < pair[1].0) && kept.iter().all(|r| r.0 <= r.1)
-            });
-            let sane = complete.have.is_well_formed()
-                && complete.floor <= complete.have.prefix()
-                && are_sane(complete.have.ranges())
-                && kept_is_sane;
-            if !sane {
-                return Err(Refusal::Malformed);
-            }
-            self.take_complete(delta.log, complete);
+            is_news |= self.take_complete(delta.log, complete);
         }
         self.settle_if_ready(delta.log.owner);
+        Ok(is_news)
+    }
+
+    /// Checks what a complete answer says beside its dots.
+    fn check_complete(&self, log: LogId, complete: &Complete) -> Result<(), Refusal> {
+        if !complete.is_well_formed() {
+            return Err(Refusal::Malformed);
+        }
+        let replica = self.replicas.get(&log.network);
+        let held = replica.and_then(|replica| replica.log(&log));
+        let prefix = held.map_or(0, |log| log.have.prefix());
+        // Who is below a floor is told what stands below it, or what is deleted would stand here for ever.
+        if complete.kept.is_none() && complete.floor > prefix {
+            return Err(Refusal::Inconsistent);
+        }
         Ok(())
     }
 

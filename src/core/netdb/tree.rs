@@ -83,6 +83,13 @@ impl Scope {
         found.is_ok_and(|at| self.0[at].1 >> place.part & 1 == 1)
     }
 
+    /// Returns whether every part is in `other` too.
+    pub(super) fn is_within(&self, other: &Self) -> bool {
+        let mut beyond = self.clone();
+        beyond.subtract(other);
+        beyond.is_empty()
+    }
+
     pub(super) fn buckets(&self) -> impl Iterator<Item = u8> {
         self.0.iter().map(|(bucket, _)| *bucket)
     }

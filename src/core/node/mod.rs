@@ -22,8 +22,8 @@ use super::{
     membership::{self, Identity, MemberState, Membership},
     model::{Boot, Dot, Instant, Key, NetworkId, NodeId, Now, TableName, Value},
     netdb::{
-        BarrierId, CallId, EntryView, LogId, LogView, NetDb, PutMode, StreamCall, SyncState,
-        Version, WriteError,
+        BarrierId, CallId, EntryView, LogId, LogView, NetDb, PutMode, Refusal, StreamCall,
+        SyncState, Version, WriteError,
     },
     watch::{Filter, Heard, History, Lagged},
     wire::{
@@ -118,8 +118,11 @@ impl Node {
     pub fn handle_datagram(&mut self, now: Now, datagram: &[u8]) -> Result<(), DatagramError> {
         let opened = self.opener.open(datagram)?;
         for record in records(&opened.payload) {
-            let (kind, body) =
-                record.map_err(|_cut_off| DatagramError::Truncated { from: opened.from })?;
+            let Ok((kind, body)) = record else {
+                self.netdb.note_refused(opened.from, Refusal::Malformed);
+                self.drain(now);
+                return Err(DatagramError::Truncated { from: opened.from });
+            };
             self.handle_record(now, opened.from, kind, body);
         }
         self.drain(now);
@@ -154,17 +157,20 @@ impl Node {
     }
 
     /// Answers another node's request that came on a stream: what it lacks of a network, or the list of members.
-    pub fn handle_stream(&mut self, request: &[u8]) -> Result<Vec<u8>, StreamError> {
+    pub fn handle_stream(&mut self, from: NodeId, request: &[u8]) -> Result<Vec<u8>, StreamError> {
         match request.split_first() {
             Some((&SYNC, request)) => {
                 let reply = self
                     .netdb
-                    .handle_stream(request)
+                    .handle_stream(from, request)
                     .map_err(StreamError::Sync)?;
                 Ok(tagged(SYNC, &reply))
             }
             Some((&MEMBERS, [])) => Ok(tagged(MEMBERS, &codec::encode(&self.membership.list()))),
-            Some(_) | None => Err(StreamError::Unknown),
+            Some(_) | None => {
+                self.netdb.note_refused(from, Refusal::Malformed);
+                Err(StreamError::Unknown)
+            }
         }
     }
 
@@ -175,20 +181,28 @@ impl Node {
         call: CallId,
         reply: &[u8],
     ) -> Result<(), StreamError> {
+        let asked = if call.is_foreign() { MEMBERS } else { SYNC };
         let taken = match reply.split_first() {
-            Some((&SYNC, reply)) => self
+            Some((&SYNC, reply)) if asked == SYNC => self
                 .netdb
                 .handle_stream_reply(now, call, reply)
                 .map_err(StreamError::Sync),
-            Some((&MEMBERS, list)) => {
-                codec::decode(list)
-                    .map_err(StreamError::Members)
-                    .map(|members| {
-                        self.members_at = None;
-                        self.membership.apply(now.instant, members);
-                    })
+            Some((&MEMBERS, list)) if asked == MEMBERS => match codec::decode(list) {
+                Ok(members) => {
+                    self.members_at = None;
+                    self.membership.apply(now.instant, members);
+                    Ok(())
+                }
+                Err(error) => {
+                    self.netdb.note_refused(call.to, Refusal::Malformed);
+                    Err(StreamError::Members(error))
+                }
+            },
+            Some(_) | None => {
+                self.netdb.note_refused(call.to, Refusal::Malformed);
+                self.netdb.handle_stream_failed(now.instant, call);
+                Err(StreamError::Unknown)
             }
-            Some(_) | None => Err(StreamError::Unknown),
         };
         self.drain(now);
         taken

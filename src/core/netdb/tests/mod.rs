@@ -2,6 +2,7 @@
 
 mod barrier;
 mod cases;
+mod hostile;
 mod net;
 mod sync;
 
@@ -515,7 +516,7 @@ proptest::proptest! {
         let db = net.dbs.get_mut(&1).unwrap();
 
         let _ = db.handle_record(now, NodeId(2), RecordKind(kind), &body);
-        let _ = db.handle_stream(&body);
+        let _ = db.handle_stream(NodeId(2), &body);
         db.sync_with(now.instant, NodeId(2));
         if let Some(call) = db.poll_stream() {
             let _ = db.handle_stream_reply(now, call.id, &body);

@@ -211,7 +211,7 @@ impl Net {
                     self.dbs
                         .get_mut(&call.id.to.0)
                         .unwrap()
-                        .handle_stream(&call.request)
+                        .handle_stream(NodeId(id), &call.request)
                 });
                 let db = self.dbs.get_mut(&id).unwrap();
                 match answer {

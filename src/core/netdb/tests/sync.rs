@@ -56,7 +56,7 @@ fn reconcile(net: &mut Net) -> (usize, usize) {
             .dbs
             .get_mut(&2)
             .unwrap()
-            .handle_stream(&call.request)
+            .handle_stream(NodeId(1), &call.request)
             .unwrap();
         answered += reply.len();
         asker.handle_stream_reply(now, call.id, &reply).unwrap();
@@ -115,7 +115,7 @@ fn a_late_answer_is_not_taken_for_that_to_a_later_request() {
     asker.want_log(NodeId(2), log_of(90));
     asker.start_sync(now.instant, NodeId(2));
     let former = asker.poll_stream().unwrap();
-    let late = answering.handle_stream(&former.request).unwrap();
+    let late = answering.handle_stream(NodeId(1), &former.request).unwrap();
     asker.handle_member_down(now.instant, NodeId(2));
     asker.handle_member_up(NodeId(2), Boot(1));
     asker.want_sync(NodeId(2), APP);
@@ -127,7 +127,7 @@ fn a_late_answer_is_not_taken_for_that_to_a_later_request() {
     asker.handle_stream_reply(now, former.id, &late).unwrap();
 
     assert_eq!(held(&asker), before);
-    let reply = answering.handle_stream(&call.request).unwrap();
+    let reply = answering.handle_stream(NodeId(1), &call.request).unwrap();
     asker.handle_stream_reply(now, call.id, &reply).unwrap();
     assert_eq!(held(&asker), before + 1);
 }
@@ -155,7 +155,7 @@ fn an_answer_to_what_was_asked_before_a_log_was_forgotten_is_asked_for_again() {
     asker.start_sync(forgotten.instant, NodeId(2));
     let call = asker.poll_stream().unwrap();
     let answering = net.dbs.get_mut(&2).unwrap();
-    let reply = answering.handle_stream(&call.request).unwrap();
+    let reply = answering.handle_stream(NodeId(1), &call.request).unwrap();
 
     // What was there when it asked is gone when the answer comes.
     asker.handle_timeout(forgotten);
@@ -167,7 +167,7 @@ fn an_answer_to_what_was_asked_before_a_log_was_forgotten_is_asked_for_again() {
     let held = |db: &NetDb| db.get(APP, "t", b"15/1").is_some();
     assert!(!held(&asker));
     let call = asker.poll_stream().unwrap();
-    let reply = answering.handle_stream(&call.request).unwrap();
+    let reply = answering.handle_stream(NodeId(1), &call.request).unwrap();
     asker
         .handle_stream_reply(forgotten, call.id, &reply)
         .unwrap();
@@ -213,7 +213,7 @@ fn an_answer_to_what_was_asked_before_a_detach_is_not_taken() {
     asker.start_sync(now.instant, NodeId(2));
     let call = asker.poll_stream().unwrap();
     let answering = net.dbs.get_mut(&2).unwrap();
-    let reply = answering.handle_stream(&call.request).unwrap();
+    let reply = answering.handle_stream(NodeId(1), &call.request).unwrap();
 
     asker.detach(now, APP).unwrap();
     asker.attach(now, APP).unwrap();

@@ -1,0 +1,125 @@
+//! Networks that are new here: they come from their nearest members at once, and have come whole once all of the tree has.
+
+use std::time::Duration;
+
+use super::{
+    NetDb, SyncState,
+    sync::{Step, Syncs},
+    tree::Scope,
+};
+use crate::core::model::{Instant, NetworkId, NodeId};
+
+/// How long after its attachment a node believes only those who have come whole themselves; then they may all be new.
+const BELIEVE_AFTER: Duration = Duration::from_secs(3);
+
+/// A network that is new here.
+#[derive(Debug)]
+pub(super) struct Joining {
+    since: Instant,
+    /// What has not come whole yet.
+    missing: Scope,
+}
+
+impl Joining {
+    /// Returns whether it believes those that have not come whole themselves.
+    fn is_late(&self, now: Instant) -> bool {
+        self.since + BELIEVE_AFTER <= now
+    }
+}
+
+impl Syncs {
+    /// A network is new here, and nothing of it has come.
+    pub(super) fn begin(&mut self, now: Instant, network: NetworkId) {
+        let joining = Joining {
+            since: now,
+            missing: Scope::whole(),
+        };
+        self.joining.insert(network, joining);
+    }
+}
+
+impl NetDb {
+    /// A network is new here: its nearest members are asked for it, each for a share.
+    pub(super) fn sync_with_neighbours(&mut self, now: Instant, network: NetworkId) {
+        self.syncs.begin(now, network);
+        let neighbours: Vec<NodeId> = self.ring(network).at_distance(1).collect();
+        let cluster = self.sync_states.get(&NetworkId::CLUSTER);
+        if neighbours.is_empty() && cluster == Some(&SyncState::Synced) {
+            self.set_sync_state(network, SyncState::Synced);
+        }
+        for (at, node) in neighbours.iter().enumerate() {
+            let share = Scope::share(at, neighbours.len());
+            let step = Step::Fetch(share, None);
+            self.syncs.wanted.insert((*node, network), step);
+            self.start_sync(now, *node);
+        }
+    }
+
+    pub(super) fn set_sync_state(&mut self, network: NetworkId, state: SyncState) {
+        if state == SyncState::Synced {
+            self.syncs.joining.remove(&network);
+        }
+        let Some(known) = self.sync_states.get_mut(&network) else {
+            return;
+        };
+        if *known != state {
+            *known = state;
+            self.synced.push_back((network, state));
+        }
+    }
+
+    /// A part of a network is as `synced` member has it. Once that is so of all of it, it has come whole.
+    pub(super) fn note_whole(
+        &mut self,
+        now: Instant,
+        network: NetworkId,
+        part: &Scope,
+        synced: bool,
+    ) {
+        let Some(joining) = self.syncs.joining.get_mut(&network) else {
+            return self.set_sync_state(network, SyncState::Synced);
+        };
+        if synced || joining.is_late(now) {
+            joining.missing.subtract(part);
+            if joining.missing.is_empty() {
+                self.set_sync_state(network, SyncState::Synced);
+            }
+        }
+    }
+
+    /// Networks whose only member this node is have come whole, once it could have heard of others. Who else is a member of
+    /// a network is known once the cluster scope has come.
+    pub(super) fn note_alone(&mut self, now: Instant) {
+        let joining = self.syncs.joining.iter();
+        let waiting: Vec<NetworkId> = joining
+            .filter(|(_, joining)| joining.is_late(now))
+            .map(|(network, _)| *network)
+            .collect();
+        for network in waiting {
+            let cluster = self.sync_states.get(&NetworkId::CLUSTER);
+            let knows_members =
+                network == NetworkId::CLUSTER || cluster == Some(&SyncState::Synced);
+            if knows_members && self.ring(network).others().next().is_none() {
+                self.set_sync_state(network, SyncState::Synced);
+            }
+        }
+    }
+
+    /// Returns whether a network has not come whole yet, and only those that have it whole are believed.
+    pub(super) fn is_new(&self, now: Instant, network: NetworkId) -> bool {
+        let joining = self.syncs.joining.get(&network);
+        joining.is_some_and(|joining| !joining.is_late(now))
+    }
+
+    /// What has not come yet of a network that is new here is wanted from a member, unless it is being asked already.
+    pub(super) fn want_missing(&mut self, with: NodeId, network: NetworkId) {
+        let asked = self.syncs.under_way.get(&with);
+        if asked.is_some_and(|call| call.network == network) {
+            return;
+        }
+        if let Some(joining) = self.syncs.joining.get(&network) {
+            let step = Step::Fetch(joining.missing.clone(), None);
+            self.syncs.wanted.entry((with, network)).or_insert(step);
+        }
+    }
+}
