@@ -94,6 +94,7 @@ mod tests {
             counters: BTreeMap::from([
                 ("entries".to_owned(), 7),
                 ("datagrams_rejected_total.forged".to_owned(), 4),
+                ("netdb_faulty_messages_total.0000000000000007".to_owned(), 9),
             ]),
         };
 
@@ -108,6 +109,7 @@ mod tests {
             "weft_entries 7",
             "# TYPE weft_datagrams_rejected_total counter",
             "weft_datagrams_rejected_total{reason=\"forged\"} 4",
+            "weft_netdb_faulty_messages_total{node=\"0000000000000007\"} 9",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

@@ -21,8 +21,8 @@
 //! other node. It can forge dots, an attach epoch, a generation, a floor or a whole snapshot of another's log, and with them
 //! hide or replace that owner's entries at whoever believes it, until the owner begins a new generation; it can claim to have
 //! come whole, or to have what it lacks, and so end a barrier or a `syncing` early. The owner notices when such a thing
-//! reaches it: it is counted as [`Refusal::Forged`]. A signature of every dot would prevent it, at 64 bytes and some 50 µs a
-//! dot; a node that is not trusted that far is to be removed, and the key rotated.
+//! reaches it: it is counted as [`Refusal::Forged`]. A signature of every dot would prevent it, at 64 bytes and a check of
+//! some tens of microseconds a dot; a node that is not trusted that far is to be removed, and the key rotated.
 //!
 //! Source: the state-based CRDTs of Shapiro et al. (2011), the dotted version sets of Preguiça et al. (2012), the bimodal
 //! multicast of Birman et al. (1999).

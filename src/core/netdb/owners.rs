@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::message::LogId;
 use crate::core::model::{Boot, Generation, Instant, NetworkId, NodeId};
 
-/// How many owners that membership has not named may have logs here; more are refused. Who makes names up keeps no member
-/// out: a network takes more logs than these have.
-const STRANGERS_MAX: usize = 4096;
+/// How many owners that membership has not named may have logs here, as many as there may be members; more are refused. Who
+/// makes names up keeps no member out: a network takes more logs than these have.
+const STRANGERS_MAX: usize = 16_384;
 /// How many owners that are over are remembered, so that nothing late of theirs is taken. More are forgotten: what is late
 /// then is kept hidden for the retention, and goes again.
 const FENCES_MAX: usize = 16_384;
@@ -49,6 +49,7 @@ pub(super) struct Owners {
     owners: BTreeMap<NodeId, Owner>,
     /// Owners that membership has not named, and whose logs are kept.
     strangers: BTreeSet<NodeId>,
+    pub(super) strangers_max: usize,
     /// Owners that have left, or whose logs were kept for the retention.
     fenced: BTreeSet<NodeId>,
     /// Until when the logs of owners that are not alive are kept.
@@ -75,6 +76,7 @@ impl Owners {
             me,
             owners,
             strangers: BTreeSet::new(),
+            strangers_max: STRANGERS_MAX,
             fenced: BTreeSet::new(),
             retained: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -92,7 +94,7 @@ impl Owners {
         if self.owners.contains_key(&node) {
             return true;
         }
-        let has_room = self.strangers.len() < STRANGERS_MAX;
+        let has_room = self.strangers.len() < self.strangers_max;
         if has_room {
             self.strangers.insert(node);
         }
