@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use weft::{
     api::cni,
     config::{Advertise, LogFormat, Profile, Seed},
-    core::model::{ClusterId, EndpointId, Mac, Name, NodeId, Prefix, TableName, Vni},
+    core::model::{ClusterId, EndpointId, Mac, Name, NodeId, TableName, Vni},
     runtime::trust::{CertifiedName, Token},
 };
 
@@ -18,7 +18,6 @@ fuzz_target!(|text: &str| {
     survives::<ClusterId>(text);
     survives::<EndpointId>(text);
     survives::<Mac>(text);
-    survives::<Prefix>(text);
     drop(text.parse::<Advertise>());
     drop(text.parse::<Seed>());
     drop(text.parse::<Profile>());
