@@ -1,4 +1,4 @@
-//! Second copies, told from first ones.
+//! Second copies, told from first ones; and how many never come, which is how much is lost on the way.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -9,11 +9,21 @@ use crate::core::model::{Instant, NodeId};
 /// costs an answer and breaks nothing.
 const RECENT_MAX: usize = 512;
 
+/// Of about how many records it is counted whether their copies come: a handful of seconds.
+const COUNTED: f64 = 50.0;
+/// How many must have been counted before anything is said of them.
+const COUNTED_MIN: f64 = 8.0;
+/// Fewer copies than this a record mean loss: of 5 % of all records, (1 - p) / (1 + p) come twice.
+const COPIES_A_RECORD: f64 = 0.9;
+
 /// The records of the last moments, by sender and hash.
 #[derive(Debug)]
 pub(super) struct RecentRecords {
     recent: VecDeque<(Instant, NodeId, u64)>,
     memory: Duration,
+    /// How many records came lately, and how many copies of them; the older count less.
+    firsts: f64,
+    copies: f64,
 }
 
 impl RecentRecords {
@@ -22,6 +32,8 @@ impl RecentRecords {
         Self {
             recent: VecDeque::new(),
             memory,
+            firsts: 0.0,
+            copies: 0.0,
         }
     }
 
@@ -37,10 +49,20 @@ impl RecentRecords {
             .recent
             .iter()
             .any(|(_, node, seen)| *node == from && *seen == digest);
-        if !known {
+        if known {
+            self.copies += 1.0;
+        } else {
             self.recent.push_back((now, from, digest));
+            let kept = 1.0 - 1.0 / COUNTED;
+            self.firsts = self.firsts * kept + 1.0;
+            self.copies *= kept;
         }
         known
+    }
+
+    /// Returns whether copies are missing: about one datagram in twenty is lost, or more. Only where copies are sent.
+    pub(super) fn lacks_copies(&self) -> bool {
+        self.firsts > COUNTED_MIN && self.copies < self.firsts * COPIES_A_RECORD
     }
 }
 
@@ -69,6 +91,25 @@ mod tests {
         assert!(!recent.is_copy(at(10), NodeId(2), b"ping"));
         assert!(!recent.is_copy(at(10), NodeId(1), b"pong"));
         assert!(!recent.is_copy(at(31), NodeId(1), b"ping"));
+    }
+
+    #[test]
+    fn where_every_third_record_is_lost_copies_are_lacking() {
+        let lacks = |arrives: fn(u64) -> bool| {
+            let mut recent = RecentRecords::new(Duration::from_millis(30));
+            for number in 0..200u64 {
+                for copy in [0, 1] {
+                    if arrives(2 * number + copy) {
+                        recent.is_copy(at(100 * number), NodeId(1), &number.to_be_bytes());
+                    }
+                }
+            }
+            recent.lacks_copies()
+        };
+
+        assert!(!lacks(|_| true));
+        assert!(!lacks(|sent| sent % 100 != 0));
+        assert!(lacks(|sent| sent % 3 != 0));
     }
 
     #[test]

@@ -125,6 +125,11 @@ impl Membership {
         machine
     }
 
+    /// Returns whether datagrams are lost on the way here, as the missing copies of records tell.
+    pub fn is_lossy(&self) -> bool {
+        self.config.copies > 1 && self.recent.lacks_copies()
+    }
+
     /// Handles a SWIM packet that `from` has proved to have sent.
     pub fn handle_datagram(
         &mut self,

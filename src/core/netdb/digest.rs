@@ -1,6 +1,6 @@
 //! Digests: what members say of the networks they share, once a second; equal roots, equal entries.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use rand::RngExt;
 
@@ -12,10 +12,38 @@ use super::{
 };
 use crate::core::model::{Instant, NetworkId, NodeId};
 
+/// Where datagrams are lost, how many digests follow news, how long after it and after each other: pushes and ihaves may all be
+/// lost, and a second is long. What they show is fetched on a stream, which loses nothing.
+const DIGESTS_OF_NEWS: u8 = 4;
+const DIGEST_OF_NEWS_AFTER: Duration = Duration::from_millis(20);
+const DIGEST_OF_NEWS_AGAIN: Duration = Duration::from_millis(15);
 /// How many roots one digest record carries: at most 16 bytes each.
 const ROOTS_A_RECORD: usize = 48;
 
 impl NetDb {
+    /// Tells whether datagrams are lost.
+    pub fn set_lossy(&mut self, is_lossy: bool) {
+        self.is_lossy = is_lossy;
+    }
+
+    /// Something is new here: where datagrams are lost, it is soon looked whether it is everywhere.
+    pub(super) fn note_news(&mut self, now: Instant) {
+        if self.is_lossy {
+            let at = self
+                .digests_of_news
+                .map_or(now + DIGEST_OF_NEWS_AFTER, |(at, _)| at);
+            self.digests_of_news = Some((at, DIGESTS_OF_NEWS));
+        }
+    }
+
+    /// Sends the digests that follow news, if it is time.
+    pub(super) fn send_digests_of_news(&mut self, now: Instant) {
+        if let Some((_, left)) = self.digests_of_news.filter(|(at, _)| *at <= now) {
+            self.digests_of_news = (left > 1).then(|| (now + DIGEST_OF_NEWS_AGAIN, left - 1));
+            self.send_digests();
+        }
+    }
+
     /// Sends the roots to ring ±1 and one random node of each network.
     pub(super) fn send_digests(&mut self) {
         let mut targets = BTreeSet::new();

@@ -220,6 +220,9 @@ pub struct NetDb {
     synced: VecDeque<(NetworkId, SyncState)>,
     changes: VecDeque<Change>,
     next_digest: Instant,
+    /// Datagrams are lost; and when and how often digests follow the last news because of that.
+    is_lossy: bool,
+    digests_of_news: Option<(Instant, u8)>,
     stats: Stats,
 }
 
@@ -253,6 +256,8 @@ impl NetDb {
             synced: VecDeque::new(),
             changes: VecDeque::new(),
             next_digest: now.instant + config.digest_every,
+            is_lossy: false,
+            digests_of_news: None,
             stats: Stats::default(),
             config,
         }
@@ -366,6 +371,7 @@ impl NetDb {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let timeouts = [
             Some(self.next_digest),
+            self.digests_of_news.map(|(at, _)| at),
             self.spread.poll_timeout(),
             self.wanted.poll_timeout(),
             self.owners.poll_timeout(),
@@ -392,6 +398,7 @@ impl NetDb {
             self.move_own_floors(now);
             self.send_digests();
         }
+        self.send_digests_of_news(now.instant);
     }
 
     fn ring(&mut self, network: NetworkId) -> &Ring {

@@ -428,6 +428,7 @@ impl NetDb {
     /// Pushes a new dot along the ring, and schedules telling others of it. `seq` 0 is the floor alone.
     pub(super) fn spread_dot(&mut self, now: Instant, log: LogId, seq: u64, from: Option<NodeId>) {
         self.spread.set_now(now);
+        self.note_news(now);
         let picks = self.draw_picks(log, seq);
         let ring = self.ring(log.network);
         let is_due = |node: &NodeId| Some(*node) != from && *node != log.owner;

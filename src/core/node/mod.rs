@@ -355,6 +355,7 @@ impl Node {
 
     /// Carries what membership says to the network DB, and what that shows to the history.
     fn drain(&mut self, now: Now) {
+        self.netdb.set_lossy(self.membership.is_lossy());
         while let Some(event) = self.membership.poll_event() {
             match event {
                 // A node that was started anew before anybody noticed that it was gone has moved, to where it was.
