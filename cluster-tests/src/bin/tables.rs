@@ -220,8 +220,7 @@ fn seeds(measure: Measure, nodes: usize) -> u64 {
         (Measure::Idle, _) => 2,
         (Measure::Conflict, 0..=25) => 1000,
         (Measure::Burst, 101..) => 2,
-        (Measure::Burst, 26..) | (_, 1001..) => 10,
-        (Measure::Change, 101..) => 20,
+        (Measure::Burst, 26..) | (Measure::Change | Measure::Return, 101..) => 10,
         (_, _) => 40,
     }
 }
