@@ -409,7 +409,12 @@ impl NetDb {
     }
 
     /// Tells watchers of differences.
-    fn report(&mut self, network: NetworkId, differences: Vec<Difference>, reason: Reason) {
+    fn report(
+        &mut self,
+        network: NetworkId,
+        differences: impl IntoIterator<Item = Difference>,
+        reason: Reason,
+    ) {
         for Difference {
             table,
             key,

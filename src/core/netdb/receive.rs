@@ -32,6 +32,10 @@ const DOTS_A_PICK: u64 = 32;
 /// How many dots one pull is answered with.
 const PULL_DOTS: usize = 1024;
 
+/// How much room a push is made with: for one small dot, or for a full record and the dot that does not fit it any more.
+const ONE_DOT: usize = 256;
+const FULL: usize = BODY_MAX + ONE_DOT;
+
 /// What became of a dot that another node sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Taken {
@@ -218,9 +222,7 @@ impl NetDb {
             Applied::New(difference) => {
                 self.stats.applied += 1;
                 self.clock = self.clock.max(dot.written);
-                if let Some(difference) = difference {
-                    self.report(log.network, vec![difference], Reason::Removed);
-                }
+                self.report(log.network, difference, Reason::Removed);
                 if log.network == NetworkId::CLUSTER {
                     self.read_cluster_dot(log, dot);
                 }
@@ -431,27 +433,31 @@ impl NetDb {
         self.note_news(now);
         let picks = self.draw_picks(log, seq);
         let ring = self.ring(log.network);
-        let is_due = |node: &NodeId| Some(*node) != from && *node != log.owner;
-        let mut push: Vec<NodeId> = ring.at_distance(1).filter(is_due).collect();
-        for pick in picks {
-            if ring.len() > 3 {
-                let len = ring.len() as u64;
-                let node = ring.get(usize::try_from(pick % len).expect("below a length"));
-                if is_due(&node) && !push.contains(&node) {
-                    push.push(node);
-                }
+        let is_due = |node: NodeId| Some(node) != from && node != log.owner;
+        // Two neighbours and two at random; two at either distance. A list of them on the heap would be made for every dot.
+        let mut push = [None; 4];
+        let at_random = picks.into_iter().filter(|_| ring.len() > 3).map(|pick| {
+            let len = ring.len() as u64;
+            ring.get(usize::try_from(pick % len).expect("below a length"))
+        });
+        for (at, node) in ring.at_distance(1).chain(at_random).enumerate() {
+            if is_due(node) && !push.contains(&Some(node)) {
+                push[at] = Some(node);
             }
         }
-        let tell: Vec<(bool, NodeId)> = [(true, 2), (false, 3)]
-            .into_iter()
-            .flat_map(|(first, distance)| ring.at_distance(distance).map(move |node| (first, node)))
-            .filter(|(_, node)| is_due(node) && !push.contains(node))
-            .collect();
+        let mut tell = [None; 4];
+        let first = ring.at_distance(2).map(|node| (true, node));
+        let second = ring.at_distance(3).map(|node| (false, node));
+        for (at, (first, node)) in first.chain(second).enumerate() {
+            if is_due(node) && !push.contains(&Some(node)) {
+                tell[at] = Some((first, node));
+            }
+        }
         let me = self.me;
-        for node in push.into_iter().filter(|node| *node != me) {
+        for node in push.into_iter().flatten().filter(|node| *node != me) {
             self.queue_dot(node, log, seq);
         }
-        for (first, node) in tell.into_iter().filter(|_| seq > 0) {
+        for (first, node) in tell.into_iter().flatten().filter(|_| seq > 0) {
             let after = if first {
                 self.config.first_ihave
             } else {
@@ -513,7 +519,8 @@ impl NetDb {
     fn encode_push(&mut self, to: NodeId, id: LogId, seq: u64) -> Option<(RecordKind, Vec<u8>)> {
         let replica = self.replicas.get(&id.network)?;
         let log = replica.log(&id)?;
-        let mut body = Vec::with_capacity(256);
+        let is_alone = self.spread.peek_dot(to, id).is_none();
+        let mut body = Vec::with_capacity(if is_alone { ONE_DOT } else { FULL });
         codec::encode_into(
             &PushHead {
                 log: id,

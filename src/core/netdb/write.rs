@@ -106,11 +106,7 @@ impl NetDb {
             Applied::New(difference) => {
                 self.clock = written;
                 self.stats.applied += 1;
-                self.report(
-                    log.network,
-                    difference.into_iter().collect(),
-                    Reason::Removed,
-                );
+                self.report(log.network, difference, Reason::Removed);
             }
             Applied::Known | Applied::NoRoom => return Err(WriteError::Backpressure),
         }
