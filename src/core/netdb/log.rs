@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    entries::EntryAt,
     have::Have,
     message::LogId,
-    replica::EntryKey,
     ring::mix,
     tree::{Place, name_hash},
 };
@@ -30,8 +30,8 @@ pub(super) struct Log {
     pub(super) have: Have,
     pub(super) floor: u64,
     pub(super) shown: bool,
-    /// The newest dot of each key the owner holds, tombstones included.
-    pub(super) dots: BTreeMap<u64, EntryKey>,
+    /// The newest dot of each key the owner holds, tombstones included, and where it is.
+    pub(super) dots: BTreeMap<u64, EntryAt>,
     /// Which of them are tombstones.
     pub(super) tombstones: BTreeSet<u64>,
     /// The hash that the tree's sums hold, and whether it is to be computed anew.

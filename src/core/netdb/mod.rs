@@ -31,6 +31,7 @@ mod answer;
 mod barrier;
 mod change;
 mod digest;
+mod entries;
 mod error;
 mod floor;
 mod have;

@@ -1,13 +1,11 @@
 //! One network's entries as this node has them: per log its dots, per key whoever holds it.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    sync::Arc,
-};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 use super::{
+    entries::{Entries, EntryAt, EntryKey, Placed},
     log::Log,
     message::{Complete, LogId, WireDot},
     tables::{TableId, Tables},
@@ -23,9 +21,6 @@ const LOGS_MAX: usize = 65_536;
 
 /// How many keys one log may hold here; dots of more are refused until some are deleted.
 const DOTS_MAX: usize = 1 << 20;
-
-/// A table and a key, as one comparable run of bytes: the table's number, then the key.
-pub(super) type EntryKey = Arc<[u8]>;
 
 /// What is seen of a key: the winning version's owner and value.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,7 +56,7 @@ pub(super) struct Replica {
     network: NetworkId,
     index: BTreeMap<LogId, u32>,
     logs: Vec<Option<Log>>,
-    entries: BTreeMap<EntryKey, Versions>,
+    entries: Entries,
     tables: Tables,
     /// Places in `logs` that are free.
     free: Vec<u32>,
@@ -77,7 +72,7 @@ impl Replica {
             network,
             index: BTreeMap::new(),
             logs: Vec::new(),
-            entries: BTreeMap::new(),
+            entries: Entries::default(),
             tables: Tables::default(),
             free: Vec::new(),
             sums: [0; WIDTH],
@@ -212,7 +207,7 @@ impl Replica {
         let key = entry_key(table, dot.key);
         if self.log_at(at).dots.len() >= DOTS_MAX {
             let held = self.entries.get(&key);
-            if held.is_none_or(|versions| versions.of(at).is_none()) {
+            if held.is_none_or(|held| held.versions.of(at).is_none()) {
                 return Applied::NoRoom;
             }
         }
@@ -220,8 +215,7 @@ impl Replica {
         Applied::New(self.put(at, key, dot))
     }
 
-    /// Puts a dot into its key's place, unless the log has a later one there. The tree of entries is searched once: that
-    /// is most of what a dot costs.
+    /// Puts a dot into its key's place, unless the log has a later one there.
     fn put(&mut self, at: u32, wanted: EntryKey, dot: &WireDot<'_>) -> Option<Difference> {
         let version = Version {
             log: at,
@@ -229,26 +223,16 @@ impl Replica {
             written: dot.written,
             value: dot.value.map(Into::into),
         };
-        let (key, former, before, after) = match self.entries.entry(wanted) {
-            Entry::Vacant(vacant) => {
-                let key = Arc::clone(vacant.key());
-                let versions = vacant.insert(Versions::One(version));
-                (key, None, None, seen((&self.logs, self.mutated), versions))
-            }
-            Entry::Occupied(occupied) => {
-                let key = Arc::clone(occupied.key());
-                let versions = occupied.into_mut();
-                if versions.of(at).is_some_and(|held| held.seq > dot.seq) {
+        let (place, former, before) = match self.entries.place(wanted, version) {
+            Placed::First(place) => (place, None, None),
+            Placed::Held(place, version) => {
+                let held = self.entries.at(place).versions.of(at);
+                if held.is_some_and(|held| held.seq > dot.seq) {
                     return None;
                 }
-                let before = seen((&self.logs, self.mutated), versions);
-                let former = versions.put(version);
-                (
-                    key,
-                    former,
-                    before,
-                    seen((&self.logs, self.mutated), versions),
-                )
+                let before = self.seen(place);
+                let former = self.entries.at_mut(place).versions.put(version);
+                (place, former, before)
             }
         };
         let log = self.log_at(at);
@@ -259,8 +243,8 @@ impl Replica {
         if dot.value.is_none() {
             log.tombstones.insert(dot.seq);
         }
-        log.dots.insert(dot.seq, Arc::clone(&key));
-        self.difference(&key, before, after)
+        log.dots.insert(dot.seq, place);
+        self.difference(place, before, self.seen(place))
     }
 
     /// Takes what a complete answer says beside its dots. Returns the keys that went.
@@ -301,19 +285,15 @@ impl Replica {
 
     fn remove_dot(&mut self, at: u32, seq: u64) -> Option<Difference> {
         let log = self.log_at(at);
-        let key = log.dots.remove(&seq)?;
+        let place = log.dots.remove(&seq)?;
         log.tombstones.remove(&seq);
-        let Entry::Occupied(mut occupied) = self.entries.entry(Arc::clone(&key)) else {
-            return None;
-        };
-        let versions = occupied.get_mut();
-        let before = seen((&self.logs, self.mutated), versions);
-        let (_, empty) = versions.take(at);
-        let after = seen((&self.logs, self.mutated), versions);
+        let before = self.seen(place);
+        let (_, empty) = self.entries.at_mut(place).versions.take(at);
+        let difference = self.difference(place, before, self.seen(place));
         if empty {
-            occupied.remove();
+            self.entries.remove(place);
         }
-        self.difference(&key, before, after)
+        difference
     }
 
     /// Drops a log and all it holds. Returns the keys whose visible value changed.
@@ -344,22 +324,23 @@ impl Replica {
         if self.log_at(at).shown == shown {
             return Vec::new();
         }
-        let keys: Vec<EntryKey> = self.log_at(at).dots.values().cloned().collect();
-        let before: Vec<_> = keys.iter().map(|key| self.seen(key)).collect();
+        let places: Vec<EntryAt> = self.log_at(at).dots.values().copied().collect();
+        let before: Vec<_> = places.iter().map(|place| self.seen(*place)).collect();
         self.touch(at).shown = shown;
-        let differences = keys.iter().zip(before);
+        let differences = places.into_iter().zip(before);
         differences
-            .filter_map(|(key, before)| self.difference(key, before, self.seen(key)))
+            .filter_map(|(place, before)| self.difference(place, before, self.seen(place)))
             .collect()
     }
 
-    fn seen(&self, key: &[u8]) -> Option<Seen> {
-        seen((&self.logs, self.mutated), self.entries.get(key)?)
+    fn seen(&self, place: EntryAt) -> Option<Seen> {
+        let versions = &self.entries.at(place).versions;
+        seen((&self.logs, self.mutated), versions)
     }
 
     fn difference(
         &self,
-        key: &[u8],
+        place: EntryAt,
         before: Option<Seen>,
         after: Option<Seen>,
     ) -> Option<Difference> {
@@ -373,7 +354,7 @@ impl Replica {
         if same {
             return None;
         }
-        let (table, key) = self.tables.split(key);
+        let (table, key) = self.tables.split(&self.entries.at(place).key);
         Some(Difference {
             table,
             key,
@@ -384,23 +365,30 @@ impl Replica {
 
     /// Returns what is seen of one key.
     pub(super) fn get(&self, table: &str, key: &[u8]) -> Option<Seen> {
-        let table = self.tables.find(table)?;
-        self.seen(&entry_key(table, key))
+        seen((&self.logs, self.mutated), self.versions(table, key)?)
+    }
+
+    /// Returns whose entry is seen of one key.
+    pub(super) fn owner(&self, table: &str, key: &[u8]) -> Option<NodeId> {
+        let (_, owner) = winner((&self.logs, self.mutated), self.versions(table, key)?)?;
+        Some(owner)
+    }
+
+    /// Finds the versions of a key without making an [`EntryKey`].
+    fn versions(&self, table: &str, key: &[u8]) -> Option<&Versions> {
+        let table = self.tables.find(table)?.to_be_bytes();
+        let mut wanted = [0; size_of::<TableId>() + Key::LEN_MAX];
+        let wanted = wanted.get_mut(..table.len() + key.len())?;
+        wanted[..table.len()].copy_from_slice(&table);
+        wanted[table.len()..].copy_from_slice(key);
+        self.entries.get(wanted).map(|held| &held.versions)
     }
 
     /// Returns whether the log at `id` holds a live entry of that key.
     pub(super) fn holds(&self, id: &LogId, table: &str, key: &[u8]) -> bool {
-        let Some((table, at)) = self.tables.find(table).zip(self.index.get(id)) else {
-            return false;
-        };
-        let versions = self
-            .entries
-            .get(&*entry_key(table, key))
-            .map(Versions::as_slice);
-        versions
-            .into_iter()
-            .flatten()
-            .any(|version| version.log == *at && version.value.is_some())
+        let held = self.index.get(id).zip(self.versions(table, key));
+        held.and_then(|(at, versions)| versions.of(*at))
+            .is_some_and(|version| version.value.is_some())
     }
 
     /// Returns the keys of one table that a log holds live, shown or not.
@@ -427,15 +415,13 @@ impl Replica {
             None => None,
         };
         let from = start.map_or_else(Vec::new, |id| id.to_be_bytes().to_vec());
-        let keys = self.entries.range::<[u8], _>((
-            std::ops::Bound::Included(&from[..]),
-            std::ops::Bound::Unbounded,
-        ));
-        keys.take_while(|(key, _)| key.starts_with(&from))
-            .filter_map(|(key, versions)| {
-                let seen = seen((&self.logs, self.mutated), versions)?;
-                let (table, name) = self.tables.split(key);
-                Some((table, name, seen))
+        let entries = self.entries.from(&from);
+        entries
+            .take_while(|held| held.key.starts_with(&from))
+            .filter_map(|held| {
+                let seen = seen((&self.logs, self.mutated), &held.versions)?;
+                let (table, key) = self.tables.split(&held.key);
+                Some((table, key, seen))
             })
             .collect()
     }
@@ -447,18 +433,15 @@ impl Replica {
         range: (u64, u64),
         mut f: impl FnMut(&WireDot<'_>) -> bool,
     ) {
-        let at = self.index.get(&log.id).copied();
-        for (&seq, key) in log.dots.range(range.0..=range.1) {
-            let versions = self
-                .entries
-                .get(key)
-                .map(Versions::as_slice)
-                .into_iter()
-                .flatten();
-            let Some(version) = versions.into_iter().find(|version| Some(version.log) == at) else {
+        let Some(&at) = self.index.get(&log.id) else {
+            return;
+        };
+        for (&seq, &place) in log.dots.range(range.0..=range.1) {
+            let held = self.entries.at(place);
+            let Some(version) = held.versions.of(at) else {
                 continue;
             };
-            let (table, name) = self.tables.borrow(key);
+            let (table, name) = self.tables.borrow(&held.key);
             let dot = WireDot {
                 seq,
                 written: version.written,
@@ -473,9 +456,12 @@ impl Replica {
     }
 }
 
-/// The winner among the versions of one key: of a log that is shown, live, the greatest (Hlc, owner). Of one owner its newest
-/// log speaks, so what a new generation has deleted is gone even while the former one still shows.
-fn seen(held: (&[Option<Log>], Mutated), versions: &Versions) -> Option<Seen> {
+/// The winner among the versions of one key, and its owner: of a log that is shown, live, the greatest (Hlc, owner). Of one
+/// owner its newest log speaks, so what a new generation has deleted is gone even while the former one still shows.
+fn winner<'a>(
+    held: (&[Option<Log>], Mutated),
+    versions: &'a Versions,
+) -> Option<(&'a Version, NodeId)> {
     let (logs, mutated) = held;
     let shown_log = |version: &Version| logs[version.log as usize].as_ref().filter(|log| log.shown);
     let is_newest = |id: &LogId| {
@@ -486,11 +472,16 @@ fn seen(held: (&[Option<Log>], Mutated), versions: &Versions) -> Option<Seen> {
         let id = shown_log(version)?.id;
         (version.value.is_some() && is_newest(&id)).then_some((version, id.owner))
     });
-    let (version, owner) = if mutated.has(Mutation::IgnoreOrder) {
-        shown.min_by_key(|(version, _)| version.log)?
+    if mutated.has(Mutation::IgnoreOrder) {
+        shown.min_by_key(|(version, _)| version.log)
     } else {
-        shown.max_by_key(|(version, owner)| (version.written, *owner, version.seq))?
-    };
+        shown.max_by_key(|(version, owner)| (version.written, *owner, version.seq))
+    }
+}
+
+/// What is seen of one key: a copy of the winner.
+fn seen(held: (&[Option<Log>], Mutated), versions: &Versions) -> Option<Seen> {
+    let (version, owner) = winner(held, versions)?;
     let value = Bytes::copy_from_slice(version.value.as_deref()?);
     Some(Seen {
         owner,

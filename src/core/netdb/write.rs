@@ -38,8 +38,8 @@ impl NetDb {
         let log = self
             .our_log(network)
             .ok_or(WriteError::NotAttached(network))?;
-        let seen = self.replicas[&network].get(table.as_str(), key.as_bytes());
-        match (mode, seen.map(|seen| seen.owner)) {
+        let owner = self.replicas[&network].owner(table.as_str(), key.as_bytes());
+        match (mode, owner) {
             (PutMode::Create, Some(owner)) => return Err(WriteError::AlreadyExists { owner }),
             (PutMode::Update, None) => return Err(WriteError::NotFound),
             (PutMode::Update | PutMode::Upsert, Some(owner)) if owner != self.me => {
@@ -63,8 +63,8 @@ impl NetDb {
             .ok_or(WriteError::NotAttached(network))?;
         let replica = &self.replicas[&network];
         if !replica.holds(&log, table.as_str(), key.as_bytes()) {
-            return Err(match replica.get(table.as_str(), key.as_bytes()) {
-                Some(seen) => WriteError::NotOwner { owner: seen.owner },
+            return Err(match replica.owner(table.as_str(), key.as_bytes()) {
+                Some(owner) => WriteError::NotOwner { owner },
                 None => WriteError::NotFound,
             });
         }
