@@ -1,24 +1,21 @@
 //! The network DB: taking what others push, own writes, lists, and what a newcomer is sent.
 
-use std::{hint::black_box, time::Duration};
+use std::time::Duration;
 
-use benches::corpus::{
-    APP, Corpus, READER, WRITER, catch_up, datagrams, db, node, now, settle, take,
+use benches::{
+    corpus::{
+        APP, Corpus, READER, Snapshot, WRITER, catch_up, datagrams, db, node, now, settle, take,
+    },
+    processor::ProcessorTime,
+    work::{NODES, pass_on, put_one},
 };
-use benches::processor::ProcessorTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput};
-use weft::core::{
-    model::NodeId,
-    netdb::{NetDb, PutMode},
-    node::Node,
-};
+use weft::core::{model::NodeId, netdb::NetDb, node::Node};
 
 /// How many dots one measured run takes: enough that the entries do not fit into a core's own cache.
 const DOTS: usize = 100_000;
 /// What a reader holds then: every entry, and the attachment of both nodes.
 const HELD: usize = DOTS + 2;
-/// About how many bytes of entries a whole page of a sync has.
-const PAGE: usize = 500 * 1024;
 
 fn main() {
     let mut criterion = ProcessorTime::criterion()
@@ -37,7 +34,10 @@ fn apply(criterion: &mut Criterion<ProcessorTime>) {
     let mut writer = db(WRITER, &[READER]);
     let created = corpus.write(&mut writer, READER);
     let updated = corpus.rewritten().write(&mut writer, READER);
-    let eight: Vec<NodeId> = (1..=8).map(NodeId).filter(|node| *node != READER).collect();
+    let eight: Vec<NodeId> = (1..=NODES)
+        .map(NodeId)
+        .filter(|node| *node != READER)
+        .collect();
 
     let mut group = criterion.benchmark_group("apply");
     group.throughput(Throughput::Elements(DOTS as u64));
@@ -56,12 +56,7 @@ fn apply(criterion: &mut Criterion<ProcessorTime>) {
     });
     group.bench_function("new entries, and push them on among 8 nodes", |bencher| {
         let forward = |mut reader: NetDb| {
-            for pushes in created.chunks(16) {
-                take(&mut reader, pushes);
-                while let Some(record) = reader.poll_transmit() {
-                    black_box(record);
-                }
-            }
+            pass_on(&mut reader, &created);
             reader
         };
         bencher.iter_batched(|| db(READER, &eight), forward, BatchSize::LargeInput);
@@ -108,18 +103,11 @@ fn write(criterion: &mut Criterion<ProcessorTime>) {
         let mut writer = db(WRITER, others);
         corpus.write(&mut writer, READER);
         settle(&mut writer);
-        let mut next = (0..DOTS).cycle();
+        let (mut count, mut time) = (0, now());
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let (key, value) = &corpus.entries[next.next().expect("it cycles")];
-                let put = writer.put(now(), (APP, &corpus.table, key), value, PutMode::Upsert);
-                black_box(put.expect("attached, and within the limits"));
-                while let Some(record) = writer.poll_transmit() {
-                    black_box(record);
-                }
-                while let Some(change) = writer.poll_change() {
-                    black_box(change);
-                }
+                time = put_one(&mut writer, time, &corpus, count);
+                count += 1;
             });
         });
     }
@@ -149,25 +137,22 @@ fn sync(criterion: &mut Criterion<ProcessorTime>) {
     let mut writer = db(WRITER, &[READER]);
     Corpus::new(DOTS).write(&mut writer, READER);
     settle(&mut writer);
-    let mut group = criterion.benchmark_group("sync");
-    let mut request = Vec::new();
-    catch_up(&mut writer, &mut db(READER, &[WRITER]), |asked, reply| {
-        if request.is_empty() && reply.len() > PAGE {
-            request = asked.to_vec();
-        }
-    });
-    group.throughput(Throughput::Bytes(PAGE as u64));
-    group.bench_function("answer with one page", |bencher| {
-        bencher.iter_with_large_drop(|| {
-            writer
-                .handle_stream(READER, &request)
-                .expect("a sound request")
-        });
-    });
+    let snapshot = Snapshot::of(&mut writer);
+    let mut group = criterion.benchmark_group("snapshot");
     group.throughput(Throughput::Elements(DOTS as u64));
-    group.bench_function("a newcomer catches up, both sides", |bencher| {
+    group.bench_function("made, page by page", |bencher| {
+        bencher.iter(|| snapshot.send(&mut writer));
+    });
+    group.bench_function("taken, page by page", |bencher| {
         let run = |mut reader: NetDb| {
-            catch_up(&mut writer, &mut reader, |_, _| {});
+            snapshot.take(&mut reader);
+            reader
+        };
+        bencher.iter_batched(|| db(READER, &[WRITER]), run, BatchSize::LargeInput);
+    });
+    group.bench_function("asked for, made and taken: both sides", |bencher| {
+        let run = |mut reader: NetDb| {
+            catch_up(&mut writer, &mut reader);
             reader
         };
         bencher.iter_batched(|| db(READER, &[WRITER]), run, BatchSize::LargeInput);

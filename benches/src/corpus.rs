@@ -12,7 +12,7 @@ use weft::core::{
         Boot, ClusterId, Generation, Instant, Key, NetworkId, NodeId, Now, TableName, UnixMillis,
         Value,
     },
-    netdb::{self, NetDb, Outgoing, PutMode},
+    netdb::{self, CallId, NetDb, Outgoing, PutMode},
     node::{self, Node},
     wire::{
         keyring::{ClusterKey, KeyId, Keyring},
@@ -33,6 +33,8 @@ pub const VALUE_LEN: usize = 32;
 
 /// How many puts are made before what they cause is taken out: fewer than any queue's bound.
 const PUTS_AT_ONCE: usize = 4_096;
+/// How many others are in a [`crowd`]: more than a sync names without comparing the parts of the hash tree first.
+pub const CROWD: usize = 300;
 /// How far time goes on while a node has more to say than it may say at once, and for how long at most.
 const TICK: Duration = Duration::from_millis(1);
 const TICKS: u32 = 500;
@@ -177,28 +179,110 @@ pub fn take(db: &mut NetDb, pushes: &[Vec<u8>]) -> usize {
     changes
 }
 
-/// Lets [`READER`] ask [`WRITER`] for all that it lacks, page by page; `each` sees every request and its answer.
-pub fn catch_up(writer: &mut NetDb, reader: &mut NetDb, mut each: impl FnMut(&[u8], &[u8])) {
-    // A member that comes up is sent a digest, and whoever sees it differ asks.
-    writer.handle_member_up(READER, Boot(1));
-    for record in said(writer) {
-        reader
-            .handle_record(now(), WRITER, record.kind, &record.body)
-            .expect("a sound digest");
-    }
+/// Lets [`READER`] ask [`WRITER`] for all that it lacks, page by page.
+pub fn catch_up(writer: &mut NetDb, reader: &mut NetDb) {
+    fetch(reader, (WRITER, writer), |_, _| {});
+    assert_eq!(reader.len(), writer.len(), "the newcomer has caught up");
+}
+
+/// Lets `reader` ask another for all that it lacks; `each` sees every request and its answer.
+pub fn fetch(reader: &mut NetDb, from: (NodeId, &mut NetDb), mut each: impl FnMut(&[u8], &[u8])) {
+    let (from, holder) = from;
+    reader.sync_with(now().instant, from);
     while let Some(call) = reader.poll_stream() {
-        let reply = writer
+        let reply = holder
             .handle_stream(READER, &call.request)
             .expect("a sound request");
         each(&call.request, &reply);
-        reader
-            .handle_stream_reply(now(), call.id, &reply)
-            .expect("a sound answer");
-        while let Some(change) = reader.poll_change() {
-            std::hint::black_box(change);
+        take_page(reader, call.id, &reply);
+    }
+}
+
+fn take_page(reader: &mut NetDb, call: CallId, reply: &[u8]) {
+    reader
+        .handle_stream_reply(now(), call, reply)
+        .expect("a sound answer");
+    while let Some(change) = reader.poll_change() {
+        std::hint::black_box(change);
+    }
+}
+
+/// All that a newcomer asks for and is sent.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pages: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Snapshot {
+    /// Records how a newcomer is sent what [`WRITER`] holds.
+    pub fn of(writer: &mut NetDb) -> Self {
+        let mut pages = Vec::new();
+        let mut newcomer = db(READER, &[WRITER]);
+        fetch(&mut newcomer, (WRITER, writer), |request, reply| {
+            pages.push((request.to_vec(), reply.to_vec()));
+        });
+        Self { pages }
+    }
+
+    /// Makes every page anew, and returns how many bytes they have.
+    pub fn send(&self, writer: &mut NetDb) -> usize {
+        let pages = self.pages.iter();
+        pages
+            .map(|(request, _)| {
+                writer
+                    .handle_stream(READER, request)
+                    .expect("a sound request")
+                    .len()
+            })
+            .sum()
+    }
+
+    /// Lets a newcomer that is made as the first one was ask for every page and take it.
+    pub fn take(&self, newcomer: &mut NetDb) {
+        newcomer.sync_with(now().instant, WRITER);
+        for (request, reply) in &self.pages {
+            let call = newcomer.poll_stream().expect("it asks for every page");
+            assert_eq!(call.request, *request, "it asks as the first one did");
+            take_page(newcomer, call.id, reply);
         }
     }
-    assert_eq!(reader.len(), writer.len(), "the newcomer has caught up");
+}
+
+/// Makes two members of a network of [`CROWD`] others: [`READER`] lacks the newest dot of one log, [`WRITER`] has it.
+pub fn crowd() -> (NetDb, NetDb) {
+    let owners: Vec<NodeId> = (10..).map(NodeId).take(CROWD).collect();
+    let corpus = Corpus::new(CROWD);
+    let with = |other: NodeId| [&owners[..], &[other]].concat();
+    let mut knows = bare(WRITER, &with(READER));
+    let mut lacks = bare(READER, &with(WRITER));
+    let put = |db: &mut NetDb, (key, value): &(Key, Value)| {
+        db.put(now(), (APP, &corpus.table, key), value, PutMode::Upsert)
+            .expect("attached, and within the limits");
+    };
+    for (owner, entry) in owners.iter().zip(&corpus.entries) {
+        let mut db = bare(*owner, &[WRITER, READER]);
+        put(&mut db, entry);
+        meet(&mut knows, (*owner, &mut db));
+        meet(&mut lacks, (*owner, &mut db));
+        if owner == owners.last().expect("there are some") {
+            put(&mut db, entry);
+            meet(&mut lacks, (WRITER, &mut knows));
+            meet(&mut knows, (READER, &mut lacks));
+            meet(&mut knows, (*owner, &mut db));
+        }
+    }
+    settle(&mut knows);
+    settle(&mut lacks);
+    assert_ne!(knows.root(APP), lacks.root(APP), "a dot is missing");
+    (knows, lacks)
+}
+
+/// Fetches from a node what it has of the cluster scope, then what it has of the networks that it is attached to.
+fn meet(reader: &mut NetDb, from: (NodeId, &mut NetDb)) {
+    let (from, holder) = from;
+    for _ in 0..2 {
+        fetch(reader, (from, &mut *holder), |_, _| {});
+    }
 }
 
 /// Makes a whole node that knows `others`.
@@ -322,9 +406,35 @@ mod tests {
         Corpus::new(ENTRIES).write(&mut writer, READER);
         settle(&mut writer);
 
-        catch_up(&mut writer, &mut reader, |_, _| {});
+        catch_up(&mut writer, &mut reader);
 
         assert_eq!(reader.list(APP, None), owned_by_another(&writer));
+    }
+
+    #[test]
+    fn a_snapshot_can_be_sent_and_taken_again() {
+        let mut writer = db(WRITER, &[READER]);
+        let mut reader = db(READER, &[WRITER]);
+        Corpus::new(ENTRIES).write(&mut writer, READER);
+        settle(&mut writer);
+        let snapshot = Snapshot::of(&mut writer);
+
+        snapshot.take(&mut reader);
+
+        assert!(snapshot.send(&mut writer) > ENTRIES * (KEY_LEN + VALUE_LEN));
+        assert_eq!(reader.list(APP, None), owned_by_another(&writer));
+    }
+
+    #[test]
+    fn one_of_a_crowd_finds_the_dot_that_it_lacks() {
+        let (mut knows, mut lacks) = crowd();
+        let mut requests = 0;
+
+        fetch(&mut lacks, (WRITER, &mut knows), |_, _| requests += 1);
+
+        assert_eq!(lacks.root(APP), knows.root(APP));
+        // Buckets, parts and logs of the network; and that the cluster scope's buckets are equal.
+        assert_eq!(requests, 4);
     }
 
     fn owned_by_another(db: &NetDb) -> Vec<netdb::EntryView> {

@@ -9,7 +9,7 @@
     reason = "a program that prints what it measured"
 )]
 
-use std::{io, process::Command};
+use std::{alloc::System, io, process::Command};
 
 use anyhow::{Context, ensure};
 use benches::{
@@ -17,14 +17,17 @@ use benches::{
     process::{Process, resident},
 };
 use clap::Parser;
-use peak_alloc::PeakAlloc;
 use serde::{Deserialize, Serialize};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
-static ALLOCATOR: PeakAlloc = PeakAlloc;
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// What an entry may take beyond its key and value, in bytes.
 const LIMIT: f64 = 200.0;
+/// What 100,000 entries may take on one node beyond their keys and values, in bytes, all that the DB holds for them included.
+const WHOLE_LIMIT: f64 = 64.0 * MEBIBYTE;
+const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
 /// Measures how much memory an entry takes
 #[derive(Debug, Parser)]
@@ -69,6 +72,9 @@ struct PerEntry {
     /// On the node that wrote it.
     writer_asked: f64,
     writer_resident: f64,
+    /// What the first `entries` take together, on the node where they take more: resident.
+    whole: f64,
+    whole_limit: f64,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -82,6 +88,7 @@ fn main() -> anyhow::Result<()> {
     let each = |few: i64, many: i64| {
         (many - few) as f64 / args.entries as f64 - (KEY_LEN + VALUE_LEN) as f64
     };
+    let whole = few.reader.resident.max(few.writer.resident) as f64;
     let per_entry = PerEntry {
         entries: args.entries,
         key: KEY_LEN,
@@ -91,6 +98,8 @@ fn main() -> anyhow::Result<()> {
         reader_resident: each(few.reader.resident, many.reader.resident),
         writer_asked: each(few.writer.asked, many.writer.asked),
         writer_resident: each(few.writer.resident, many.writer.resident),
+        whole: whole - (args.entries * (KEY_LEN + VALUE_LEN)) as f64,
+        whole_limit: WHOLE_LIMIT * args.entries as f64 / 100_000.0,
     };
     if args.json {
         println!("{}", serde_json::to_string(&per_entry)?);
@@ -105,9 +114,17 @@ fn main() -> anyhow::Result<()> {
             per_entry.writer_resident,
             per_entry.writer_asked,
         );
+        println!(
+            "{} entries take {:.1} MiB of a node beyond keys and values; limit {:.0} MiB",
+            args.entries,
+            per_entry.whole / MEBIBYTE,
+            per_entry.whole_limit / MEBIBYTE,
+        );
     }
     let over = per_entry.reader_resident.max(per_entry.writer_resident) > LIMIT;
     ensure!(!args.check || !over, "an entry takes more than {LIMIT} B");
+    let over = per_entry.whole > per_entry.whole_limit;
+    ensure!(!args.check || !over, "all entries take more than they may");
     Ok(())
 }
 
@@ -153,8 +170,9 @@ fn hold(entries: usize) -> anyhow::Result<Held> {
 }
 
 fn taken() -> anyhow::Result<Taken> {
+    let asked = ALLOCATOR.stats();
     Ok(Taken {
-        asked: i64::try_from(ALLOCATOR.current_usage())?,
+        asked: i64::try_from(asked.bytes_allocated - asked.bytes_deallocated)?,
         resident: i64::try_from(resident(Process::Own)?)?,
     })
 }
