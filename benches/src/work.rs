@@ -293,7 +293,7 @@ fn digest() -> Ready {
         let mut now = now();
         let mut compared = 0;
         while compared < DATAGRAMS {
-            now.instant = now.instant + Duration::from_secs(1);
+            now.instant += Duration::from_secs(1);
             knows.handle_timeout(now);
             while let Some(record) = knows.poll_transmit() {
                 if record.kind == RecordKind::DIGEST {

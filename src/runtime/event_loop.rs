@@ -16,7 +16,6 @@ use super::{
     streams::{Dialer, Service, StreamError},
 };
 use crate::core::{
-    model::NodeId,
     netdb::{Applied, BarrierId, CallId},
     node::{Config, Event, Node},
 };
