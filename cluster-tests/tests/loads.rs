@@ -2,6 +2,8 @@
 //!
 //! After each, every node and every watcher of everything shows what its owners have, and nothing waits anywhere.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::{collections::BTreeMap, time::Duration};
 
 use cluster_tests::sim::{Checkers, World, check};
