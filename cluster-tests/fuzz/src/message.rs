@@ -168,7 +168,7 @@ pub enum Record {
     Pull { log: Log, ranges: Ranges },
     /// Root hashes.
     Digest {
-        roots: Vec<(u8, u64, bool, Number)>,
+        roots: Vec<(u8, u64, bool)>,
         answer: bool,
     },
     /// How far do you have this log?
@@ -199,9 +199,9 @@ impl Record {
             } => (4, encode(&(log.id(), ranges(of), *large))),
             Self::Pull { log, ranges: of } => (5, encode(&(log.id(), ranges(of)))),
             Self::Digest { roots, answer } => {
-                let root = |(network, hash, synced, yours): &(u8, u64, bool, Number)| {
+                let root = |(network, hash, synced): &(u8, u64, bool)| {
                     let network = NETWORKS[usize::from(*network) % NETWORKS.len()];
-                    (network, *hash, *synced, yours.get())
+                    (network, *hash, *synced)
                 };
                 let roots: Vec<_> = roots.iter().map(root).collect();
                 (6, encode(&(roots, *answer)))

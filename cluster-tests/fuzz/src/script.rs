@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
-use weft::core::model::NetworkId;
+use weft::core::{model::NetworkId, netdb::CallId};
 
 use crate::{
     message::{Record, Reply, Request},
@@ -78,17 +78,21 @@ fn take(world: &mut World, step: &Step) {
             if let Some(call) = world.calls.pop_front() {
                 world.brought += reply.weight();
                 let reply = reply.encode();
-                drop(world.node.handle_stream_reply(now, call.to, &reply));
+                drop(world.node.handle_stream_reply(now, call.id, &reply));
             }
         }
         Step::Unasked { from, reply } => {
             world.brought += reply.weight();
             let reply = reply.encode();
-            drop(world.node.handle_stream_reply(now, peer(*from), &reply));
+            drop(
+                world
+                    .node
+                    .handle_stream_reply(now, CallId::foreign(peer(*from)), &reply),
+            );
         }
         Step::Fail => {
             if let Some(call) = world.calls.pop_front() {
-                world.node.handle_stream_failed(now, call.to);
+                world.node.handle_stream_failed(now, call.id);
             }
         }
         Step::Members { members } => {

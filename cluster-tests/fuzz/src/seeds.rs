@@ -137,7 +137,7 @@ impl Pair {
         while let Some(call) = self.nodes[at].node.poll_stream() {
             let now = self.nodes[at].now;
             let from = [ME, peer(0)][at];
-            let reply = match call.to == [ME, peer(0)][other] {
+            let reply = match call.id.to == [ME, peer(0)][other] {
                 true => self.nodes[other]
                     .node
                     .handle_stream(from, &call.request)
@@ -147,11 +147,11 @@ impl Pair {
             let node: &mut Node = &mut self.nodes[at].node;
             match reply {
                 Some(reply) => {
-                    drop(node.handle_stream_reply(now, call.to, &reply));
+                    drop(node.handle_stream_reply(now, call.id, &reply));
                     self.note(Said::Request, &call.request);
                     self.note(Said::Reply, &reply);
                 }
-                None => node.handle_stream_failed(now, call.to),
+                None => node.handle_stream_failed(now, call.id),
             }
         }
     }
@@ -194,7 +194,7 @@ fn check_words() {
             ranges: vec![(number(1), number(1))],
         },
         Record::Digest {
-            roots: vec![(1, 0, true, number(0))],
+            roots: vec![(1, 0, true)],
             answer: false,
         },
         Record::Ask {
@@ -225,7 +225,7 @@ fn check_words() {
     let now = world.now;
     let taken = world
         .node
-        .handle_stream_reply(now, call.to, &reply.encode());
+        .handle_stream_reply(now, call.id, &reply.encode());
     let fetch = Request::Fetch {
         network: 1,
         scope: Scope::Whole,

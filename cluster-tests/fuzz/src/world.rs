@@ -260,7 +260,7 @@ impl World {
             if self.calls.len() > CALLS_MAX
                 && let Some(oldest) = self.calls.pop_front()
             {
-                self.node.handle_stream_failed(self.now, oldest.to);
+                self.node.handle_stream_failed(self.now, oldest.id);
             }
         }
     }

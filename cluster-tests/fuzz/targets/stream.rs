@@ -3,7 +3,7 @@
 
 use fuzz::world::{World, peer};
 use libfuzzer_sys::fuzz_target;
-use weft::core::node::members_in;
+use weft::core::{netdb::CallId, node::members_in};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut world = World::new();
@@ -17,9 +17,13 @@ fuzz_target!(|bytes: &[u8]| {
     }
     world.wait(1_500);
     world.brought += 2 * bytes.len();
-    drop(world.node.handle_stream_reply(world.now, peer(2), bytes));
+    drop(
+        world
+            .node
+            .handle_stream_reply(world.now, CallId::foreign(peer(2)), bytes),
+    );
     while let Some(call) = world.calls.pop_front() {
-        drop(world.node.handle_stream_reply(world.now, call.to, bytes));
+        drop(world.node.handle_stream_reply(world.now, call.id, bytes));
     }
     world.check();
 });
