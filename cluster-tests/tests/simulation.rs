@@ -29,6 +29,7 @@ fn fifty_seeds_of_chaos_end_in_calm_and_their_faults_really_happen() {
     assert!(total(|c| c.crashes) > 20);
     assert!(total(|c| c.lost_disks) > 20);
     assert!(total(|c| c.lost_writes) > 10);
+    assert!(total(|c| c.refused_writes) > 50);
     assert!(total(|c| c.leaves) > 20);
     assert!(total(|c| c.partitions) > 20);
     assert!(total(|c| c.lost) > 1_000);

@@ -32,6 +32,7 @@ impl<O: Observer> World<O> {
         machine.id = NodeId(machine.id.0 + (1 << 32));
         machine.disk.attached.clear();
         machine.disk.entries.clear();
+        machine.disk.is_full = false;
     }
 
     /// Ends the program of a machine, whose disk then lacks what was written since the last start or [`Self::sync_disk`].
@@ -50,6 +51,23 @@ impl<O: Observer> World<O> {
     pub fn sync_disk(&mut self, at: usize) {
         let disk = &mut self.machines[at].disk;
         disk.synced = (disk.attached.clone(), disk.entries.clone());
+    }
+
+    /// Fills the disk of a machine: until it has room again, what must be on it before others hear of it is refused.
+    pub fn fill_disk(&mut self, at: usize) {
+        self.machines[at].disk.is_full = true;
+    }
+
+    /// Gives the disk of a machine room again.
+    pub fn free_disk(&mut self, at: usize) {
+        self.machines[at].disk.is_full = false;
+    }
+
+    /// Returns whether a machine's disk takes a write, and counts it if it does not.
+    pub(super) fn takes_writes(&mut self, at: usize) -> bool {
+        let is_full = self.machines[at].disk.is_full;
+        self.counts.refused_writes += u64::from(is_full);
+        !is_full
     }
 
     /// Lets a node say that it leaves. Its program goes on, so that the word gets around, until it is ended.

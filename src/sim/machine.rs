@@ -21,6 +21,8 @@ pub struct Disk {
     pub attached: BTreeSet<NetworkId>,
     /// The attachments and entries that would be there after a crash that loses what the disk had only promised to keep.
     pub(super) synced: (BTreeSet<NetworkId>, Entries),
+    /// It takes no more: whatever has to be on it first is refused.
+    pub is_full: bool,
 }
 
 /// One machine of the world.
@@ -78,6 +80,8 @@ pub struct Counts {
     pub lost_disks: u64,
     /// Disks that lost their last writes, and had some to lose.
     pub lost_writes: u64,
+    /// Writes and starts that a full disk did not take.
+    pub refused_writes: u64,
     /// Nodes that said that they leave.
     pub leaves: u64,
     /// Links that were cut, in one direction or all between two sides.

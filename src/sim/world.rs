@@ -170,8 +170,12 @@ impl<O: Observer> World<O> {
         }
     }
 
-    /// Starts the program of a machine: a new boot, a new generation, its entries written again from its disk.
+    /// Starts the program of a machine: a new boot, a new generation, its entries written again from its disk. On a full disk
+    /// the boot cannot be counted, and nothing starts.
     pub fn start(&mut self, at: usize) {
+        if !self.takes_writes(at) {
+            return;
+        }
         let now = self.now_at(at);
         let machine = &mut self.machines[at];
         machine.disk.boot = Boot::after(machine.disk.boot, now.wall.0 / 1000);
@@ -249,6 +253,9 @@ impl<O: Observer> World<O> {
 
     /// Attaches a machine to a network, on disk too.
     pub fn attach(&mut self, at: usize, network: NetworkId) {
+        if !self.takes_writes(at) {
+            return;
+        }
         if self
             .with(at, |node, now| node.attach(now, network))
             .is_some_and(|attached| attached.is_ok())
@@ -259,6 +266,9 @@ impl<O: Observer> World<O> {
 
     /// Detaches a machine from a network, on disk too.
     pub fn detach(&mut self, at: usize, network: NetworkId) {
+        if !self.takes_writes(at) {
+            return;
+        }
         if self
             .with(at, |node, now| node.detach(now, network))
             .is_some_and(|detached| detached.is_ok())
@@ -276,6 +286,9 @@ impl<O: Observer> World<O> {
         address: (NetworkId, TableName, Key),
         value: Value,
     ) -> Option<Version> {
+        if !self.takes_writes(at) {
+            return None;
+        }
         let (network, table, key) = &address;
         let put =
             |node: &mut Node, now| node.put(now, (*network, table, key), &value, PutMode::Upsert);
@@ -289,6 +302,9 @@ impl<O: Observer> World<O> {
 
     /// Deletes an entry of a machine, from its disk too.
     pub fn delete(&mut self, at: usize, address: &(NetworkId, TableName, Key)) -> Option<Version> {
+        if !self.takes_writes(at) {
+            return None;
+        }
         let (network, table, key) = address;
         let deleted = self.with(at, |node, now| node.delete(now, (*network, table, key)))?;
         self.machines[at].disk.entries.remove(address);

@@ -179,8 +179,10 @@ impl Run {
             Action::Attach(at, network) => self.attach(at, NetworkId(network)),
             Action::Detach(at, network) => {
                 let network = NetworkId(network);
-                world.observer.barriers.forget_member(at, network);
-                world.observer.claims.forget(at, Some(network));
+                if !world.machines[at].disk.is_full {
+                    world.observer.barriers.forget_member(at, network);
+                    world.observer.claims.forget(at, Some(network));
+                }
                 world.detach(at, network);
             }
             Action::Barrier(at, network) => self.ask_barrier(at, NetworkId(network)),
@@ -188,6 +190,8 @@ impl Run {
             Action::LoseDisk(at) => self.end(at, World::lose_disk),
             Action::LoseWrites(at) => self.end(at, World::lose_writes),
             Action::SyncDisk(at) => world.sync_disk(at),
+            Action::FillDisk(at) => world.fill_disk(at),
+            Action::FreeDisk(at) => world.free_disk(at),
             Action::Leave(at) => {
                 world.leave(at);
                 self.left.insert(at);
@@ -274,6 +278,7 @@ impl Run {
             self.end(at, World::crash);
         }
         for at in 0..self.world.machines.len() {
+            self.world.free_disk(at);
             self.start(at);
             self.world.hand_keys(at);
         }

@@ -28,6 +28,8 @@ pub enum Fault {
     LostDisks,
     /// The disk lacks its last writes.
     LostWrites,
+    /// The disk takes no more.
+    FullDisks,
     /// A node says that it leaves.
     Leaves,
     /// The key changes, at each node at another moment.
@@ -38,7 +40,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Loss,
         Self::Cuts,
         Self::Partitions,
@@ -49,6 +51,7 @@ impl Fault {
         Self::Crashes,
         Self::LostDisks,
         Self::LostWrites,
+        Self::FullDisks,
         Self::Leaves,
         Self::KeyRotation,
         Self::MixedVersions,

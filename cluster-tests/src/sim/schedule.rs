@@ -41,6 +41,10 @@ pub enum Action {
     LoseWrites(usize),
     /// A machine's disk keeps what it has promised to keep.
     SyncDisk(usize),
+    /// A machine's disk takes no more.
+    FillDisk(usize),
+    /// A machine's disk has room again.
+    FreeDisk(usize),
     /// A node says that it leaves.
     Leave(usize),
     /// A machine's program starts, unless it runs.
@@ -232,6 +236,16 @@ impl Drawing {
                     self.work_at(at);
                 }
                 self.end(Action::LoseWrites(at), at);
+            }
+            Fault::FullDisks => {
+                self.at_once(Action::FillDisk(at));
+                for _ in 0..self.rng.random_range(1..6) {
+                    let after = self.millis(1..200);
+                    self.now += after;
+                    self.work_at(at);
+                }
+                let after = self.millis(1..4_000);
+                self.add(after, Action::FreeDisk(at));
             }
             Fault::Leaves => {
                 self.at_once(Action::Leave(at));
