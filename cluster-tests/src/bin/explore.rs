@@ -1,8 +1,12 @@
 //! Runs many seeds of chaos, one process a core if you start several, says which fail, and how little it takes.
 
-#![expect(clippy::print_stdout, reason = "it is a command")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a command")]
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    io::{IsTerminal, stderr},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::Parser;
 use cluster_tests::sim::{Chaos, Report, Violation, clock, shrink::shrink};
@@ -12,6 +16,9 @@ use tracing_subscriber::{
     fmt::{format::Writer, time::FormatTime},
     prelude::*,
 };
+
+/// After how many seeds a terminal shows how far it is.
+const PROGRESS_EVERY: u64 = 100;
 
 /// Runs seeds of the simulator's chaos and prints those that violate a property, each with the shortest schedule found
 #[derive(Parser)]
@@ -53,6 +60,9 @@ fn main() -> ExitCode {
                 println!("seed {seed} ({}): {violation}", chaos.faults);
                 explain(&args, &chaos);
             }
+        }
+        if ran % PROGRESS_EVERY == 0 && stderr().is_terminal() {
+            eprint!("\r{ran} seeds, {failed} failed ");
         }
     }
     println!(
