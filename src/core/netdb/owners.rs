@@ -291,19 +291,35 @@ impl Owners {
         true
     }
 
-    /// Only these attachments of a log's generation still stand. Returns whether one fell.
-    pub(super) fn keep_attachments(&mut self, log: LogId, standing: &BTreeSet<NetworkId>) -> bool {
-        let Some(owner) = self.owners.get_mut(&log.owner) else {
-            return false;
-        };
-        let mut fell = false;
-        for ((network, generation), (_, stands)) in &mut owner.attached {
-            if *generation == log.generation && *stands && !standing.contains(network) {
-                *stands = false;
-                fell = true;
-            }
+    /// Returns the attachments of a cluster scope's log that stand, as the names of the logs that they make.
+    pub(super) fn standing(&self, log: &LogId) -> impl Iterator<Item = LogId> {
+        let attached = self.owners.get(&log.owner).map(|owner| &owner.attached);
+        let log = *log;
+        attached.into_iter().flatten().filter_map(
+            move |(&(network, generation), &(epoch, stands))| {
+                let made = LogId {
+                    network,
+                    epoch,
+                    ..log
+                };
+                (stands && generation == log.generation).then_some(made)
+            },
+        )
+    }
+
+    /// The attachment that has made a log stands no longer.
+    pub(super) fn end_attachment(&mut self, log: &LogId) {
+        if let Some(owner) = self.owners.get_mut(&log.owner) {
+            let attachment = (log.network, log.generation);
+            owner.attached.insert(attachment, (log.epoch, false));
         }
-        fell
+    }
+
+    /// Returns whether the attachment that has made a log is known and stands.
+    pub(super) fn stands(&self, log: &LogId) -> bool {
+        let owner = self.owners.get(&log.owner);
+        let known = owner.and_then(|owner| owner.attached.get(&(log.network, log.generation)));
+        known == Some(&(log.epoch, true))
     }
 
     /// Returns whether a log is over: a former generation, or a former attachment.

@@ -14,7 +14,7 @@ use super::{
     message::{Complete, Digest, Ihave, Pull, PushHead, SEQ_MAX, WireDot, are_sane, wire_dots},
     replica::{Applied, Replica},
     spread::Item,
-    write::attached_network,
+    write::{attach_key, attached_network},
 };
 use crate::core::{
     model::{Generation, Instant, Key, NetworkId, NodeId, Now, Value},
@@ -142,7 +142,7 @@ impl NetDb {
         if !self.replicas.contains_key(&log.network) {
             return Err(Refusal::NotCarried);
         }
-        if self.owners.is_over(log) {
+        if self.owners.is_over(log) || (!is_cluster && self.has_ended(log)) {
             return Err(Refusal::Over);
         }
         if !self.owners.admits(log.owner) {
@@ -558,13 +558,37 @@ impl NetDb {
 
     /// A snapshot may have taken entries of the cluster scope away: which attachments of the owner stand is read again.
     fn reread_attachments(&mut self, log: LogId) {
-        let held = self.replicas[&NetworkId::CLUSTER].held_keys(&log, ATTACH_TABLE);
-        let standing = held
-            .iter()
-            .filter_map(|key| attached_network(key, log.owner));
-        if self.owners.keep_attachments(log, &standing.collect()) {
+        let standing: Vec<LogId> = self.owners.standing(&log).collect();
+        let ended: Vec<LogId> = standing
+            .into_iter()
+            .filter(|it| self.is_ended(it))
+            .collect();
+        for made in &ended {
+            self.owners.end_attachment(made);
+        }
+        if !ended.is_empty() {
             self.refresh(log.owner, Reason::OwnerLeft);
         }
+    }
+
+    /// Returns whether a log is of an attachment that has ended, although the tombstone that said so is gone here.
+    fn has_ended(&self, log: &LogId) -> bool {
+        !self.owners.stands(log) && self.is_ended(log)
+    }
+
+    /// Returns whether the dot that has made a log's attachment was had here, and neither it nor a later one of its key is held.
+    fn is_ended(&self, log: &LogId) -> bool {
+        let scope = LogId {
+            network: NetworkId::CLUSTER,
+            epoch: 0,
+            ..*log
+        };
+        let cluster = &self.replicas[&NetworkId::CLUSTER];
+        let key = attach_key(log.network, log.owner);
+        cluster
+            .log(&scope)
+            .is_some_and(|held| held.have.contains(log.epoch))
+            && !cluster.holds(&scope, ATTACH_TABLE, key.as_bytes())
     }
 }
 

@@ -391,20 +391,6 @@ impl Replica {
             .is_some_and(|version| version.value.is_some())
     }
 
-    /// Returns the keys of one table that a log holds live, shown or not.
-    pub(super) fn held_keys(&self, id: &LogId, table: &str) -> Vec<Vec<u8>> {
-        let mut keys = Vec::new();
-        if let Some(log) = self.log(id) {
-            self.each_dot(log, (1, u64::MAX), |dot| {
-                if dot.table == table && dot.value.is_some() {
-                    keys.push(dot.key.to_vec());
-                }
-                true
-            });
-        }
-        keys
-    }
-
     /// Returns what is seen of every key, of one table or of all.
     pub(super) fn list(&self, table: Option<&TableName>) -> Vec<(TableName, Key, Seen)> {
         let start: Option<TableId> = match table {

@@ -247,7 +247,7 @@ fn attach_table() -> TableName {
     TableName::new(ATTACH_TABLE).expect("a constant within the limits")
 }
 
-fn attach_key(network: NetworkId, node: NodeId) -> Key {
+pub(super) fn attach_key(network: NetworkId, node: NodeId) -> Key {
     let mut key = network.0.to_be_bytes().to_vec();
     key.extend(node.0.to_be_bytes());
     Key::new(key).expect("twelve bytes are within the limits")

@@ -246,6 +246,35 @@ fn a_node_that_leaves_in_a_boot_that_nobody_was_told_of_takes_that_boots_logs_wi
 }
 
 #[test]
+fn a_log_of_an_attachment_that_ended_is_over_even_where_nobody_remembers_its_end() {
+    let mut net = Net::new(3);
+    net.attach([1, 2, 3], APP);
+    net.put(1, "k", "v");
+    let former = net.dbs[&1].written(APP).unwrap().log;
+    let now = net.now;
+    net.dbs.get_mut(&1).unwrap().detach(now, APP).unwrap();
+    net.run(Duration::from_secs(10));
+    net.restart(2, 2);
+    net.attach([2], APP);
+    net.run(Duration::from_secs(5));
+    let db = net.dbs.get_mut(&2).unwrap();
+    let scope = LogId {
+        network: NetworkId::CLUSTER,
+        epoch: 0,
+        ..former
+    };
+    let log = db.replicas[&NetworkId::CLUSTER].log(&scope).unwrap();
+    assert!(log.tombstones.is_empty() && log.have.contains(former.epoch));
+
+    // Somebody who held the owner for down has kept it, and tells.
+    assert_eq!(db.accept(now.instant, &former), Err(Refusal::Over));
+
+    net.attach([1], APP);
+    net.put(1, "k", "again");
+    assert_eq!(net.seen(2, "k").as_deref(), Some("again"));
+}
+
+#[test]
 fn a_leave_that_is_heard_of_after_the_next_start_takes_nothing_of_that_start() {
     let mut net = Net::new(2);
     net.attach([1, 2], APP);
