@@ -83,6 +83,7 @@ pub(super) fn of(node: &NodeStatus, streams: &StreamStats) -> Vec<Count> {
         Count::new("swim_packets_total", membership.packets),
         Count::new("swim_suspected_total", membership.suspected),
         Count::new("swim_refuted_total", membership.refuted),
+        Count::new("swim_hearings_total", membership.hearings),
         Count::new("swim_stalls_total", membership.stalls),
         Count::new("swim_overflows_total", membership.overflows),
     ];

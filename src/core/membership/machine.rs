@@ -30,6 +30,8 @@ pub(super) enum Duty {
     Foca(Timer<Identity>),
     /// Tell a suspect that it is one, unless it has refuted.
     TellSuspect(Identity, u16),
+    /// Believe that a member is down, unless it has refuted.
+    EndHearing(Identity, u16),
     /// Ask known members to answer, unless somebody is alive and has.
     AnnounceRetry,
     /// Ask a member that is down whether it returned.
@@ -66,6 +68,8 @@ pub struct Membership {
     recent: RecentRecords,
     /// Suspects that we tell so, with the incarnation they have to raise.
     pub(super) telling: BTreeSet<(Identity, u16)>,
+    /// Suspects that somebody takes for down, with the incarnation they have to raise.
+    pub(super) hearings: BTreeSet<(Identity, u16)>,
     /// Whom we set right, and when: at most once a second each.
     pub(super) corrected: BTreeMap<NodeId, Instant>,
     /// Whether anybody has answered since nobody was alive.
@@ -109,6 +113,7 @@ impl Membership {
             duties: Schedule::new(),
             copies: Schedule::new(),
             telling: BTreeSet::new(),
+            hearings: BTreeSet::new(),
             corrected: BTreeMap::new(),
             answered: false,
             retries: None,
@@ -154,9 +159,9 @@ impl Membership {
         }
         self.answered = true;
 
-        let told = packet.members.len();
-        packet.members = self.sift(now, Some(from), std::mem::take(&mut packet.members));
-        if packet.members.len() < told {
+        let sifted = self.sift(now, Some(from), packet.members.clone());
+        if packet.members != sifted {
+            packet.members = sifted;
             self.scratch.clear();
             packet.write(&mut self.scratch);
         }
@@ -320,6 +325,15 @@ impl Membership {
                 Duty::Foca(timer) => self.run_timer(now, timer),
                 Duty::TellSuspect(identity, incarnation) => {
                     self.tell_suspect(now, identity, incarnation);
+                }
+                Duty::EndHearing(identity, incarnation) => {
+                    let state = State::Down;
+                    let accused = MemberState {
+                        identity,
+                        incarnation,
+                        state,
+                    };
+                    self.end_hearing(now, accused);
                 }
                 Duty::AnnounceRetry => self.retry_announce(now),
                 Duty::AnnounceDown => {

@@ -19,6 +19,7 @@ mod announce;
 mod config;
 mod copies;
 mod effects;
+mod hearsay;
 mod identity;
 mod machine;
 mod news;

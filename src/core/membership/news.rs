@@ -76,19 +76,23 @@ impl Membership {
         Ok(true)
     }
 
-    /// Drops the claims that foca must not see, and answers them.
+    /// Drops the claims that foca must not see, and answers them; what is left is weighed.
     pub(super) fn sift(
         &mut self,
         now: Instant,
         from: Option<NodeId>,
         mut told: Vec<MemberState>,
     ) -> Vec<MemberState> {
-        told.retain(|claim| {
+        told.retain_mut(|claim| {
             if claim.identity.node == self.identity.node {
                 self.hear_of_ourselves(now, from, *claim);
                 return false;
             }
-            self.check_room(claim.identity.node).is_ok() && self.believe(now, claim)
+            let may_be = self.check_room(claim.identity.node).is_ok() && self.believe(now, claim);
+            if may_be {
+                *claim = self.weigh(now, from, *claim);
+            }
+            may_be
         });
         told
     }

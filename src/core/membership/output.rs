@@ -88,6 +88,8 @@ pub struct Stats {
     pub refuted: u64,
     /// Members this node began to suspect.
     pub suspected: u64,
+    /// Claims that a member is down that it could still refute.
+    pub hearings: u64,
     /// Times this node was late itself and gave the others the time that it lost.
     pub stalls: u64,
     /// Records dropped because the outgoing queue was full.

@@ -7,6 +7,8 @@
 pub enum Mutation {
     /// A suspicion that was refuted runs out all the same (the defect of foca 2.0 that membership guards against).
     RunRefutedTimer,
+    /// That a member is down is believed at once, whoever says so.
+    BelieveHearsay,
     /// An answer that was cut covers superseded dots as if it were complete (rule S of the network DB).
     CoverHoles,
     /// A replica below a floor is not told which dots still stand.
@@ -17,8 +19,9 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::RunRefutedTimer,
+        Self::BelieveHearsay,
         Self::CoverHoles,
         Self::SkipSnapshot,
         Self::IgnoreOrder,
