@@ -4,15 +4,12 @@ use std::time::Duration;
 
 use foca::{Notification, Timer};
 
-use super::{
-    Identity,
-    packet::{PREAMBLE_LEN, Packet},
-};
+use super::{Identity, packet::Packet};
 
 /// The effects of one call into foca, in its order.
 #[derive(Debug, Default)]
 pub(super) struct Effects {
-    /// Packets to send, without their preamble.
+    /// Packets to send, with their preamble.
     pub(super) packets: Vec<(Identity, Vec<u8>)>,
     /// Timers to hand back to foca, and after how long.
     pub(super) timers: Vec<(Timer<Identity>, Duration)>,
@@ -28,8 +25,7 @@ impl foca::Runtime<Identity> for Effects {
         if let Ok(packet) = Packet::read(data) {
             self.incarnation = Some(packet.header.src_incarnation);
         }
-        let body = data.get(PREAMBLE_LEN..).unwrap_or_default();
-        self.packets.push((to, body.to_vec()));
+        self.packets.push((to, data.to_vec()));
     }
 
     fn submit_after(&mut self, timer: Timer<Identity>, after: Duration) {

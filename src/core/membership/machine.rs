@@ -72,6 +72,8 @@ pub struct Membership {
     pub(super) hearings: BTreeSet<(Identity, u16)>,
     /// Whom we set right, and when: at most once a second each.
     pub(super) corrected: BTreeMap<NodeId, Instant>,
+    /// When anybody was heard last.
+    pub(super) heard: Instant,
     /// Whether anybody has answered since nobody was alive.
     pub(super) answered: bool,
     /// How often nobody answered; nothing while we do not ask.
@@ -115,6 +117,7 @@ impl Membership {
             telling: BTreeSet::new(),
             hearings: BTreeSet::new(),
             corrected: BTreeMap::new(),
+            heard: now,
             answered: false,
             retries: None,
             differences: 0,
@@ -158,6 +161,10 @@ impl Membership {
             return Ok(());
         }
         self.answered = true;
+        self.heard = now;
+        if packet.header.message == foca::Message::TurnUndead {
+            self.doubt();
+        }
 
         let sifted = self.sift(now, Some(from), packet.members.clone());
         if packet.members != sifted {
@@ -201,8 +208,13 @@ impl Membership {
         }
         let told = packet::read_members(body)?;
         self.answered = true;
+        self.heard = now;
+        if told.iter().any(|claim| self.is_our_end(claim)) {
+            self.doubt();
+        }
         if let Some(row) = self.table.get(from)
             && row.member.state == State::Down
+            && !self.table.is_doubted(from)
         {
             // It lives: once it knows, it returns under a new identity.
             let (sender, told) = (row.member.identity, row.told());
@@ -370,12 +382,14 @@ impl Membership {
     }
 
     fn run_timer(&mut self, now: Instant, timer: Timer<Identity>) {
+        let mut is_alone = false;
         if let Timer::ChangeSuspectToDown {
             member_id,
             incarnation,
             ..
         } = &timer
         {
+            is_alone = self.is_cut_off(now);
             self.telling.remove(&(*member_id, *incarnation));
             let guarded = !self.config.mutated.has(Mutation::RunRefutedTimer);
             if guarded && !self.is_suspect(member_id, *incarnation) {
@@ -391,11 +405,19 @@ impl Membership {
         let mut effects = Effects::default();
         let handled = self.foca.handle_timer(timer, &mut effects);
         note_refusal(handled);
+        if is_alone {
+            // Who is cut off tells nobody, not even the member.
+            effects.packets.clear();
+        }
         let cause = Cause {
             quiet,
+            known_elsewhere: is_alone,
             ..Cause::default()
         };
         self.absorb(now, effects, cause);
+        if is_alone {
+            self.doubt();
+        }
     }
 
     pub(super) fn is_suspect(&self, identity: &Identity, incarnation: u16) -> bool {

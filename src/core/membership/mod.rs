@@ -18,6 +18,7 @@
 mod announce;
 mod config;
 mod copies;
+mod doubt;
 mod effects;
 mod hearsay;
 mod identity;

@@ -111,7 +111,11 @@ impl Membership {
             return false;
         }
         let over = known.state == State::Down && known.identity == claim.identity;
-        if over && claim.state.is_alive() {
+        if over && !claim.state.is_alive() {
+            // Others say so too.
+            self.table.be_certain(claim.identity.node);
+        }
+        if over && !self.table.is_doubted(claim.identity.node) && claim.state.is_alive() {
             // Somebody still hears it: if it lives, it must return under a new identity.
             self.correct(now, claim.identity, told);
             return false;
@@ -122,6 +126,9 @@ impl Membership {
     /// Hears what others say of this node.
     fn hear_of_ourselves(&mut self, now: Instant, from: Option<NodeId>, claim: MemberState) {
         let (claimed, ours) = (claim.identity, self.identity);
+        if self.is_our_end(&claim) {
+            self.doubt();
+        }
         if claimed == ours {
             if claim.state == State::Alive {
                 return;

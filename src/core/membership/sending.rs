@@ -22,7 +22,8 @@ impl Membership {
         if let Some(incarnation) = effects.incarnation {
             self.incarnation = incarnation;
         }
-        for (to, mut body) in effects.packets {
+        for (to, packet) in effects.packets {
+            let mut body = self.without_doubts(&packet);
             if packet::is_ack(&body) {
                 body.extend_from_slice(&self.short_hash().to_be_bytes());
             }

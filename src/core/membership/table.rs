@@ -63,6 +63,8 @@ pub(super) struct Table {
     rows: BTreeMap<NodeId, Row>,
     /// Those alive, in the order of their hashes: the same on every node, without a word.
     ring: BTreeSet<(u64, NodeId)>,
+    /// Those that are down for all we know, though we may have been cut off.
+    doubted: BTreeSet<NodeId>,
     /// The hashes of all lives that are alive, combined.
     lives: u64,
 }
@@ -90,6 +92,33 @@ impl Table {
 
     pub(super) fn alive_count(&self) -> usize {
         self.ring.len()
+    }
+
+    /// Returns those that are down and not doubted to be.
+    pub(super) fn certainly_down(&self) -> impl Iterator<Item = Identity> {
+        let members = self.rows.values().map(|row| &row.member);
+        members
+            .filter(|member| member.state == State::Down)
+            .map(|member| member.identity)
+            .filter(|identity| !self.is_doubted(identity.node))
+    }
+
+    pub(super) fn has_doubts(&self) -> bool {
+        !self.doubted.is_empty()
+    }
+
+    pub(super) fn is_doubted(&self, node: NodeId) -> bool {
+        self.doubted.contains(&node)
+    }
+
+    /// Doubts that a member is down, until more is known of it.
+    pub(super) fn doubt(&mut self, node: NodeId) {
+        self.doubted.insert(node);
+    }
+
+    /// Doubts no longer that a member is down.
+    pub(super) fn be_certain(&mut self, node: NodeId) {
+        self.doubted.remove(&node);
     }
 
     /// Writes what is known of a member from now on, and says what changed.
@@ -123,6 +152,7 @@ impl Table {
             },
         );
         self.leave_ring(before.as_ref());
+        self.be_certain(node);
         if told.state.is_alive() {
             self.ring.insert((hash(node.0), node));
             self.lives ^= hash_of_life(&told.identity);
@@ -137,6 +167,7 @@ impl Table {
     pub(super) fn remove(&mut self, node: NodeId) {
         let row = self.rows.remove(&node);
         self.leave_ring(row.as_ref());
+        self.be_certain(node);
     }
 
     fn leave_ring(&mut self, row: Option<&Row>) {
@@ -149,12 +180,13 @@ impl Table {
         }
     }
 
-    /// Returns those gone most recently, not before `since`, up to `limit`.
+    /// Returns those that are certainly gone, most recently first, not before `since`, up to `limit`.
     pub(super) fn gone_since(&self, since: Instant, limit: usize) -> Vec<MemberState> {
         let mut gone: Vec<&Row> = self
             .rows
             .values()
             .filter(|row| !row.member.state.is_alive() && row.member.since >= since)
+            .filter(|row| !self.is_doubted(row.member.identity.node))
             .collect();
         gone.sort_by_key(|row| (Reverse(row.member.since), row.member.identity.node));
         gone.iter().take(limit).map(|row| row.told()).collect()

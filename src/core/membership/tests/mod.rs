@@ -1,5 +1,6 @@
 //! The machine among others, in virtual time.
 
+mod cut_off;
 mod hostile;
 mod network;
 
