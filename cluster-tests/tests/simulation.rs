@@ -49,6 +49,7 @@ fn fifty_seeds_of_chaos_end_in_calm_and_their_faults_really_happen() {
     assert!(seen.barriers_everywhere > 20, "{seen:?}");
     assert!(seen.barriers_late > 0, "{seen:?}");
     assert!(seen.synced_claims > 10, "{seen:?}");
+    assert!(seen.downs > 100, "{seen:?}");
     assert!(seen.renewals > 5, "{seen:?}");
     assert!(seen.unknown_keys > 50, "{seen:?}");
     assert!(seen.unknown_records > 50, "{seen:?}");
@@ -57,6 +58,11 @@ fn fifty_seeds_of_chaos_end_in_calm_and_their_faults_really_happen() {
 #[test]
 fn a_refuted_suspicion_that_runs_out_all_the_same_is_caught() {
     is_caught(Mutation::RunRefutedTimer);
+}
+
+#[test]
+fn a_word_of_those_cut_off_that_is_believed_at_once_is_caught() {
+    is_caught(Mutation::BelieveHearsay);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use weft::{
 
 use super::{
     Counts, Trace, World, calm,
-    check::{self, Barriers, Checkers, Claims, Violation},
+    check::{self, Barriers, Checkers, Claims, Connections, Violation},
     fault::Faults,
     schedule::{self, Action, Schedule, Size},
 };
@@ -55,6 +55,8 @@ pub struct Seen {
     pub barriers_late: u64,
     /// Claims that a network is synced that were held against something.
     pub synced_claims: u64,
+    /// Nodes that were held for down, for a reason.
+    pub downs: u64,
     /// Nodes that were held for down, and returned.
     pub renewals: u64,
     /// Suspicions that ran out although they were refuted.
@@ -124,6 +126,7 @@ impl Chaos {
             run.check(turn % self.size.machines)?;
             tracing::info!(%action, "chaos");
             run.act(action);
+            run.note_trouble(action);
         }
         run.calm_down()
     }
@@ -160,6 +163,7 @@ impl Run {
         let world = &mut self.world;
         Barriers::check(world)?;
         Claims::check(world)?;
+        world.observer.connections.check()?;
         world.observer.renewals.check()?;
         world.observer.written.check()?;
         check::only_the_living_show(world)?;
@@ -216,6 +220,23 @@ impl Run {
             Action::HandKeys(at) => world.hand_keys(at),
             Action::SayUnknown(at) => world.say_unknown(at),
         }
+    }
+
+    /// Notes who is in trouble because of an action.
+    fn note_trouble(&mut self, action: &Action) {
+        let now = self.world.now();
+        let machines = self.world.machines.len();
+        let connections = &mut self.world.observer.connections;
+        if let Action::Pause(at, duration) = *action {
+            connections.note_trouble(at, machines, now + duration);
+        }
+        if let Action::PromoteKey | Action::HandKeys(_) = action {
+            // Who has not got the key yet hears nobody who has.
+            for at in 0..machines {
+                connections.note_trouble(at, machines, now);
+            }
+        }
+        Connections::note(&mut self.world);
     }
 
     fn attach(&mut self, at: usize, network: NetworkId) {
@@ -281,6 +302,7 @@ impl Run {
             self.world.free_disk(at);
             self.start(at);
             self.world.hand_keys(at);
+            self.note_trouble(&Action::HandKeys(at));
         }
     }
 
@@ -293,6 +315,7 @@ impl Run {
         self.seen.barriers_everywhere = checkers.barriers.everywhere;
         self.seen.barriers_late = checkers.barriers.late;
         self.seen.synced_claims = checkers.claims.checked;
+        self.seen.downs = checkers.connections.explained;
         self.seen.renewals = checkers.renewals.renewed;
         Ok(Report {
             trace: self.world.trace,
@@ -311,6 +334,7 @@ impl AddAssign for Seen {
         self.barriers_everywhere += other.barriers_everywhere;
         self.barriers_late += other.barriers_late;
         self.synced_claims += other.synced_claims;
+        self.downs += other.downs;
         self.renewals += other.renewals;
         self.refuted += other.refuted;
         self.unknown_keys += other.unknown_keys;

@@ -2,6 +2,7 @@
 
 mod barriers;
 mod bounded;
+mod connected;
 mod converged;
 mod logs;
 mod members;
@@ -29,6 +30,7 @@ use weft::{
 use super::clock;
 pub use barriers::Barriers;
 pub use bounded::{only_what_stands_is_held, queues_are_short};
+pub use connected::Connections;
 pub use converged::converged;
 pub use logs::logs_are_sound;
 pub use members::members_agree;
@@ -67,6 +69,8 @@ pub struct Checkers {
     pub barriers: Barriers,
     /// Every claim that a network is synced.
     pub claims: Claims,
+    /// Since when nodes are connected.
+    pub connections: Connections,
     /// Who was held for down, and who renewed.
     pub renewals: Renewals,
 }
@@ -104,8 +108,9 @@ impl Observer for Checkers {
         self.nonces.note(datagram);
     }
 
-    fn member(&mut self, at: usize, _now: Instant, event: &membership::Event) {
+    fn member(&mut self, at: usize, now: Instant, event: &membership::Event) {
         tracing::info!(at, ?event, "member");
+        self.connections.note_event(at, now, event);
         self.renewals.note(at, event);
         if let membership::Event::Down(node) | membership::Event::Left(node) = event {
             self.barriers.forget_dead(at, machine_of(*node));
