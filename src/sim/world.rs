@@ -526,6 +526,11 @@ impl<O: Observer> World<O> {
         );
     }
 
+    /// Lets it be so long after the start. Before the world goes on, each machine may be given a time of its own.
+    pub(super) fn pass_to(&mut self, since_start: Duration) {
+        self.now = Instant::from_start(since_start);
+    }
+
     /// Lets the world go on for a while.
     pub fn run_for(&mut self, duration: Duration) {
         let end = self.now + duration;

@@ -25,7 +25,7 @@ Measures:
 Columns:
   p50, p90, max  milliseconds of virtual time; delays are 0.2-1 ms, lines carry 1 Gbit/s, receive buffers hold 1 MiB
   bytes/node     what a node sends on average, datagrams and streams, without headers of UDP, TCP and IP; of a change or a burst:
-                 until 250 ms after it, beyond what is sent all the time; of idle: in one second
+                 until 75 ms after it, 250 where datagrams are lost, beyond what is sent all the time; of idle: in one second
   copies         how often a node receives each dot that it lacks
   x content      all bytes of a burst, over the keys and values that all nodes lacked
   violations     what did not arrive in time; nodes that were well and held for down

@@ -17,6 +17,14 @@ pub(super) struct Effects {
     pub(super) incarnation: Option<u16>,
 }
 
+impl Effects {
+    /// Returns whether somebody has become suspect.
+    pub(super) fn suspects(&self) -> bool {
+        let mut timers = self.timers.iter();
+        timers.any(|(timer, _)| matches!(timer, Timer::ChangeSuspectToDown { .. }))
+    }
+}
+
 impl foca::Runtime<Identity> for Effects {
     /// Nothing: what changed is read from foca's members, which also shows suspicions and incarnations.
     fn notify(&mut self, _notification: Notification<'_, Identity>) {}

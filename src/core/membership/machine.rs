@@ -398,10 +398,11 @@ impl Membership {
                 return;
             }
         }
-        let quiet = matches!(
+        let is_quiet = matches!(
             timer,
             Timer::SendIndirectProbe { .. } | Timer::PeriodicGossip(_) | Timer::PeriodicAnnounce(_)
         );
+        let is_probe = matches!(timer, Timer::ProbeRandomMember(_));
         let mut effects = Effects::default();
         let handled = self.foca.handle_timer(timer, &mut effects);
         note_refusal(handled);
@@ -409,6 +410,8 @@ impl Membership {
             // Who is cut off tells nobody, not even the member.
             effects.packets.clear();
         }
+        // Who did not answer the last probe is suspect, and that gets a timer.
+        let quiet = is_quiet || (is_probe && !effects.suspects());
         let cause = Cause {
             quiet,
             known_elsewhere: is_alone,
@@ -449,19 +452,20 @@ impl Membership {
 
     /// Returns whether foca cannot learn anything from the packet.
     fn is_known(&self, packet: &Packet) -> bool {
-        let known = |told: &MemberState| {
-            self.table
-                .get(told.identity.node)
-                .is_some_and(|row| row.agrees_with(told))
-        };
         let sender = MemberState {
             identity: packet.header.src,
             incarnation: packet.header.src_incarnation,
             state: State::Alive,
         };
         packet.header.message != foca::Message::TurnUndead
-            && known(&sender)
-            && packet.members.iter().all(known)
+            && self.agrees_with(&sender)
+            && packet.members.iter().all(|told| self.agrees_with(told))
+    }
+
+    /// Returns whether what is told of another member is known already.
+    pub(super) fn agrees_with(&self, told: &MemberState) -> bool {
+        let row = self.table.get(told.identity.node);
+        row.is_some_and(|row| row.agrees_with(told))
     }
 
     /// Does what foca wants done, and finds out what it has changed.

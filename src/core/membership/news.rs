@@ -24,6 +24,10 @@ impl Membership {
     /// Takes in what somebody told of members. Nobody in particular: it is not news to others.
     pub(super) fn take_in(&mut self, now: Instant, from: Option<NodeId>, told: Vec<MemberState>) {
         let sifted = self.sift(now, from, told);
+        if sifted.iter().all(|member| self.agrees_with(member)) {
+            // To look for what foca has made of it would cost a walk through all members.
+            return self.plan_retry(now);
+        }
         let left: Vec<Identity> = sifted
             .iter()
             .filter(|member| member.state == State::Left)

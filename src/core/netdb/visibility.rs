@@ -12,6 +12,8 @@ use crate::core::{
 const READY_MAX: usize = 65_536;
 /// How near on a ring those are that tell a member that has come up what they have.
 const DIGEST_TO_RISEN: usize = 2;
+/// For how many members at once rings are made anew: to put each on its place of a long ring moves all after it.
+const RINGS_ANEW: usize = 16;
 
 /// A generation has said that it is ready; it is shown alone once its logs have come this far.
 #[derive(Debug)]
@@ -23,13 +25,25 @@ pub(super) struct Settling {
 impl NetDb {
     /// A member is alive: what it wrote is shown, unless it was down and has been started anew.
     pub fn handle_member_up(&mut self, node: NodeId, boot: Boot) {
-        self.owners.up(node, boot);
-        self.refresh(node, Reason::Removed);
+        self.handle_members_up(&[(node, boot)]);
+    }
+
+    /// Members are alive, as [`Self::handle_member_up`] says of one.
+    pub fn handle_members_up(&mut self, risen: &[(NodeId, Boot)]) {
+        if risen.len() > RINGS_ANEW {
+            self.rings.clear();
+        }
+        for &(node, boot) in risen {
+            self.owners.up(node, boot);
+            self.refresh(node, Reason::Removed);
+        }
         // What it missed it gets from those near it on a ring: if everybody told it, n that start at once would say n² digests.
         let networks: Vec<NetworkId> = self.replicas.keys().copied().collect();
-        let is_near = |network| self.ring(network).is_near(node, DIGEST_TO_RISEN);
-        if networks.into_iter().any(is_near) {
-            self.send_digest_to(node, false);
+        for &(node, _) in risen {
+            let is_near = |network: &NetworkId| self.ring(*network).is_near(node, DIGEST_TO_RISEN);
+            if networks.iter().any(is_near) {
+                self.send_digest_to(node, false);
+            }
         }
     }
 

@@ -356,20 +356,26 @@ impl Node {
     /// Carries what membership says to the network DB, and what that shows to the history.
     fn drain(&mut self, now: Now) {
         self.netdb.set_lossy(self.membership.is_lossy());
+        let mut risen = Vec::new();
         while let Some(event) = self.membership.poll_event() {
             match event {
                 // A node that was started anew before anybody noticed that it was gone has moved, to where it was.
                 membership::Event::Up(node) | membership::Event::Moved(node, _) => {
-                    self.netdb.handle_member_up(node, self.boot_of(node));
+                    risen.push((node, self.boot_of(node)));
                 }
-                membership::Event::Down(node) => self.netdb.handle_member_down(now.instant, node),
+                membership::Event::Down(node) => {
+                    self.netdb.handle_members_up(&std::mem::take(&mut risen));
+                    self.netdb.handle_member_down(now.instant, node);
+                }
                 membership::Event::Left(node) => {
+                    self.netdb.handle_members_up(&std::mem::take(&mut risen));
                     self.netdb.handle_member_left(node, self.boot_of(node));
                 }
                 membership::Event::Renewed(_) | membership::Event::Clash { .. } => {}
             }
             self.emit(Event::Member(event));
         }
+        self.netdb.handle_members_up(&risen);
         let mut changed = false;
         while let Some(change) = self.netdb.poll_change() {
             self.history.record(change);

@@ -7,10 +7,11 @@ use weft::sim::Tally;
 
 use super::{Sample, Watched};
 
-/// How long worlds run before they are looked at: until probes, digests and what settling left are in their stride.
-pub(super) const SETTLE_FOR: Duration = Duration::from_secs(3);
+/// How long worlds run before they are looked at: until probes and digests are in their stride.
+pub(super) const SETTLE_FOR: Duration = Duration::from_secs(1);
 /// How long after a change bytes are counted: the last that is sent for it follows after 25 ms, but for losses.
-const COUNT_FOR: Duration = Duration::from_millis(250);
+const COUNT_FOR: Duration = Duration::from_millis(75);
+const COUNT_LOSSES_FOR: Duration = Duration::from_millis(250);
 /// How many nodes need no more than a short rest.
 const MANY: usize = 200;
 /// How often it is looked whether all has arrived; when it did is noted exactly.
@@ -20,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// all phases at any time. Returns how many bytes a second the world sends.
 pub(super) fn rest(world: &mut Watched) -> f64 {
     let longest = if world.machines.len() > MANY {
-        300
+        120
     } else {
         1500
     };
@@ -55,7 +56,12 @@ pub(super) fn observe(
     let waited = world.run_until(LOOK_EVERY, limit, |world| world.observer.awaited() == 0);
     let unseen = world.observer.give_up();
     let took = world.observer.each().longest();
-    world.run_for(COUNT_FOR.saturating_sub(waited.unwrap_or(limit)));
+    let count_for = if world.links.loss > 0.0 {
+        COUNT_LOSSES_FOR
+    } else {
+        COUNT_FOR
+    };
+    world.run_for(count_for.saturating_sub(waited.unwrap_or(limit)));
     let tally = Tally::of(world).since(&before);
     let lasted = world.now().saturating_duration_since(began);
     Observed {
