@@ -91,12 +91,35 @@ pub struct Settings {
     pub netdb: netdb::Config,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
+impl Settings {
+    /// As on one site.
+    pub fn lan() -> Self {
         Self {
             membership: membership::Config::lan(),
-            netdb: netdb::Config::default(),
+            netdb: netdb::Config::lan(),
         }
+    }
+
+    /// As on several sites.
+    pub fn wan() -> Self {
+        Self {
+            membership: membership::Config::wan(),
+            netdb: netdb::Config::wan(),
+        }
+    }
+
+    /// As on one host, for trials.
+    pub fn local() -> Self {
+        Self {
+            membership: membership::Config::local(),
+            ..Self::lan()
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self::lan()
     }
 }
 

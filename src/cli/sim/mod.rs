@@ -16,7 +16,6 @@ use super::{
 use crate::{
     api::http::Exit,
     config::Profile,
-    core::{membership, netdb},
     sim::{Delays, Load, Outcome, Settings},
 };
 
@@ -107,13 +106,10 @@ fn load(args: &SimArgs) -> Load {
         loss: args.loss / 100.0,
         delay: args.delay.clone(),
         seed: args.seed,
-        settings: Settings {
-            membership: match args.profile {
-                Profile::Lan => membership::Config::lan(),
-                Profile::Wan => membership::Config::wan(),
-                Profile::Local => membership::Config::local(),
-            },
-            netdb: netdb::Config::default(),
+        settings: match args.profile {
+            Profile::Lan => Settings::lan(),
+            Profile::Wan => Settings::wan(),
+            Profile::Local => Settings::local(),
         },
     }
 }

@@ -256,6 +256,11 @@ impl Daemon {
 
 fn node_config(member: &Member, store: &Store, profile: Profile) -> Result<node::Config, CliError> {
     let (generation, boot) = store.start(clock::wall().0 / 1_000)?;
+    let (membership, netdb) = match profile {
+        Profile::Lan => (membership::Config::lan(), netdb::Config::lan()),
+        Profile::Wan => (membership::Config::wan(), netdb::Config::wan()),
+        Profile::Local => (membership::Config::local(), netdb::Config::lan()),
+    };
     Ok(node::Config {
         cluster: member.identity.cluster,
         node: member.identity.node,
@@ -263,12 +268,8 @@ fn node_config(member: &Member, store: &Store, profile: Profile) -> Result<node:
         boot,
         generation,
         keyring: member.identity.keyring.clone(),
-        membership: match profile {
-            Profile::Lan => membership::Config::lan(),
-            Profile::Wan => membership::Config::wan(),
-            Profile::Local => membership::Config::local(),
-        },
-        netdb: netdb::Config::default(),
+        membership,
+        netdb,
         seed: clock::seed(),
     })
 }

@@ -94,7 +94,7 @@ pub const READY_TABLE: &str = "ready";
 /// The figures of dissemination and anti-entropy.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How often root hashes are compared; 0.5–1 s.
+    /// How often root hashes are compared; 0.5–1 s, on several sites a few.
     pub digest_every: Duration,
     /// After how long ring ±2 is told of a dot.
     pub first_ihave: Duration,
@@ -116,8 +116,9 @@ pub struct Config {
     pub mutated: Mutated,
 }
 
-impl Default for Config {
-    fn default() -> Self {
+impl Config {
+    /// One site: the default.
+    pub fn lan() -> Self {
         Self {
             digest_every: Duration::from_secs(1),
             first_ihave: Duration::from_millis(5),
@@ -130,6 +131,24 @@ impl Default for Config {
             page: 512 * 1024,
             mutated: Mutated::default(),
         }
+    }
+
+    /// Several sites: slower links, a third of the bytes.
+    pub fn wan() -> Self {
+        Self {
+            digest_every: Duration::from_secs(4),
+            first_ihave: Duration::from_millis(20),
+            second_ihave: Duration::from_millis(100),
+            pull_after: Duration::from_millis(10),
+            pull_again: Duration::from_millis(200),
+            ..Self::lan()
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::lan()
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     log::Log,
     message::{Complete, Digest, Ihave, Pull, PushHead, SEQ_MAX, WireDot, are_sane, wire_dots},
     replica::{Applied, Replica},
-    spread::Item,
+    spread::{Item, Overflow},
     write::{attach_key, attached_network},
 };
 use crate::core::{
@@ -29,6 +29,12 @@ const PULLS_MAX: u32 = 3;
 const PULL_RANGES: usize = 32;
 /// How many dots that follow each other in a log are pushed to the same nodes: a few datagrams full.
 const DOTS_A_PICK: u64 = 32;
+/// A ring of so few nodes has hardly any at a distance: those that were pushed to are told too, or one lost push would be all.
+const SMALL_RING: usize = 4;
+/// A dot that finds more than so many others waiting is one of a burst. It has time, so the last of those that it would be pushed
+/// to is spared.
+const BURST: usize = 16;
+const SPARED: usize = 3;
 /// How many dots one pull is answered with.
 const PULL_DOTS: usize = 1024;
 
@@ -445,17 +451,30 @@ impl NetDb {
                 push[at] = Some(node);
             }
         }
-        let mut tell = [None; 4];
-        let first = ring.at_distance(2).map(|node| (true, node));
-        let second = ring.at_distance(3).map(|node| (false, node));
-        for (at, (first, node)) in first.chain(second).enumerate() {
-            if is_due(node) && !push.contains(&Some(node)) {
-                tell[at] = Some((first, node));
+        let mut tell = [None; 2 * SMALL_RING];
+        if ring.len() <= SMALL_RING {
+            let twice = ring.others().flat_map(|node| [(true, node), (false, node)]);
+            for (at, told) in twice.filter(|(_, node)| is_due(*node)).enumerate() {
+                tell[at] = Some(told);
+            }
+        } else {
+            let first = ring.at_distance(2).map(|node| (true, node));
+            let second = ring.at_distance(3).map(|node| (false, node));
+            for (at, (first, node)) in first.chain(second).enumerate() {
+                if is_due(node) && !push.contains(&Some(node)) {
+                    tell[at] = Some((first, node));
+                }
             }
         }
         let me = self.me;
-        for node in push.into_iter().flatten().filter(|node| *node != me) {
-            self.queue_dot(node, log, seq);
+        let mut waiting = 0;
+        for (at, node) in push.into_iter().enumerate() {
+            let Some(node) = node.filter(|node| *node != me) else {
+                continue;
+            };
+            if at < SPARED || waiting <= BURST {
+                waiting = waiting.max(self.queue_dot(node, log, seq));
+            }
         }
         for (first, node) in tell.into_iter().flatten().filter(|_| seq > 0) {
             let after = if first {
@@ -478,11 +497,13 @@ impl NetDb {
         self.picks.1
     }
 
-    fn queue_dot(&mut self, to: NodeId, log: LogId, seq: u64) {
-        if self.spread.push(to, log, seq).is_err() {
+    /// Queues a dot for a node. Returns how many wait for it.
+    fn queue_dot(&mut self, to: NodeId, log: LogId, seq: u64) -> usize {
+        self.spread.push(to, log, seq).unwrap_or_else(|Overflow| {
             self.stats.overflows += 1;
             self.send_digest_to(to, false);
-        }
+            0
+        })
     }
 
     /// Returns the next record to send.

@@ -1,7 +1,8 @@
 //! Dissemination: what is still to be sent to whom.
 //!
 //! A new dot is pushed at once to ring ±1 and two random nodes; ring ±2 and ±3 are told of it 5 and 25 ms later. Two ring
-//! edges make coverage certain where nothing is lost, and the later edges mend what is.
+//! edges make coverage certain where nothing is lost, and the later edges mend what is. The dots of a burst go to one random node
+//! only; where hardly anybody is at a distance, those that were pushed to are told too.
 //!
 //! - To one node there is one flush a millisecond: the first dot after a silence goes at once, what follows shares datagrams.
 //! - Small messages go first, then own writes, then what is passed on; the networks take turns, a record each.
@@ -167,8 +168,8 @@ impl Spread {
         queue
     }
 
-    /// Queues a dot for a node.
-    pub(super) fn push(&mut self, to: NodeId, log: LogId, seq: u64) -> Result<(), Overflow> {
+    /// Queues a dot for a node. Returns how many wait for it.
+    pub(super) fn push(&mut self, to: NodeId, log: LogId, seq: u64) -> Result<usize, Overflow> {
         let own = log.owner == self.me;
         let queue = self.queue(to);
         if queue.dots >= QUEUE_MAX {
@@ -181,7 +182,7 @@ impl Spread {
         } else {
             queue.passed_on.push(log, seq);
         }
-        Ok(())
+        Ok(queue.dots)
     }
 
     /// Queues a small message; one that finds the queue full is dropped, since anti-entropy says it again.

@@ -8,10 +8,7 @@ use std::{
 };
 
 use clap::ValueEnum;
-use weft::{
-    core::{membership, netdb},
-    sim::{Arrivals, Settings, Settled},
-};
+use weft::sim::{Arrivals, Settings, Settled};
 
 use super::{NETWORK, Row, Sample, Watched, burst, change, churn, conflict, idle, returning};
 
@@ -165,15 +162,11 @@ impl Cell {
 
     /// Makes a settled world of that many entries.
     pub(super) fn world(&self, seed: u64, entries: usize) -> Watched {
-        let membership = match self.profile {
-            Profile::Lan => membership::Config::lan(),
-            Profile::Wan => membership::Config::wan(),
-        };
         let settled = Settled {
             entries,
-            settings: Settings {
-                membership,
-                netdb: netdb::Config::default(),
+            settings: match self.profile {
+                Profile::Lan => Settings::lan(),
+                Profile::Wan => Settings::wan(),
             },
             ..Settled::new(self.nodes, NETWORK)
         };
