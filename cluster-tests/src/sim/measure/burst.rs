@@ -9,7 +9,7 @@ use weft::{
 
 use super::{
     Cell, NETWORK, Sample,
-    observe::{SETTLE_FOR, observe},
+    observe::{observe, settle},
 };
 
 /// How long it is waited for all to arrive.
@@ -21,7 +21,7 @@ pub(super) fn samples(cell: &Cell, seeds: Range<u64>) -> Vec<Sample> {
 
 fn sample(cell: &Cell, seed: u64) -> Sample {
     let mut world = cell.world(seed, 0);
-    world.run_for(SETTLE_FOR);
+    settle(&mut world);
     let writer = draw(&mut world.rng, cell.nodes);
     let entries: Vec<(Address, Value)> = (0..cell.entries)
         .map(|_| world.draw_entry(NETWORK))

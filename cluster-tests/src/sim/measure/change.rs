@@ -16,7 +16,7 @@ use weft::{
 
 use super::{
     Cell, NETWORK, Sample, Watched,
-    observe::{SETTLE_FOR, observe, rest},
+    observe::{observe, rest, settle},
 };
 
 /// The network that one joins first.
@@ -63,7 +63,7 @@ impl Case {
 /// Takes a sample of each case a seed. The cell's entries are what a joiner finds.
 pub(super) fn samples(cell: &Cell, seeds: Range<u64>) -> Vec<Sample> {
     let mut world = cell.world(seeds.start, cell.entries);
-    world.run_for(SETTLE_FOR);
+    settle(&mut world);
     let mut samples = Vec::new();
     for _ in seeds {
         let mut scene = Scene::draw(&mut world);

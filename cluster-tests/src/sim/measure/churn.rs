@@ -8,7 +8,7 @@ use std::{ops::Range, time::Duration};
 use rand::RngExt;
 use weft::sim::{Tally, world::draw};
 
-use super::{Cell, NETWORK, Sample, Watched, observe::SETTLE_FOR};
+use super::{Cell, NETWORK, Sample, Watched, observe::settle};
 
 const STEP: Duration = Duration::from_millis(20);
 const STEPS: usize = 250;
@@ -25,7 +25,7 @@ pub(super) fn samples(cell: &Cell, seeds: Range<u64>) -> Vec<Sample> {
 
 fn sample(cell: &Cell, seed: u64) -> Sample {
     let mut world = cell.world(seed, 0);
-    world.run_for(SETTLE_FOR);
+    settle(&mut world);
     let movers = cell.nodes / MOVERS;
     let stable = cell.nodes - movers;
     let tracked = world.rng.random_range(STEPS / 5..STEPS * 4 / 5);

@@ -7,15 +7,25 @@ use weft::sim::Tally;
 
 use super::{Sample, Watched};
 
-/// How long worlds run before they are looked at: until probes and digests are in their stride.
-pub(super) const SETTLE_FOR: Duration = Duration::from_secs(1);
+/// How long worlds run before they are looked at: until nodes have noticed how much is lost; of a few members they hear less.
+const SETTLE_FOR: Duration = Duration::from_secs(5);
+const SETTLE_MANY_FOR: Duration = Duration::from_secs(2);
 /// How long after a change bytes are counted: the last that is sent for it follows after 25 ms, but for losses.
 const COUNT_FOR: Duration = Duration::from_millis(75);
 const COUNT_LOSSES_FOR: Duration = Duration::from_millis(250);
-/// How many nodes need no more than a short rest.
+/// More nodes than these are many, and need no more than a short rest.
 const MANY: usize = 200;
 /// How often it is looked whether all has arrived; when it did is noted exactly.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Lets a new world run until it may be looked at.
+pub(super) fn settle(world: &mut Watched) {
+    world.run_for(if world.machines.len() > MANY {
+        SETTLE_MANY_FOR
+    } else {
+        SETTLE_FOR
+    });
+}
 
 /// Lets nothing happen for a while, drawn anew each time so that changes meet all phases of what is periodic; many nodes are in
 /// all phases at any time. Returns how many bytes a second the world sends.

@@ -11,7 +11,7 @@ use weft::sim::{
 
 use super::{
     Cell, NETWORK, Sample, Watched,
-    observe::{SETTLE_FOR, rest},
+    observe::{rest, settle},
 };
 
 /// How long it is waited until all have noticed.
@@ -41,7 +41,7 @@ impl Away {
 /// Takes two samples of each reason a seed: hidden, and back.
 pub(super) fn samples(cell: &Cell, seeds: Range<u64>) -> Vec<Sample> {
     let mut world = cell.world(seeds.start, 0);
-    world.run_for(SETTLE_FOR);
+    settle(&mut world);
     let mut samples = Vec::new();
     for _ in seeds {
         for away in [Away::Crash, Away::Partition, Away::Pause] {
