@@ -27,6 +27,7 @@
 //! Source: the state-based CRDTs of Shapiro et al. (2011), the dotted version sets of Preguiça et al. (2012), the bimodal
 //! multicast of Birman et al. (1999).
 
+mod accept;
 mod answer;
 mod barrier;
 mod change;

@@ -153,14 +153,12 @@ fn check_claim(world: &World, claim: &Attached) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Returns whether the owner of a log has gone on to another, has detached, or has left.
+/// Returns whether the owner of a log has gone on to another, has detached, has left, or runs no longer.
 fn is_followed(world: &World, log: &LogId) -> bool {
     let mut machines = world.machines.iter();
     let owner = machines.find(|machine| machine.id == log.owner);
-    let current = match owner.and_then(|machine| machine.node.as_ref()) {
-        Some(node) if !node.membership().is_alive(log.owner) => None,
-        Some(node) => node.written(log.network).ok().map(|version| version.log),
-        None => world.observer.written.newest(log.owner, log.network),
-    };
-    current != Some(*log)
+    let node = owner.and_then(|machine| machine.node.as_ref());
+    let living = node.filter(|node| node.membership().is_alive(log.owner));
+    let current = living.and_then(|node| node.written(log.network).ok());
+    current.is_none_or(|version| version.log != *log)
 }

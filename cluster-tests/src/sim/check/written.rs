@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use weft::{
     core::{
-        model::{NetworkId, NodeId, Value},
+        model::Value,
         netdb::{LogId, Version},
     },
     sim::Address,
@@ -37,13 +37,6 @@ impl Written {
     /// Returns the writes of a log that was written to.
     pub fn log(&self, log: &LogId) -> Option<&BTreeMap<u64, Write>> {
         self.logs.get(log)
-    }
-
-    /// Returns the newest log of an owner in a network.
-    pub fn newest(&self, owner: NodeId, network: NetworkId) -> Option<LogId> {
-        let logs = self.logs.keys().rev();
-        logs.copied()
-            .find(|log| log.owner == owner && log.network == network)
     }
 
     /// Checks the property.
