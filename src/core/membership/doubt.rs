@@ -3,6 +3,8 @@
 //! What a node then holds for down stays hidden, but it tells nobody so, and the first word of the member, or of anybody who
 //! knows better, brings it back: in the life that it has, without having to return.
 
+use foca::Timer;
+
 use super::{
     Identity, MemberState, Membership, State,
     effects::Effects,
@@ -10,8 +12,6 @@ use super::{
     packet::{PREAMBLE_LEN, Packet},
 };
 use crate::core::model::Instant;
-
-use foca::Timer;
 
 impl Membership {
     /// Returns whether nobody was heard since well before a suspicion began that runs out now.

@@ -8,6 +8,10 @@
 //! - who begins to suspect a member tells it at once, again and again, so that it can refute;
 //! - joins, refutations, downs and leaves are pushed at once: to both neighbours on a ring of all members and to two random
 //!   ones; who hears news passes it on once. Two ring edges make the coverage certain where nothing is lost;
+//! - that a member is down is believed on another's word only if it was suspected here for a while and did not refute; until
+//!   then the word is a suspicion, of which it is told. In a crash the suspicion has come long before (see `hearsay`);
+//! - who hears nobody, or is told that it is down, was cut off: it tells nobody whom it holds for down, and their first word
+//!   brings them back (see `doubt`);
 //! - a member whose life was declared over and who is heard again is told so, and returns with its rejoin count raised;
 //! - an ack names a hash of the members its sender knows; who sees that theirs stay different asks for the sender's;
 //! - while nobody answers, known members are asked again for ever; those that are down are asked now and then, so that a
