@@ -14,6 +14,7 @@ pub mod settle;
 pub mod tally;
 pub mod trace;
 pub mod world;
+mod writes;
 
 pub use arrivals::Arrivals;
 pub use delays::Delays;
