@@ -434,7 +434,7 @@ mod tests {
 
         assert_eq!(lacks.root(APP), knows.root(APP));
         // Buckets, parts and logs of the network; and that the cluster scope's buckets are equal.
-        assert_eq!(requests, 4);
+        assert_eq!(requests, 3);
     }
 
     fn owned_by_another(db: &NetDb) -> Vec<netdb::EntryView> {
