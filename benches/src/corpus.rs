@@ -433,7 +433,7 @@ mod tests {
         fetch(&mut lacks, (WRITER, &mut knows), |_, _| requests += 1);
 
         assert_eq!(lacks.root(APP), knows.root(APP));
-        // Buckets, parts and logs of the network; and that the cluster scope's buckets are equal.
+        // Buckets, parts and logs of the network.
         assert_eq!(requests, 3);
     }
 
