@@ -149,9 +149,13 @@ impl Owners {
     /// A node has left: what it wrote so far is over.
     pub(super) fn left(&mut self, node: NodeId, boot: Boot) {
         let owner = self.owners.entry(node).or_default();
+        owner.oldest = owner.oldest.max(Generation::begun_after(boot));
+        if boot < owner.boot {
+            // A former life of it has left: of the one that is known now it says nothing.
+            return;
+        }
         owner.life = Life::Left;
-        owner.boot = owner.boot.max(boot);
-        owner.oldest = owner.oldest.max(Generation::begun_after(owner.boot));
+        owner.boot = boot;
         owner.leaving = None;
         // It may have been started again since, and that may be known already.
         let oldest = owner.oldest;

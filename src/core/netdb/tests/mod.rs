@@ -246,6 +246,23 @@ fn a_node_that_leaves_in_a_boot_that_nobody_was_told_of_takes_that_boots_logs_wi
 }
 
 #[test]
+fn a_leave_of_a_former_life_takes_nothing_of_the_one_that_is_known() {
+    let mut net = Net::new(2);
+    net.attach([1, 2], APP);
+    net.restart(2, 3);
+    net.attach([2], APP);
+    net.put(2, "k", "new");
+    net.ready(2);
+    net.down(2);
+    let db = net.dbs.get_mut(&1).unwrap();
+
+    db.handle_member_left(NodeId(2), Boot(1));
+    db.handle_member_up(NodeId(2), Boot(3));
+
+    assert_eq!(net.seen(1, "k").as_deref(), Some("new"));
+}
+
+#[test]
 fn a_log_of_an_attachment_that_ended_is_over_even_where_nobody_remembers_its_end() {
     let mut net = Net::new(3);
     net.attach([1, 2, 3], APP);
