@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Config, NetDb, Refusal, SyncState,
-    have::Have,
+    have::{Have, RANGES_ON_STREAM},
     log::Log,
     message::{
         Complete, Deltas, Fetch, LogDelta, LogId, LogSummary, SyncAnswer, SyncAsk, SyncReply,
@@ -88,7 +88,7 @@ fn deltas(
 ) -> Result<Deltas, Refusal> {
     let mut asked = BTreeMap::new();
     for LogSummary { log, have, floor } in &fetch.logs {
-        if !have.is_well_formed() || log.network != replica.network() {
+        if !have.is_well_formed(RANGES_ON_STREAM) || log.network != replica.network() {
             return Err(Refusal::Malformed);
         }
         asked.insert(*log, (have, *floor));

@@ -7,8 +7,8 @@ use super::message::SEQ_MAX;
 /// How many ranges above the prefix a replica keeps for one log; a dot that would need one more is not taken, and comes by
 /// anti-entropy.
 pub(super) const RANGES_MAX: usize = 256;
-/// How many there may be while a complete answer is taken, whose end joins them.
-pub(super) const RANGES_WHILE_TAKEN: usize = 65_536;
+/// How many there may be of a log that comes on a stream, page by page: its end joins them. Who asks for the next page says all.
+pub(super) const RANGES_ON_STREAM: usize = 65_536;
 
 /// A set of sequence numbers: `1..=prefix`, and ranges above it.
 ///
@@ -43,10 +43,10 @@ impl Have {
         &self.ranges
     }
 
-    /// Returns whether a set that came from elsewhere keeps the invariant.
-    pub(super) fn is_well_formed(&self) -> bool {
+    /// Returns whether a set that came from elsewhere keeps the invariant, in at most `ranges_max` ranges.
+    pub(super) fn is_well_formed(&self, ranges_max: usize) -> bool {
         let mut end = self.prefix;
-        self.ranges.len() <= RANGES_MAX
+        self.ranges.len() <= ranges_max
             && self.head() <= SEQ_MAX
             && self.ranges.iter().all(|&(first, last)| {
                 let apart = end.checked_add(1).is_some_and(|next| first > next);
@@ -176,7 +176,7 @@ mod tests {
                 model.extend(first..=first + len);
             }
 
-            prop_assert!(have.is_well_formed());
+            prop_assert!(have.is_well_formed(RANGES_MAX));
             for seq in 0..70 {
                 prop_assert_eq!(have.contains(seq), model.contains(&seq));
             }
@@ -212,7 +212,7 @@ mod tests {
             (u64::MAX, vec![]),
             (0, vec![(5, SEQ_MAX + 1)]),
         ] {
-            assert!(!Have { prefix, ranges }.is_well_formed());
+            assert!(!Have { prefix, ranges }.is_well_formed(RANGES_MAX));
         }
     }
 }

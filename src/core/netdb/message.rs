@@ -217,7 +217,7 @@ impl Complete {
                 follows
             })
         });
-        self.have.is_well_formed() && self.floor <= self.have.prefix() && kept_is_sane
+        self.have.is_well_formed(RANGES_MAX) && self.floor <= self.have.prefix() && kept_is_sane
     }
 
     /// Returns whether a dot beside it agrees with it: it is had, unless that has been cut at the ranges that others take, and

@@ -11,7 +11,7 @@ use std::{
 use super::{
     NetDb, Refusal, SyncState,
     answer::after,
-    have::{RANGES_MAX, RANGES_WHILE_TAKEN},
+    have::RANGES_ON_STREAM,
     joining::Joining,
     log::Log,
     message::{
@@ -28,6 +28,8 @@ use crate::core::{
 
 /// How many logs one request names; more are asked for in turn.
 const FETCH_LOGS: usize = 1024;
+/// How many ranges of all of them; one log may have as many.
+const FETCH_RANGES: usize = RANGES_ON_STREAM;
 /// A network of no more logs is fetched without comparing first.
 const FEW_LOGS: usize = 64;
 /// How many logs may be named before the parts of their buckets are compared.
@@ -260,16 +262,24 @@ impl NetDb {
             Step::Fetch(scope, from) => {
                 let summary = |log: &Log| LogSummary {
                     log: log.id,
-                    have: log.have.within_bounds(),
+                    have: log.have.clone(),
                     floor: log.floor,
                 };
-                let mut logs = replica.logs_in(scope, *from).map(summary);
-                let named: Vec<_> = logs.by_ref().take(FETCH_LOGS).collect();
+                let mut logs = replica.logs_in(scope, *from).map(summary).peekable();
+                let mut room = FETCH_RANGES;
+                let mut named: Vec<LogSummary> = Vec::new();
+                while let Some(next) = logs.next_if(|next| {
+                    let ranges = next.have.ranges().len();
+                    named.is_empty() || (named.len() < FETCH_LOGS && ranges <= room)
+                }) {
+                    room = room.saturating_sub(next.have.ranges().len());
+                    named.push(next);
+                }
                 let last = named.last().map(|summary| summary.log);
                 SyncAsk::Fetch(Fetch {
                     scope: scope.clone(),
                     from: *from,
-                    through: last.filter(|_| logs.next().is_some()),
+                    through: last.filter(|_| logs.peek().is_some()),
                     logs: named,
                 })
             }
@@ -435,11 +445,6 @@ impl NetDb {
         let mut is_news = false;
         // Who has just come has nothing to tell; who was in step passes on what it had missed.
         let passes_on = self.sync_states.get(&delta.log.network) == Some(&SyncState::Synced);
-        // What is complete joins the ranges that its dots make, so there may be many in between.
-        let ranges_max = match &delta.complete {
-            Some(_) => RANGES_WHILE_TAKEN,
-            None => RANGES_MAX,
-        };
         let mut refused = false;
         for dot in wire_dots(&delta.dots) {
             let dot = dot.map_err(|_counted| Refusal::Malformed)?;
@@ -448,7 +453,7 @@ impl NetDb {
             if complete.is_some_and(|complete| !complete.tells_of(dot.seq)) {
                 return Err(Refusal::Inconsistent);
             }
-            let taken = self.take_dot(delta.log, &dot, ranges_max);
+            let taken = self.take_dot(delta.log, &dot, RANGES_ON_STREAM);
             refused |= taken == Taken::Refused;
             if taken == Taken::New {
                 is_news = true;

@@ -174,33 +174,45 @@ fn an_answer_to_what_was_asked_before_a_log_was_forgotten_is_asked_for_again() {
     assert!(held(&asker));
 }
 
-#[test]
-fn a_log_of_more_gaps_than_a_replica_keeps_ranges_comes_whole() {
+/// Gives node 2 a log of owner 10 of which every other dot but the last is superseded, and node 1 asks for it.
+fn fetch_log_with_gaps(dots: u64, value: &[u8]) -> Net {
     let mut net = pair_with_logs(1, 1);
     let mut other = net.dbs.remove(&2).unwrap();
-    let gaps = 2 * RANGES_MAX as u64;
-    for seq in 2..2 * gaps {
+    for seq in 2..=dots {
         let unique = format!("{seq}");
         let dot = WireDot {
             seq,
             written: Hlc::default().tick(net.now.wall),
             table: "t",
-            // Every other dot but the last is superseded.
             key: if seq % 2 == 0 {
                 b"again"
             } else {
                 unique.as_bytes()
             },
-            value: Some(b"v"),
+            value: Some(value),
         };
         assert_eq!(other.take_dot(log_of(10), &dot, RANGES_MAX), Taken::New);
     }
     net.dbs.insert(2, other);
-
     reconcile(&mut net);
+    net
+}
+
+#[test]
+fn a_log_of_more_gaps_than_a_replica_keeps_ranges_comes_whole() {
+    let mut net = fetch_log_with_gaps(4 * RANGES_MAX as u64, b"v");
 
     assert_eq!(net.root(1), net.root(2));
     assert_eq!(net.dbs[&1].len(), net.dbs[&2].len());
+}
+
+#[test]
+fn a_log_of_many_gaps_that_takes_several_pages_comes_whole() {
+    let mut net = fetch_log_with_gaps(20_000, &[7; 100]);
+
+    assert_eq!(net.root(1), net.root(2));
+    assert_eq!(net.dbs[&1].len(), net.dbs[&2].len());
+    assert!(net.dbs[&1].stats().refused.is_empty());
 }
 
 #[test]
