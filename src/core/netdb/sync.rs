@@ -106,6 +106,14 @@ impl Asked<'_> {
     }
 }
 
+/// What became of a page, or of what it has of one log.
+struct Page {
+    /// Some of it was not here.
+    is_news: bool,
+    /// None of it was refused.
+    is_whole: bool,
+}
+
 /// Syncs that are wanted and under way: one a member at a time.
 #[derive(Default, Debug)]
 pub(super) struct Syncs {
@@ -363,8 +371,13 @@ impl NetDb {
                     from: began,
                     through: call.through,
                 };
-                let brought = self.take_deltas(now, from, asked, &page)?;
-                self.note_fruits(from, brought || page.next.is_none())?;
+                let taken = self.take_deltas(now, from, asked, &page)?;
+                self.note_fruits(from, taken.is_news || page.next.is_none())?;
+                if !taken.is_whole {
+                    // It may be taken later; until then this is no part that has come whole.
+                    self.syncs.resting.insert(from, now.instant + AGAIN_AFTER);
+                    return Ok(());
+                }
                 match page.next.or(call.through.map(after)) {
                     Some(next) if began.is_some_and(|began| next < began) => {
                         Err(Refusal::Malformed)
@@ -400,8 +413,11 @@ impl NetDb {
         from: NodeId,
         asked: Asked<'_>,
         page: &Deltas,
-    ) -> Result<bool, Refusal> {
-        let mut brought = false;
+    ) -> Result<Page, Refusal> {
+        let mut taken = Page {
+            is_news: false,
+            is_whole: true,
+        };
         let mut last = None;
         for delta in &page.logs {
             if !asked.names(&delta.log) || last.is_some_and(|last| delta.log <= last) {
@@ -409,12 +425,19 @@ impl NetDb {
             }
             last = Some(delta.log);
             match self.take_delta(now, from, delta) {
-                Ok(is_news) => brought |= is_news,
+                Ok(delta) => {
+                    taken.is_news |= delta.is_news;
+                    taken.is_whole &= delta.is_whole;
+                }
                 Err(Refusal::Malformed) => return Err(Refusal::Malformed),
-                Err(other) => self.refuse(other),
+                Err(refusal) => {
+                    self.refuse(refusal);
+                    // What is over here is not lacking.
+                    taken.is_whole &= refusal == Refusal::Over;
+                }
             }
         }
-        Ok(brought)
+        Ok(taken)
     }
 
     /// A page has brought something, or was the last, or neither: not for ever.
@@ -432,8 +455,8 @@ impl NetDb {
         Err(Refusal::Endless)
     }
 
-    /// Takes what was sent of one log. Returns whether any of it was news.
-    fn take_delta(&mut self, now: Now, from: NodeId, delta: &LogDelta) -> Result<bool, Refusal> {
+    /// Takes what was sent of one log.
+    fn take_delta(&mut self, now: Now, from: NodeId, delta: &LogDelta) -> Result<Page, Refusal> {
         if delta.log.owner == self.me {
             let head = delta.complete.as_ref().map_or(0, |it| it.have.head());
             return Err(self.about_us(&delta.log, head));
@@ -445,7 +468,7 @@ impl NetDb {
         let mut is_news = false;
         // Who has just come has nothing to tell; who was in step passes on what it had missed.
         let passes_on = self.sync_states.get(&delta.log.network) == Some(&SyncState::Synced);
-        let mut refused = false;
+        let mut is_whole = true;
         for dot in wire_dots(&delta.dots) {
             let dot = dot.map_err(|_counted| Refusal::Malformed)?;
             self.check_dot(now, &dot)?;
@@ -454,7 +477,7 @@ impl NetDb {
                 return Err(Refusal::Inconsistent);
             }
             let taken = self.take_dot(delta.log, &dot, RANGES_ON_STREAM);
-            refused |= taken == Taken::Refused;
+            is_whole &= taken != Taken::Refused;
             if taken == Taken::New {
                 is_news = true;
                 if passes_on {
@@ -462,15 +485,12 @@ impl NetDb {
                 }
             }
         }
-        if refused {
-            // To cover what was refused would lose it for good.
-            return Ok(is_news);
-        }
-        if let Some(complete) = &delta.complete {
+        // To cover what was refused would lose it for good.
+        if let Some(complete) = delta.complete.as_ref().filter(|_| is_whole) {
             is_news |= self.take_complete(delta.log, complete);
         }
         self.settle_if_ready(delta.log.owner);
-        Ok(is_news)
+        Ok(Page { is_news, is_whole })
     }
 
     /// Checks what a complete answer says beside its dots.

@@ -216,6 +216,24 @@ fn a_log_of_many_gaps_that_takes_several_pages_comes_whole() {
 }
 
 #[test]
+fn a_network_of_which_something_was_refused_is_not_synced() {
+    let mut net = Net::new(2);
+    net.attach([1], APP);
+    net.run(Duration::from_secs(5));
+    assert_eq!(net.state(1), SyncState::Synced);
+    // Its clock is two minutes ahead of that of whoever joins.
+    net.now.wall.0 += 120_000;
+    net.put(1, "k", "v");
+    net.now.wall.0 -= 120_000;
+
+    net.attach([2], APP);
+    net.run(Duration::from_secs(2));
+
+    assert_eq!(net.seen(2, "k"), None);
+    assert_eq!(net.state(2), SyncState::Syncing);
+}
+
+#[test]
 fn an_answer_to_what_was_asked_before_a_detach_is_not_taken() {
     let mut net = pair_with_logs(10, 1);
     let now = net.now;
