@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use weft::sim::Settings;
+use weft::{core::netdb, sim::Settings};
 
 use super::{
     chaos::Run,
@@ -11,8 +11,6 @@ use super::{
     schedule::PAUSE_MAX,
 };
 
-/// How long a stream that nobody answers blocks the next one to the same node: its deadline, and a rest.
-const CALL_FOR: Duration = Duration::from_millis(10_500);
 /// How often it is looked whether all agree.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -28,7 +26,7 @@ pub fn bound(settings: &Settings, nodes: usize) -> Duration {
     let noticed = membership.probe_period * nodes * 2 + membership.suspect_for;
     let returned = membership.announce_down_every.mul_f64(1.25) * nodes * 4;
     let digests = settings.netdb.digest_every.mul_f64(1.1) * nodes;
-    PAUSE_MAX + CALL_FOR + noticed + returned + settings.netdb.grace + digests
+    PAUSE_MAX + netdb::STREAM_RETRIED_AFTER + noticed + returned + settings.netdb.grace + digests
 }
 
 /// Returns how long things are kept that nobody needs: the logs of the dead, tombstones, generations that were followed.

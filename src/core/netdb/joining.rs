@@ -10,7 +10,7 @@ use super::{
 use crate::core::model::{Instant, NetworkId, NodeId};
 
 /// How long after its attachment a node believes only those who have come whole themselves; then they may all be new.
-const BELIEVE_AFTER: Duration = Duration::from_secs(3);
+pub const BELIEVE_AFTER: Duration = Duration::from_secs(3);
 
 /// A network that is new here.
 #[derive(Debug)]

@@ -64,9 +64,10 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 pub use barrier::{Applied, BarrierId};
 pub use change::{Change, ChangeKind, EntryView, Reason};
 pub use error::WriteError;
+pub use joining::BELIEVE_AFTER;
 pub use message::LogId;
 pub use refusal::Refusal;
-pub use sync::{CallId, StreamCall};
+pub use sync::{CallId, STREAM_RETRIED_AFTER, StreamCall};
 pub use view::LogView;
 pub use write::PutMode;
 

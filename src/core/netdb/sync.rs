@@ -38,6 +38,8 @@ const MANY_LOGS: usize = 256;
 const CALL_FOR: Duration = Duration::from_secs(10);
 /// How long a member that did not answer is left alone.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// After how long at most a member whose stream does not answer is asked again.
+pub const STREAM_RETRIED_AFTER: Duration = CALL_FOR.saturating_add(AGAIN_AFTER);
 /// How many pages in a row may bring nothing and promise more: others may have brought the same meanwhile, but not for ever.
 const FRUITLESS_MAX: u32 = 256;
 

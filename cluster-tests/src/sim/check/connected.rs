@@ -97,13 +97,7 @@ impl Connections {
 
     /// Checks the property.
     pub fn check(&self) -> Result<(), Violation> {
-        match &self.violation {
-            None => Ok(()),
-            Some(seen) => Err(Violation {
-                property: PROPERTY,
-                seen: seen.clone(),
-            }),
-        }
+        Violation::unless_none(PROPERTY, self.violation.as_ref())
     }
 }
 

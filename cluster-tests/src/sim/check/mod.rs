@@ -51,6 +51,17 @@ pub struct Violation {
     pub seen: String,
 }
 
+impl Violation {
+    /// Returns what was seen, if anything was, as a violation of a property.
+    fn unless_none(property: &'static str, seen: Option<&String>) -> Result<(), Self> {
+        let violation = |seen: &String| Self {
+            property,
+            seen: seen.clone(),
+        };
+        seen.map_or(Ok(()), |seen| Err(violation(seen)))
+    }
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.property, self.seen)

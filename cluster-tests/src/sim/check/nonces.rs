@@ -34,13 +34,8 @@ impl Nonces {
 
     /// Checks the property.
     pub fn check(&self) -> Result<(), Violation> {
-        match self.twice {
-            None => Ok(()),
-            Some(head) => Err(Violation {
-                property: "no nonce is used twice",
-                seen: format!("two datagrams begin with {head:02x?}"),
-            }),
-        }
+        let twice = |head| format!("two datagrams begin with {head:02x?}");
+        Violation::unless_none("no nonce is used twice", self.twice.map(twice).as_ref())
     }
 
     /// Returns how many datagrams were noted.

@@ -53,12 +53,6 @@ impl Renewals {
 
     /// Checks the property.
     pub fn check(&self) -> Result<(), Violation> {
-        match &self.violation {
-            None => Ok(()),
-            Some(seen) => Err(Violation {
-                property: PROPERTY,
-                seen: seen.clone(),
-            }),
-        }
+        Violation::unless_none(PROPERTY, self.violation.as_ref())
     }
 }

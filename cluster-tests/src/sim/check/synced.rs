@@ -1,14 +1,11 @@
 //! `Synced` is true where it is claimed: who says so within the time in which it believes nobody who is new too has what all
 //! synced members showed when it attached, those included that were cut off: any of them may be the one it hears of first.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use weft::core::{
     model::{Boot, Instant, NetworkId, NodeId},
-    netdb::{LogId, SyncState},
+    netdb::{BELIEVE_AFTER, LogId, SyncState},
     node::Node,
 };
 
@@ -16,9 +13,6 @@ use super::Violation;
 use crate::sim::World;
 
 const PROPERTY: &str = "who says that a network is synced has it";
-
-/// How long a node that attaches believes only those who are synced themselves: a constant of the network DB.
-const STRICT_FOR: Duration = Duration::from_secs(3);
 
 /// A node that attached, and what it must have when it says that it is synced.
 #[derive(Debug)]
@@ -105,7 +99,7 @@ impl Claims {
             }
         }
         self.attached
-            .retain(|claim| !claim.is_claimed || now <= claim.since + STRICT_FOR);
+            .retain(|claim| !claim.is_claimed || now <= claim.since + BELIEVE_AFTER);
     }
 
     /// A machine's program has ended, or has left the network.

@@ -41,12 +41,6 @@ impl Written {
 
     /// Checks the property.
     pub fn check(&self) -> Result<(), Violation> {
-        match &self.twice {
-            None => Ok(()),
-            Some(seen) => Err(Violation {
-                property: PROPERTY,
-                seen: seen.clone(),
-            }),
-        }
+        Violation::unless_none(PROPERTY, self.twice.as_ref())
     }
 }
