@@ -152,9 +152,20 @@ impl Membership {
         interval.mul_f64(self.rng.random_range(0.75..1.25))
     }
 
+    /// Plans to tell a suspect that it is one, unless that is done already.
+    pub(super) fn plan_tell(&mut self, now: Instant, identity: Identity, incarnation: u16) -> bool {
+        let is_new = self.telling.insert((identity, incarnation));
+        if is_new {
+            let tell = Duty::TellSuspect(identity, incarnation);
+            self.duties.add(now, tell);
+        }
+        is_new
+    }
+
     /// Tells a suspect that it is one, again and again until it refutes or its time is over.
     pub(super) fn tell_suspect(&mut self, now: Instant, identity: Identity, incarnation: u16) {
-        if !self.is_suspect(&identity, incarnation) {
+        let suspected = self.suspected_for(now, &identity, incarnation);
+        if suspected.is_none_or(|time| time >= self.config.suspect_for) {
             self.telling.remove(&(identity, incarnation));
             return;
         }

@@ -53,10 +53,7 @@ impl Membership {
             let end = Duty::EndHearing(identity, incarnation);
             self.duties.add(until, end);
         }
-        if self.telling.insert((identity, incarnation)) {
-            let tell = Duty::TellSuspect(identity, incarnation);
-            self.duties.add(now, tell);
-        }
+        self.plan_tell(now, identity, incarnation);
         MemberState {
             identity,
             incarnation,

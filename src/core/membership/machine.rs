@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     num::{NonZeroU8, NonZeroUsize},
+    time::Duration,
 };
 
 use foca::{Foca, NoCustomBroadcast, PeriodicParams, Timer};
@@ -424,12 +425,23 @@ impl Membership {
     }
 
     pub(super) fn is_suspect(&self, identity: &Identity, incarnation: u16) -> bool {
-        self.table.get(identity.node).is_some_and(|row| {
-            let member = &row.member;
+        self.suspected_for(Instant::default(), identity, incarnation)
+            .is_some()
+    }
+
+    /// Returns for how long a life of a member has been suspected in this incarnation, if it is.
+    pub(super) fn suspected_for(
+        &self,
+        now: Instant,
+        identity: &Identity,
+        incarnation: u16,
+    ) -> Option<Duration> {
+        let member = self.member(identity.node).filter(|member| {
             member.identity == *identity
                 && member.incarnation == incarnation
                 && member.state == State::Suspect
-        })
+        })?;
+        Some(now.saturating_duration_since(member.since))
     }
 
     /// Reads a packet, with its preamble, into the scratch that foca reads it from.

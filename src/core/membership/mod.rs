@@ -5,7 +5,8 @@
 //! - a suspicion that was refuted in time is dropped before foca sees its timer, or a healthy member would be told that it
 //!   is down (a defect of foca 2.0);
 //! - each datagram goes out twice, a few milliseconds apart; the second copy is dropped on receipt;
-//! - who begins to suspect a member tells it at once, again and again, so that it can refute;
+//! - who begins to suspect a member tells it at once, again and again, so that it can refute; its neighbours on the ring do
+//!   so too once they have heard, because whoever suspects it may be the one that cannot reach it;
 //! - joins, refutations, downs and leaves are pushed at once: to both neighbours on a ring of all members and to two random
 //!   ones; who hears news passes it on once. Two ring edges make the coverage certain where nothing is lost;
 //! - that a member is down is believed on another's word only if it was suspected here for a while and did not refute; until

@@ -252,6 +252,9 @@ impl Membership {
         match after.state {
             State::Down if was_alive => self.events.push_back(Event::Down(node)),
             State::Left if known => self.events.push_back(Event::Left(node)),
+            State::Suspect if self.table.is_near(self.identity.node, node) => {
+                self.plan_tell(now, after.identity, after.incarnation);
+            }
             State::Alive | State::Suspect | State::Down | State::Left => {}
         }
         let renamed = before.is_some_and(|before| before.identity != after.identity);

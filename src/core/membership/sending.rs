@@ -44,11 +44,9 @@ impl Membership {
                 incarnation,
                 ..
             } = &timer
-                && self.telling.insert((*member_id, *incarnation))
+                && self.plan_tell(now, *member_id, *incarnation)
             {
                 self.stats.suspected += 1;
-                let tell = Duty::TellSuspect(*member_id, *incarnation);
-                self.duties.add(now, tell);
             }
             let mut after = after;
             if matches!(timer, Timer::ProbeRandomMember(_)) {

@@ -4,6 +4,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    ops::Bound,
     time::Duration,
 };
 
@@ -17,6 +18,9 @@ pub(super) const MEMBERS_MAX: usize = 16_384;
 
 /// How many members that are down or have left are remembered. At the bound the one longest gone is forgotten.
 pub(super) const GONE_MAX: usize = 4_096;
+
+/// How many on either side of a member on the ring tell it that it is suspect, once they have heard.
+const NEAR: usize = 4;
 
 /// Within what time a member that returns to an address it had before is taken for two nodes with one id.
 const ALTERNATION: Duration = Duration::from_mins(1);
@@ -242,6 +246,18 @@ impl Table {
         }
         targets.retain(|node| Some(*node) != except);
         targets
+    }
+
+    /// Returns whether `us` is among the nearest of a member on the ring: [`NEAR`] on either side.
+    pub(super) fn is_near(&self, us: NodeId, node: NodeId) -> bool {
+        let (here, there) = ((hash(us.0), us), (hash(node.0), node));
+        let (low, high) = (here.min(there), here.max(there));
+        let between = self
+            .ring
+            .range((Bound::Excluded(low), Bound::Excluded(high)));
+        let after = self.ring.range((Bound::Excluded(high), Bound::Unbounded));
+        let around = self.ring.range(..low).chain(after);
+        between.take(NEAR).count() < NEAR || around.take(NEAR).count() < NEAR
     }
 
     /// Returns a number that is equal where the same members are alive in the same lives.

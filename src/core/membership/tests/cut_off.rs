@@ -7,7 +7,7 @@ use super::{
     network::{Network, id, identity},
     secs,
 };
-use crate::core::membership::{Event, MemberState, State};
+use crate::core::membership::{Event, MemberState, Membership, State};
 
 /// Cuts a side off for that long, then heals, and lets all find each other.
 fn part_and_heal(
@@ -140,4 +140,27 @@ fn a_member_that_one_node_calls_down_refutes_that() {
     network.assert_all_alive();
     assert!(network.events.is_empty(), "{:?}", network.events);
     assert_eq!(network.nodes[&id(1)].stats().hearings, 1);
+}
+
+#[test]
+fn a_suspect_is_told_by_its_nearest_and_by_nobody_else() {
+    let mut network = Network::with_nodes(40, 32);
+    let suspicion = MemberState {
+        identity: identity(9, 1),
+        incarnation: 0,
+        state: State::Suspect,
+    };
+
+    for number in (1..=40).filter(|number| *number != 9) {
+        network.on(number, |machine, now| {
+            machine.take_in(now, Some(id(50)), vec![suspicion]);
+        });
+    }
+
+    let tell = |machine: &&Membership| !machine.telling.is_empty();
+    assert_eq!(network.nodes.values().filter(tell).count(), 8);
+    network.run(secs(2));
+    network.assert_all_alive();
+    let tell_still = network.nodes.values().filter(tell).count();
+    assert_eq!(tell_still, 0);
 }
