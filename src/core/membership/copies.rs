@@ -19,7 +19,8 @@ const COPIES_A_RECORD: f64 = 0.9;
 /// The records of the last moments, by sender and hash.
 #[derive(Debug)]
 pub(super) struct RecentRecords {
-    recent: VecDeque<(Instant, NodeId, u64)>,
+    /// When each came first, from whom, its digest, and whether a copy has come too.
+    recent: VecDeque<(Instant, NodeId, u64, bool)>,
     memory: Duration,
     /// How many records came lately, and how many copies of them; the older count less.
     firsts: f64,
@@ -47,17 +48,20 @@ impl RecentRecords {
         let digest = digest(body);
         let known = self
             .recent
-            .iter()
-            .any(|(_, node, seen)| *node == from && *seen == digest);
-        if known {
-            self.copies += 1.0;
-        } else {
-            self.recent.push_back((now, from, digest));
+            .iter_mut()
+            .find(|(_, node, seen, _)| *node == from && *seen == digest);
+        let Some((.., has_copy)) = known else {
+            self.recent.push_back((now, from, digest, false));
             let kept = 1.0 - 1.0 / COUNTED;
             self.firsts = self.firsts * kept + 1.0;
             self.copies *= kept;
+            return false;
+        };
+        // What is said again and again looks like many copies, and tells no more than one.
+        if !std::mem::replace(has_copy, true) {
+            self.copies += 1.0;
         }
-        known
+        true
     }
 
     /// Returns whether copies are missing: about one datagram in twenty is lost, or more. Only where copies are sent.
@@ -110,6 +114,20 @@ mod tests {
         assert!(!lacks(|_| true));
         assert!(!lacks(|sent| sent % 100 != 0));
         assert!(lacks(|sent| sent % 3 != 0));
+    }
+
+    #[test]
+    fn what_is_said_again_and_again_does_not_hide_a_loss() {
+        let mut recent = RecentRecords::new(Duration::from_millis(30));
+
+        for number in 0..200u64 {
+            let times = if number % 2 == 0 { 1 } else { 8 };
+            for _ in 0..times {
+                recent.is_copy(at(100 * number), NodeId(1), &number.to_be_bytes());
+            }
+        }
+
+        assert!(recent.lacks_copies());
     }
 
     #[test]

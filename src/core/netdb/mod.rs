@@ -73,6 +73,7 @@ pub use write::PutMode;
 
 use self::{
     barrier::Barriers,
+    digest::DigestsOfNews,
     floor::Floors,
     owners::Owners,
     receive::Wanted,
@@ -242,9 +243,9 @@ pub struct NetDb {
     synced: VecDeque<(NetworkId, SyncState)>,
     changes: VecDeque<Change>,
     next_digest: Instant,
-    /// Datagrams are lost; and when and how often digests follow the last news because of that.
+    /// Datagrams are lost; and the digests that follow the last news because of that.
     is_lossy: bool,
-    digests_of_news: Option<(Instant, u8)>,
+    digests_of_news: Option<DigestsOfNews>,
     stats: Stats,
 }
 
@@ -393,7 +394,7 @@ impl NetDb {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let timeouts = [
             Some(self.next_digest),
-            self.digests_of_news.map(|(at, _)| at),
+            self.digests_of_news.as_ref().map(|due| due.at),
             self.spread.poll_timeout(),
             self.wanted.poll_timeout(),
             self.owners.poll_timeout(),

@@ -30,7 +30,7 @@ const PULL_RANGES: usize = 32;
 /// How many dots that follow each other in a log are pushed to the same nodes: a few datagrams full.
 const DOTS_A_PICK: u64 = 32;
 /// A ring of so few nodes has hardly any at a distance: those that were pushed to are told too, or one lost push would be all.
-const SMALL_RING: usize = 4;
+pub(super) const SMALL_RING: usize = 4;
 /// A dot that finds more than so many others waiting is one of a burst. It has time, so the last of those that it would be pushed
 /// to is spared.
 const BURST: usize = 16;
@@ -359,7 +359,7 @@ impl NetDb {
     /// Pushes a new dot along the ring, and schedules telling others of it. `seq` 0 is the floor alone.
     pub(super) fn spread_dot(&mut self, now: Instant, log: LogId, seq: u64, from: Option<NodeId>) {
         self.spread.set_now(now);
-        self.note_news(now);
+        self.note_news(now, log.network);
         let picks = self.draw_picks(log, seq);
         let ring = self.ring(log.network);
         let is_due = |node: NodeId| Some(node) != from && node != log.owner;
