@@ -156,17 +156,18 @@ impl Membership {
     pub(super) fn plan_tell(&mut self, now: Instant, identity: Identity, incarnation: u16) -> bool {
         let is_new = self.telling.insert((identity, incarnation));
         if is_new {
-            let tell = Duty::TellSuspect(identity, incarnation);
+            let until = now + self.config.suspect_for;
+            let tell = Duty::TellSuspect(identity, incarnation, until);
             self.duties.add(now, tell);
         }
         is_new
     }
 
     /// Tells a suspect that it is one, again and again until it refutes or its time is over.
-    pub(super) fn tell_suspect(&mut self, now: Instant, identity: Identity, incarnation: u16) {
-        let suspected = self.suspected_for(now, &identity, incarnation);
-        if suspected.is_none_or(|time| time >= self.config.suspect_for) {
-            self.telling.remove(&(identity, incarnation));
+    pub(super) fn tell_suspect(&mut self, now: Instant, suspect: (Identity, u16), until: Instant) {
+        let (identity, incarnation) = suspect;
+        if now >= until || !self.is_suspect(&identity, incarnation) {
+            self.telling.remove(&suspect);
             return;
         }
         let suspicion = MemberState {
@@ -176,7 +177,7 @@ impl Membership {
         };
         self.send_members(now, identity.node, identity.addr, &[suspicion]);
         let after = self.config.suspect_for / TELLS;
-        let again = Duty::TellSuspect(identity, incarnation);
+        let again = Duty::TellSuspect(identity, incarnation, until);
         self.duties.add(now + after, again);
     }
 

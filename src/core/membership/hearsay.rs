@@ -33,8 +33,10 @@ impl Membership {
             return claim;
         }
         let is_this_life = known.identity == identity;
-        let is_suspected = is_this_life && known.state == State::Suspect;
         let hearing = self.config.suspect_for / HEARING;
+        // foca ends no suspicion that it only heard of. One that is older than any lasts is of another trouble, long over.
+        let is_recent = now <= known.since + self.config.suspect_for * 2;
+        let is_suspected = is_this_life && known.state == State::Suspect && is_recent;
         let until = if is_suspected {
             known.since + hearing
         } else {

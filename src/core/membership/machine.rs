@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     num::{NonZeroU8, NonZeroUsize},
-    time::Duration,
 };
 
 use foca::{Foca, NoCustomBroadcast, PeriodicParams, Timer};
@@ -29,8 +28,8 @@ use crate::core::{
 pub(super) enum Duty {
     /// Hand a timer back to foca.
     Foca(Timer<Identity>),
-    /// Tell a suspect that it is one, unless it has refuted.
-    TellSuspect(Identity, u16),
+    /// Tell a suspect that it is one, unless it has refuted, until then.
+    TellSuspect(Identity, u16, Instant),
     /// Believe that a member is down, unless it has refuted.
     EndHearing(Identity, u16),
     /// Ask known members to answer, unless somebody is alive and has.
@@ -336,8 +335,8 @@ impl Membership {
         while let Some(duty) = self.duties.take(now) {
             match duty {
                 Duty::Foca(timer) => self.run_timer(now, timer),
-                Duty::TellSuspect(identity, incarnation) => {
-                    self.tell_suspect(now, identity, incarnation);
+                Duty::TellSuspect(identity, incarnation, until) => {
+                    self.tell_suspect(now, (identity, incarnation), until);
                 }
                 Duty::EndHearing(identity, incarnation) => {
                     let state = State::Down;
@@ -425,23 +424,11 @@ impl Membership {
     }
 
     pub(super) fn is_suspect(&self, identity: &Identity, incarnation: u16) -> bool {
-        self.suspected_for(Instant::default(), identity, incarnation)
-            .is_some()
-    }
-
-    /// Returns for how long a life of a member has been suspected in this incarnation, if it is.
-    pub(super) fn suspected_for(
-        &self,
-        now: Instant,
-        identity: &Identity,
-        incarnation: u16,
-    ) -> Option<Duration> {
-        let member = self.member(identity.node).filter(|member| {
+        self.member(identity.node).is_some_and(|member| {
             member.identity == *identity
                 && member.incarnation == incarnation
                 && member.state == State::Suspect
-        })?;
-        Some(now.saturating_duration_since(member.since))
+        })
     }
 
     /// Reads a packet, with its preamble, into the scratch that foca reads it from.

@@ -164,3 +164,29 @@ fn a_suspect_is_told_by_its_nearest_and_by_nobody_else() {
     let tell_still = network.nodes.values().filter(tell).count();
     assert_eq!(tell_still, 0);
 }
+
+#[test]
+fn a_suspicion_that_nobody_ended_does_not_make_a_later_word_believed_at_once() {
+    let mut network = Network::with_nodes(3, 33);
+    let claim = |state| MemberState {
+        identity: identity(2, 1),
+        incarnation: 0,
+        state,
+    };
+    // It cannot hear that it is suspected, nor that it is not.
+    network.groups.insert(id(2), 1);
+    network.on(1, |machine, now| {
+        machine.take_in(now, Some(id(3)), vec![claim(State::Suspect)]);
+    });
+    let patience = network.config.suspect_for;
+    network.groups.clear();
+    let (machine, now) = (network.nodes.get_mut(&id(1)).unwrap(), network.now);
+
+    let later = now + patience * 2 + Duration::from_millis(1);
+    machine.take_in(later, Some(id(3)), vec![claim(State::Down)]);
+
+    assert!(machine.is_alive(id(2)));
+    machine.take_in(later, Some(id(3)), vec![claim(State::Down)]);
+    assert!(machine.is_alive(id(2)));
+    assert_eq!(machine.stats().hearings, 2);
+}
