@@ -76,6 +76,7 @@ fn allocator_code(refused: &AllocatorError) -> Code {
         AllocatorError::NotFounded
         | AllocatorError::AlreadyFounded
         | AllocatorError::NoSuchBlock { .. }
+        | AllocatorError::NoSuchKey(_)
         | AllocatorError::Removed(_) => Code::Failed,
     }
 }

@@ -7,7 +7,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::core::{
     model::{BlockRecord, ClusterId, Hlc, Name, NetworkId, NetworkRecord, NodeId, Prefix, Vni},
-    wire::keyring::Keyring,
+    wire::keyring::{ClusterKey, KeyId, Keyring},
 };
 
 /// One proposal, as the Raft log carries it.
@@ -101,6 +101,18 @@ pub enum Action {
         /// The new one.
         secret: TokenSecret,
     },
+    /// Adds a key of the datagrams: nodes open with it from now on, and seal with it once it is promoted.
+    AddKey {
+        /// The new one.
+        key: ClusterKey,
+    },
+    /// Makes a key of the ring the one that seals.
+    PromoteKey {
+        /// Which.
+        id: KeyId,
+    },
+    /// Drops all keys of the datagrams but the one that seals.
+    RetireKeys,
 }
 
 /// The option with VNIs chosen by hand: decimal numbers parted by commas, the first for the first subnet, and so on.
@@ -147,6 +159,8 @@ pub enum Outcome {
     Network(NetworkRecord),
     /// The block that was leased.
     Block(BlockRecord),
+    /// The key that was added.
+    Key(KeyId),
 }
 
 /// Why a command was refused. Nothing was changed, on any node.
@@ -276,4 +290,7 @@ pub enum AllocatorError {
     /// The node was shut out; it may join with a new id.
     #[error("node {0} was removed from the cluster")]
     Removed(NodeId),
+    /// The ring was changed meanwhile: the rotation begins anew.
+    #[error("no key of the ring has the id {0}")]
+    NoSuchKey(u8),
 }

@@ -3,10 +3,11 @@
 use bincode::{Decode, Encode};
 
 use super::{
-    Action, Allocator, AllocatorError, Command, Outcome, Secret, TokenSecret, members_table,
+    Action, Allocator, AllocatorError, Command, Outcome, REMOVED_TABLE, Secret, TokenSecret,
+    members_table,
 };
 use crate::core::{
-    model::{ClusterId, Hlc, Key, Name, NodeId, Value},
+    model::{ClusterId, Hlc, Key, Name, NodeId, TableName, Value},
     wire::{codec, keyring::Keyring},
 };
 
@@ -102,6 +103,8 @@ impl Allocator {
         }
         self.removed.insert(node);
         self.log.delete(at, members_table(), member_key(node));
+        let empty = Value::new(Vec::new()).expect("nothing is short");
+        self.log.put(at, removed_table(), member_key(node), empty);
         self.return_blocks_of(at, node);
         Ok(Outcome::Done)
     }
@@ -111,6 +114,10 @@ impl Allocator {
         founding.token_secret = secret.clone();
         Ok(Outcome::Done)
     }
+}
+
+fn removed_table() -> TableName {
+    TableName::new(REMOVED_TABLE).expect("a constant within the limits")
 }
 
 fn member_key(node: NodeId) -> Key {

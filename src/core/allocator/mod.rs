@@ -6,6 +6,7 @@
 
 mod block;
 mod command;
+mod keys;
 mod log;
 mod member;
 mod network;
@@ -33,7 +34,7 @@ pub use vni::VNI_FIRST;
 use self::{block::Blocks, log::ClusterLog, reply::Replies, vni::Vnis};
 use super::{
     ipam::Space,
-    model::{BlockRecord, ClusterId, Dot, Name, NetworkId, NetworkRecord, NodeId, TableName},
+    model::{BlockRecord, ClusterId, Dot, Hlc, Name, NetworkId, NetworkRecord, NodeId, TableName},
     wire::keyring::Keyring,
 };
 
@@ -46,6 +47,13 @@ pub const BLOCKS_TABLE: &str = "blocks";
 /// The table of the cluster log with a [`MemberRecord`] a member, alive or not. Key: the node's id, 8 bytes big endian.
 pub const MEMBERS_TABLE: &str = "members";
 
+/// The table of the cluster log with an empty value for each member that was removed: nobody listens to it any more.
+pub const REMOVED_TABLE: &str = "removed";
+
+/// The table of the cluster log with the version of the ring of datagram keys, 8 bytes big endian, under the key `ring`. The
+/// keys themselves go over TLS alone, from voters to those who ask.
+pub const KEYS_TABLE: &str = "keys";
+
 /// The state that every voter holds.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Allocator {
@@ -53,6 +61,8 @@ pub struct Allocator {
     members: BTreeMap<NodeId, MemberRecord>,
     /// The ids that are refused for good.
     removed: BTreeSet<NodeId>,
+    /// When a key was added last; nothing before the first rotation.
+    rotated: Option<Hlc>,
     networks: BTreeMap<NetworkId, NetworkRecord>,
     /// The number the last network got; numbers are never reused.
     last_network: u32,
@@ -101,6 +111,9 @@ impl Allocator {
             Action::AdmitMember { node, name } => self.admit_member(at, *node, name),
             Action::RemoveMember { node } => self.remove_member(at, *node),
             Action::RotateToken { secret } => self.rotate_token(secret),
+            Action::AddKey { key } => self.add_key(at, key),
+            Action::PromoteKey { id } => self.promote_key(at, *id),
+            Action::RetireKeys => self.retire_keys(at),
         }
     }
 

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, VecDeque};
 use bincode::{Decode, Encode};
 
 use super::{Allocator, AllocatorError, Outcome};
-use crate::core::model::{BlockRecord, NetworkId};
+use crate::core::{
+    model::{BlockRecord, NetworkId},
+    wire::keyring::KeyId,
+};
 
 /// How many replies are kept; the oldest goes. A proposer gives up long before this many others were answered.
 pub const REPLIES_MAX: usize = 1_024;
@@ -17,6 +20,7 @@ pub(super) enum Reply {
     Network(NetworkId),
     Block(BlockRecord),
     Refused(AllocatorError),
+    Key(KeyId),
 }
 
 /// The last [`REPLIES_MAX`] replies.
@@ -36,6 +40,7 @@ impl Replies {
             Ok(Outcome::Done) => Reply::Done,
             Ok(Outcome::Network(record)) => Reply::Network(record.id),
             Ok(Outcome::Block(record)) => Reply::Block(record.clone()),
+            Ok(Outcome::Key(id)) => Reply::Key(*id),
             Err(refused) => Reply::Refused(refused.clone()),
         };
         self.restore(request, reply);
@@ -71,6 +76,7 @@ impl Allocator {
                     .ok_or(AllocatorError::NoSuchNetwork(id))
             }
             Reply::Block(record) => Ok(Outcome::Block(record)),
+            Reply::Key(id) => Ok(Outcome::Key(id)),
             Reply::Refused(refused) => Err(refused),
         }
     }

@@ -31,10 +31,16 @@ impl fmt::Debug for ClusterKey {
 }
 
 /// The keys a node opens datagrams with; the primary also seals.
+///
+/// A rotation adds a key, waits until every node opens with it, and promotes it; the former key goes on opening until the
+/// next rotation, or until it is retired.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct Keyring {
     primary: (KeyId, ClusterKey),
+    /// In the order in which they were added, or put back.
     others: Vec<(KeyId, ClusterKey)>,
+    /// How often it was changed: of two rings of a cluster the greater is the newer.
+    version: u64,
 }
 
 impl Keyring {
@@ -43,13 +49,30 @@ impl Keyring {
         Self {
             primary: (id, key),
             others: Vec::new(),
+            version: 0,
         }
+    }
+
+    /// Returns how often the ring was changed.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Returns an id that no key of the ring has.
+    pub fn free_id(&self) -> KeyId {
+        let is_free = |id: &KeyId| self.get(*id).is_none();
+        let after = (1..=u8::MAX).map(|step| KeyId(self.primary.0.0.wrapping_add(step)));
+        after
+            .into_iter()
+            .find(is_free)
+            .expect("a ring has fewer keys than there are ids")
     }
 
     /// Adds a key that opens; it seals once it is [promoted](Self::promote). A key of that id is replaced.
     ///
     /// A full ring loses the key that was added first, except the primary.
     pub fn add(&mut self, id: KeyId, key: ClusterKey) {
+        self.version += 1;
         if id == self.primary.0 {
             self.primary.1 = key;
             return;
@@ -66,8 +89,17 @@ impl Keyring {
         let Some(place) = self.others.iter().position(|(known, _)| *known == id) else {
             return id == self.primary.0;
         };
-        std::mem::swap(&mut self.primary, &mut self.others[place]);
+        let promoted = self.others.remove(place);
+        let former = std::mem::replace(&mut self.primary, promoted);
+        self.others.push(former);
+        self.version += 1;
         true
+    }
+
+    /// Drops all keys but the primary: what is sealed with them is opened no longer.
+    pub fn retire(&mut self) {
+        self.others.clear();
+        self.version += 1;
     }
 
     /// Returns the key that seals.
@@ -123,6 +155,21 @@ mod tests {
 
         let ids: Vec<u8> = ring.keys().map(|(id, _)| id.0).collect();
         assert_eq!(ids, [1, 3, 4]);
+    }
+
+    #[test]
+    fn every_change_makes_a_newer_ring_and_ids_are_used_again() {
+        let mut ring = ring();
+
+        for _ in 0..600 {
+            let (version, id) = (ring.version(), ring.free_id());
+            ring.add(id, ClusterKey([id.0; 32]));
+            assert!(ring.promote(id));
+            assert_eq!(ring.version(), version + 2);
+        }
+        ring.retire();
+
+        assert_eq!(ring.keys().count(), 1);
     }
 
     #[test]
