@@ -70,6 +70,8 @@ pub struct Membership {
     pub(super) telling: BTreeSet<(Identity, u16)>,
     /// Suspects that somebody takes for down, with the incarnation they have to raise.
     pub(super) hearings: BTreeSet<(Identity, u16)>,
+    /// Whom nobody listens to any more.
+    pub(super) removed: BTreeSet<NodeId>,
     /// Whom we set right, and when: at most once a second each.
     pub(super) corrected: BTreeMap<NodeId, Instant>,
     /// When anybody was heard last.
@@ -116,6 +118,7 @@ impl Membership {
             copies: Schedule::new(),
             telling: BTreeSet::new(),
             hearings: BTreeSet::new(),
+            removed: BTreeSet::new(),
             corrected: BTreeMap::new(),
             heard: now,
             answered: false,
@@ -291,6 +294,25 @@ impl Membership {
     /// Returns what was counted.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// Takes a node for gone for good: it has left, and whatever is said of it, it does not come back.
+    pub fn remove(&mut self, now: Instant, node: NodeId) {
+        self.removed.insert(node);
+        let Some(member) = self.member(node).filter(|member| member.state.is_alive()) else {
+            return;
+        };
+        let gone = MemberState {
+            identity: member.identity,
+            incarnation: member.incarnation,
+            state: State::Left,
+        };
+        self.take_in(now, None, vec![gone]);
+    }
+
+    /// Returns whether a node was [removed](Self::remove).
+    pub fn is_removed(&self, node: NodeId) -> bool {
+        self.removed.contains(&node)
     }
 
     /// Says goodbye to everyone alive. From now on nothing is probed or believed; who still asks is told again.

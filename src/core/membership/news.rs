@@ -92,7 +92,9 @@ impl Membership {
                 self.hear_of_ourselves(now, from, *claim);
                 return false;
             }
-            let may_be = self.check_room(claim.identity.node).is_ok() && self.believe(now, claim);
+            let is_over = self.removed.contains(&claim.identity.node) && claim.state.is_alive();
+            let has_room = self.check_room(claim.identity.node).is_ok();
+            let may_be = !is_over && has_room && self.believe(now, claim);
             if may_be {
                 *claim = self.weigh(now, from, *claim);
             }

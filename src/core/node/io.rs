@@ -72,6 +72,12 @@ pub enum DatagramError {
         /// Who sent it.
         from: NodeId,
     },
+    /// It is authentic, and its sender was removed from the cluster.
+    #[error("node {from} was removed from the cluster")]
+    Removed {
+        /// Who sent it.
+        from: NodeId,
+    },
 }
 
 /// Why a request or an answer on a stream was not taken. Counted; its sender is at fault.
@@ -99,6 +105,8 @@ pub struct Stats {
     pub datagrams_opened: u64,
     /// Datagrams refused before anything in them was read.
     pub rejections: Rejections,
+    /// Datagrams of nodes that were removed from the cluster: nothing in them was read.
+    pub from_removed: u64,
     /// Records of a kind that this version does not know: skipped.
     pub unknown_records: u64,
     /// Records of members that were dropped.

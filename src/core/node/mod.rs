@@ -117,6 +117,10 @@ impl Node {
     /// Takes a datagram as it came from the socket.
     pub fn handle_datagram(&mut self, now: Now, datagram: &[u8]) -> Result<(), DatagramError> {
         let opened = self.opener.open(datagram)?;
+        if self.membership.is_removed(opened.from) {
+            self.stats.from_removed += 1;
+            return Err(DatagramError::Removed { from: opened.from });
+        }
         for record in records(&opened.payload) {
             let Ok((kind, body)) = record else {
                 self.netdb.note_refused(opened.from, Refusal::Malformed);
@@ -402,6 +406,12 @@ impl Node {
     /// Takes what somebody else knows of the members: at the start, and when a stream brings a list.
     pub fn apply_members(&mut self, now: Now, members: Vec<MemberState>) {
         self.membership.apply(now.instant, members);
+        self.drain(now);
+    }
+
+    /// Takes a node for gone for good: what it says is dropped, and its entries go.
+    pub fn remove_member(&mut self, now: Now, node: NodeId) {
+        self.membership.remove(now.instant, node);
         self.drain(now);
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use network::{Network, addr, id, identity};
 
-use super::{Config, Event, MemberState, Membership, State};
+use super::{Config, Event, Identity, MemberState, Membership, State};
 use crate::core::model::Instant;
 
 fn secs(seconds: u64) -> Duration {
@@ -42,6 +42,38 @@ fn nodes_that_join_all_at_once_find_each_other() {
     let took = network.time_until(secs(30), Network::everyone_sees_everyone);
 
     assert!(took.unwrap() < secs(5), "{took:?}");
+}
+
+#[test]
+fn who_was_removed_does_not_come_back_on_anybodys_word() {
+    let mut network = Network::with_nodes(8, 23);
+    for number in 1..=4 {
+        network.on(number, |machine, now| machine.remove(now, id(8)));
+    }
+    let left = network.count(|event| *event == Event::Left(id(8)));
+    assert_eq!(left, 4);
+    network.forget_what_was();
+
+    for (rejoin, incarnation) in [(0, 0), (0, 9), (3, 0)] {
+        let alive = MemberState {
+            identity: Identity {
+                rejoin,
+                ..identity(8, 1 + u32::from(rejoin))
+            },
+            incarnation,
+            state: State::Alive,
+        };
+        for number in 1..=4 {
+            network.on(number, |machine, now| {
+                machine.take_in(now, Some(id(5)), vec![alive]);
+            });
+        }
+    }
+
+    for number in 1..=4 {
+        assert!(!network.nodes[&id(number)].is_alive(id(8)));
+        assert_eq!(network.events_at(number), []);
+    }
 }
 
 #[test]
@@ -264,7 +296,7 @@ fn a_restart_at_another_address_is_seen_as_a_move_and_an_up() {
     network.run(secs(5));
     network.forget_what_was();
 
-    let elsewhere = super::Identity {
+    let elsewhere = Identity {
         addr: addr(77),
         ..identity(3, 2)
     };
@@ -293,7 +325,7 @@ fn a_node_declared_down_though_it_lives_returns_by_itself() {
     let took = network.time_until(secs(60), Network::everyone_sees_everyone);
 
     assert!(took.unwrap() < secs(10), "{took:?}");
-    let renewed = super::Identity {
+    let renewed = Identity {
         rejoin: 1,
         ..identity(5, 1)
     };
@@ -334,7 +366,7 @@ fn a_node_that_slept_does_not_accuse_the_others() {
 #[test]
 fn two_nodes_with_one_id_are_reported() {
     let mut network = Network::with_nodes(4, 16);
-    let clone = super::Identity {
+    let clone = Identity {
         addr: addr(66),
         ..identity(3, 1)
     };
@@ -363,7 +395,7 @@ fn a_node_that_moves_to_and_fro_is_reported_as_two() {
 
     for (boot, number) in [(2, 66), (3, 3)] {
         let moved = MemberState {
-            identity: super::Identity {
+            identity: Identity {
                 addr: addr(number),
                 ..identity(3, boot)
             },
@@ -385,7 +417,7 @@ fn a_node_that_moves_to_and_fro_is_reported_as_two() {
 fn a_newcomer_with_a_taken_id_hears_of_it() {
     let network = Network::with_nodes(3, 18);
     let taken = network.nodes[&id(1)].list();
-    let clone = super::Identity {
+    let clone = Identity {
         addr: addr(66),
         ..identity(2, 1)
     };
