@@ -11,6 +11,7 @@ mod output;
 mod sim;
 mod status;
 mod table;
+mod trust;
 mod up;
 
 use std::process::ExitCode;
@@ -74,6 +75,8 @@ async fn dispatch(args: Args) -> Result<(), CliError> {
         Command::Network(command) => network::run(&client(), output, command).await,
         Command::Endpoint(command) => endpoint::run(&client(), output, command).await,
         Command::Table(command) => table::run(&client(), output, command).await,
+        Command::Keys(command) => trust::keys(&client(), output, command).await,
+        Command::Node(command) => trust::node(&client(), output, command).await,
         Command::Sim(args) => sim::run(args, output).await,
         Command::Demo { nodes, keep } => demo::run(output, nodes, keep).await,
         Command::Completion { shell } => {

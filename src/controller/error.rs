@@ -78,6 +78,12 @@ pub enum ControllerError {
         /// Whose it is.
         owner: Owner,
     },
+    /// No member has that name or id.
+    #[error("the cluster has no member {0}")]
+    NoSuchMember(String),
+    /// A node leaves by itself.
+    #[error("{0} is the node you ask: `weft leave` lets it go in order")]
+    Oneself(Name),
     /// A table entry of that key is there.
     #[error("the entry exists already, owned by node {owner}")]
     EntryExists {

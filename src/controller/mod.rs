@@ -14,7 +14,9 @@ mod applied;
 mod attachment;
 mod endpoint;
 mod error;
+mod expel;
 mod feed;
+mod keys;
 mod network;
 mod node;
 mod publish;
@@ -28,13 +30,19 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, future::Future, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    sync::Arc,
+};
 
 use rand::{SeedableRng, rngs::StdRng};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use error::{ControllerError, Owner};
+pub use expel::Expelled;
+pub use keys::{KeysView, Rotated};
 pub use services::Streams;
 pub use view::{
     AppliedView, EndpointState, EndpointView, ListedNetwork, MemberView, NetworkRequest,
@@ -98,6 +106,15 @@ struct Desk {
     driver_tables: watch::Sender<BTreeMap<NetworkId, Vec<TableName>>>,
     tasks: TaskTracker,
     left: CancellationToken,
+    /// Whom the cluster removed, as far as this node has heard.
+    removed: watch::Sender<BTreeSet<NodeId>>,
+    /// One rotation of keys at a time, and one adoption of a ring.
+    rotating: Mutex<()>,
+    adopting: Mutex<()>,
+    /// This node is about to be removed at its own wish.
+    leaving: CancellationToken,
+    /// Others have removed this node.
+    expelled: CancellationToken,
 }
 
 impl Controller {
@@ -110,6 +127,11 @@ impl Controller {
             driver_tables: watch::Sender::default(),
             tasks: TaskTracker::new(),
             left: CancellationToken::new(),
+            removed: watch::Sender::default(),
+            rotating: Mutex::default(),
+            adopting: Mutex::default(),
+            leaving: CancellationToken::new(),
+            expelled: CancellationToken::new(),
         };
         Self {
             parts,

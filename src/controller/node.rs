@@ -77,7 +77,7 @@ impl Controller {
     }
 
     /// Returns the names under which the members were admitted.
-    async fn admitted_names(&self) -> Result<BTreeMap<NodeId, Name>, ControllerError> {
+    pub(super) async fn admitted_names(&self) -> Result<BTreeMap<NodeId, Name>, ControllerError> {
         let table = TableName::new(MEMBERS_TABLE).expect("letters are a table name");
         let listed = self
             .parts
@@ -145,6 +145,7 @@ impl Controller {
         let node = self.parts.node;
         let members = self.parts.handle.members().await?;
         let others = members.iter().filter(|member| member.node != node);
+        self.desk.leaving.cancel();
         if others.filter(|member| member.state.is_alive()).count() > 0 {
             match self.propose(Action::RemoveMember { node }).await {
                 Ok(_done) => self.hand_over_vote().await,

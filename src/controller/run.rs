@@ -45,6 +45,10 @@ impl Controller {
         tasks.spawn(self.clone().announce_leadership());
         tasks.spawn(self.clone().report_members());
         tasks.spawn(self.clone().retry_removals());
+        tasks.spawn(self.clone().follow_removed());
+        tasks.spawn(self.clone().follow_keys());
+        tasks.spawn(self.clone().ask_for_keys());
+        tasks.spawn(self.clone().rotate_in_time());
         tasks.spawn(self.clone().sweep());
         let outcome = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
@@ -371,7 +375,7 @@ fn passes(error: ControllerError) -> Result<bool, ControllerError> {
     Ok(passes)
 }
 
-fn cluster_table(table: TableName) -> Filter {
+pub(super) fn cluster_table(table: TableName) -> Filter {
     Filter {
         network: Some(NetworkId::CLUSTER),
         table: Some(table),

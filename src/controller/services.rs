@@ -23,15 +23,18 @@ impl Handler for Controller {
         request: Bytes,
     ) -> BoxFuture<'_, Result<Bytes, Refusal>> {
         Box::pin(async move {
+            if caller
+                .node
+                .is_some_and(|node| self.is_shut_out(node, service))
+            {
+                return Err(Refusal("the node was removed from the cluster".to_owned()));
+            }
             if service == Service::Join {
                 return Ok(self.answer_join(caller, &request).await);
             }
             let Some(node) = caller.node else {
                 return Err(Refusal(format!("{service} is for members")));
             };
-            if self.is_shut_out(node, service) {
-                return Err(Refusal("the node was removed from the cluster".to_owned()));
-            }
             self.answer_member(node, service, request).await
         })
     }
@@ -42,7 +45,9 @@ impl Controller {
     fn is_shut_out(&self, node: NodeId, service: Service) -> bool {
         let raft = &self.parts.raft;
         let votes = || raft.status().voters.contains(&node);
-        raft.read(|state| state.is_removed(node)) && !(service == Service::Raft && votes())
+        let is_removed =
+            raft.read(|state| state.is_removed(node)) || self.desk.removed.borrow().contains(&node);
+        is_removed && !(service == Service::Raft && votes())
     }
 
     async fn answer_member(
@@ -60,6 +65,7 @@ impl Controller {
             }
             Service::Raft => Ok(self.parts.raft.handle_raft(from, request).await),
             Service::Propose => Ok(self.parts.raft.handle_propose(from, request).await),
+            Service::Keys => self.answer_keys(from, &request).await,
             Service::Join => Err(Refusal("join was answered before".to_owned())),
         }
     }

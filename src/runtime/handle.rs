@@ -11,6 +11,7 @@ use crate::core::{
     netdb::{Applied, EntryView, PutMode, SyncState, Version, WriteError},
     node::{Node, Stats, StreamError},
     watch::{Filter, Heard, Lagged},
+    wire::keyring::Keyring,
 };
 
 /// What the loop does with the node in hand.
@@ -315,6 +316,16 @@ impl Handle {
     pub async fn apply_members(&self, members: Vec<MemberState>) -> Result<(), Stopped> {
         self.ask(move |node, now| node.apply_members(now, members))
             .await
+    }
+
+    /// Opens with another ring's keys from now on, and seals with its primary.
+    pub async fn set_keyring(&self, keyring: Keyring) -> Result<(), Stopped> {
+        self.ask(move |node, _| node.set_keyring(keyring)).await
+    }
+
+    /// Takes a node for gone for good: what it says is dropped, and its entries go.
+    pub async fn remove_member(&self, of: NodeId) -> Result<(), Stopped> {
+        self.ask(move |node, now| node.remove_member(now, of)).await
     }
 
     /// Returns where a node is reached.

@@ -5,6 +5,7 @@ mod figures;
 mod refusals;
 mod settings;
 mod story;
+mod trust;
 mod waiting;
 
 /// The daemon under test.

@@ -18,6 +18,13 @@ pub(super) fn at_endpoint(network: &str, endpoint: &str, rest: &str) -> String {
     uri
 }
 
+pub(super) fn at_member(member: &str, keep_token: bool) -> String {
+    let mut uri = String::from("/v1/members/");
+    escape(member, &mut uri);
+    uri.push_str(if keep_token { "?keep_token=true" } else { "" });
+    uri
+}
+
 pub(super) fn at_table(network: &str, table: &str) -> String {
     let mut uri = at_network(network, "/tables/");
     escape(table, &mut uri);

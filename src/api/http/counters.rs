@@ -68,6 +68,7 @@ pub(super) fn of(node: &NodeStatus, streams: &StreamStats) -> Vec<Count> {
         Count::new("datagrams_sent_total", stats.datagrams_sent),
         Count::new("datagram_bytes_sent_total", stats.datagram_bytes_sent),
         Count::new("datagrams_opened_total", stats.datagrams_opened),
+        Count::new("datagrams_of_removed_total", stats.from_removed),
         Count::new("unknown_records_total", stats.unknown_records),
         Count::new("stream_bytes_sent_total", streams.bytes_sent),
         Count::new("stream_bytes_received_total", streams.bytes_received),

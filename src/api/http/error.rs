@@ -89,6 +89,8 @@ codes! {
     NoSuchDriver = "no_such_driver", NOT_FOUND, NotFound;
     /// There is no such member.
     NoSuchMember = "no_such_member", NOT_FOUND, NotFound;
+    /// This node was removed from its cluster.
+    Removed = "removed", GONE, Conflict;
     /// A network of that name exists.
     NetworkExists = "network_exists", CONFLICT, Conflict;
     /// The network has endpoints.

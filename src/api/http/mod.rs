@@ -14,6 +14,7 @@ mod refusal;
 mod routes;
 pub mod sse;
 mod stream;
+pub mod trust;
 pub mod types;
 mod views;
 

@@ -40,6 +40,8 @@ fn code(refused: &ControllerError) -> Code {
         ControllerError::NoSubnet { .. } => Code::Invalid,
         ControllerError::NotOwner { .. } => Code::NotOwner,
         ControllerError::EntryExists { .. } => Code::EntryExists,
+        ControllerError::NoSuchMember(_) => Code::NoSuchMember,
+        ControllerError::Oneself(_) => Code::Invalid,
         ControllerError::NoSuchEntry => Code::NoSuchEntry,
         ControllerError::ReservedTable(_) => Code::Invalid,
         ControllerError::Limit(limit) => Failure::from(*limit).code,

@@ -78,7 +78,10 @@ pub fn routes(controller: Controller, tls: Tls, stop: CancellationToken) -> Rout
         .route("/leave", post(leave))
         .route("/metrics", get(measure))
         .route("/healthz", get(healthz));
-    Router::new().nest("/v1", v1).with_state(api)
+    let trust = super::trust::routes().with_state(api.controller.clone());
+    Router::new()
+        .nest("/v1", v1.with_state(api))
+        .nest("/v1", trust)
 }
 
 type Answer<T> = Result<Json<T>, Failure>;

@@ -3,6 +3,7 @@
 mod network;
 mod sim;
 mod table;
+mod trust;
 mod wait;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -18,6 +19,7 @@ use clap::{
 pub(super) use network::{EndpointCommand, EndpointName, NetworkCommand};
 pub(super) use sim::SimArgs;
 pub(super) use table::{TableCommand, TableKey};
+pub(super) use trust::{KeysCommand, NodeCommand};
 pub(super) use wait::Wait;
 
 use crate::{
@@ -156,6 +158,12 @@ Examples:
     /// Read, write and watch the tables of a network
     #[command(subcommand, arg_required_else_help = true)]
     Table(TableCommand),
+    /// Show and rotate the keys that datagrams are sealed with
+    #[command(subcommand, arg_required_else_help = true)]
+    Keys(KeysCommand),
+    /// Remove other nodes from the cluster
+    #[command(subcommand, arg_required_else_help = true)]
+    Node(NodeCommand),
     /// Write a completion script for a shell
     #[command(after_help = "\
 Examples:

@@ -20,7 +20,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Up, doors::Doors, drivers, member::Member, others};
 use crate::{
-    api::{docker, http},
+    api::{
+        docker,
+        http::{
+            self,
+            types::{Code, Failure},
+        },
+    },
     cli::{
         error::CliError,
         init::{self, VOTERS},
@@ -220,6 +226,10 @@ impl Daemon {
             () = self.controller.left() => {
                 tracing::info!("this node has left the cluster");
                 Ok(Ended::Left)
+            }
+            () = self.controller.expelled() => {
+                let message = "this node was removed from the cluster: to join again, give it another --data-dir, or empty this one";
+                Err(Failure::new(Code::Removed, message).into())
             }
             Some(ended) = self.services.join_next() => {
                 let what = ended.unwrap_or("a service that panicked");

@@ -48,11 +48,19 @@ pub enum Service {
     Propose = 3,
     /// A newcomer, or a member on a newcomer's behalf.
     Join = 4,
+    /// The ring of datagram keys.
+    Keys = 5,
 }
 
 impl Service {
     /// All services.
-    pub const ALL: [Self; 4] = [Self::Sync, Self::Raft, Self::Propose, Self::Join];
+    pub const ALL: [Self; 5] = [
+        Self::Sync,
+        Self::Raft,
+        Self::Propose,
+        Self::Join,
+        Self::Keys,
+    ];
 
     fn from_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|service| *service as u8 == code)
@@ -70,6 +78,7 @@ impl fmt::Display for Service {
             Self::Raft => "raft",
             Self::Propose => "propose",
             Self::Join => "join",
+            Self::Keys => "keys",
         })
     }
 }

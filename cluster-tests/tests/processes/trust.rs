@@ -1,0 +1,165 @@
+//! Keys that rotate under load, nodes that sleep through it, and nodes that are removed.
+
+use std::collections::BTreeSet;
+
+use cluster_tests::cluster::{Cluster, Node, Seen, until};
+use nix::sys::signal::Signal;
+use weft::api::{
+    client::ClientError,
+    http::types::{Code, MemberState},
+};
+
+use crate::WEFT;
+
+#[tokio::test]
+async fn keys_rotate_under_load_and_every_datagram_is_opened() -> anyhow::Result<()> {
+    let cluster = Cluster::start(WEFT, 4).await?;
+    cluster.create_network(0, "app").await?;
+    let before = cluster[0].client().keys().await?;
+
+    let write = async {
+        for number in 0..300 {
+            let at = number % 4;
+            let key = format!("k{number}");
+            let args = ["table", "put", "app", "load", &key, "x"];
+            cluster[at].run(&args).await?.done()?;
+        }
+        anyhow::Ok(())
+    };
+    let rotate = async {
+        let mut seen = BTreeSet::new();
+        for asked in [0, 3, 1, 2] {
+            let rotated = cluster[asked].client().keys_rotate(asked == 2).await?;
+            anyhow::ensure!(rotated.behind.is_empty(), "{rotated:?}");
+            anyhow::ensure!(seen.insert(rotated.primary) || seen.len() > 2);
+        }
+        anyhow::Ok(())
+    };
+    let (written, rotated) = tokio::join!(write, rotate);
+    written?;
+    rotated?;
+
+    let all = [0, 1, 2, 3];
+    cluster
+        .until_on(&all, "all entries are there", async |node| {
+            let entries = node.client().entries("app", "load").await?.len();
+            Ok(Seen::when(entries == 300, || format!("{entries} entries")))
+        })
+        .await?;
+    for at in all {
+        let ring = cluster[at].client().keys().await?;
+        assert_eq!(ring.keys, [ring.primary], "former keys are retired");
+        assert_eq!(ring.version, before.version + 9);
+        assert_eq!(refused(&cluster[at]).await?, 0, "of node {at}");
+    }
+    cluster.end().await
+}
+
+#[tokio::test]
+async fn a_node_that_slept_through_three_rotations_comes_back_by_itself() -> anyhow::Result<()> {
+    let cluster = Cluster::start(WEFT, 4).await?;
+    cluster.create_network(0, "app").await?;
+    let sleeper = voterless(&cluster).await?;
+    let awake: Vec<usize> = (0..4).filter(|at| *at != sleeper).collect();
+    cluster[sleeper].signal(Signal::SIGSTOP)?;
+    cluster
+        .until_on(&awake, "the sleeper is taken for down", async |node| {
+            let members = node.client().status().await?.members;
+            Ok(Seen::when(members.down == 1, || format!("{members:?}")))
+        })
+        .await?;
+
+    for _ in 0..3 {
+        let rotated = cluster[awake[0]].client().keys_rotate(true).await?;
+        assert_eq!(rotated.behind, []);
+    }
+    let put = ["table", "put", "app", "news", "k", "v"];
+    cluster[awake[1]].run(&put).await?.done()?;
+    cluster[sleeper].signal(Signal::SIGCONT)?;
+
+    cluster.until_members(4).await?;
+    cluster
+        .until_on(&[sleeper], "it has what it missed", async |node| {
+            let entries = node.client().entries("app", "news").await?.len();
+            Ok(Seen::when(entries == 1, || format!("{entries} entries")))
+        })
+        .await?;
+    let theirs = cluster[sleeper].client().keys().await?;
+    assert_eq!(theirs, cluster[awake[0]].client().keys().await?);
+    cluster.end().await
+}
+
+#[tokio::test]
+async fn a_removed_node_is_heard_no_longer_and_says_why_it_ends() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start(WEFT, 4).await?;
+    cluster.create_network(0, "app").await?;
+    let db = cluster.create_endpoint(3, "app", "db").await?;
+    cluster.until_peer(&[0, 1, 2], "app", db.id, true).await?;
+    let token = cluster[0].client().token().await?;
+
+    let removed = cluster[1].client().member_remove("n4", false).await?;
+
+    assert!(removed.token_rotated && removed.keys.retired);
+    assert_eq!(removed.keys.behind, []);
+    cluster.until_peer(&[0, 1, 2], "app", db.id, false).await?;
+    assert!(cluster[0].client().token().await? != token);
+    assert!(!cluster[3].until_ended().await?.success());
+    let logged = cluster[3].logged();
+    assert!(
+        logged.contains("this node was removed from the cluster"),
+        "{logged}"
+    );
+    let names = cluster[2].client().members().await?;
+    let alive = names
+        .iter()
+        .filter(|member| member.state == MemberState::Alive)
+        .count();
+    assert_eq!(alive, 3);
+
+    // What it kept is worth nothing: nobody answers it but to say so.
+    cluster[3].start()?;
+    until("it is refused", async || {
+        let logged = cluster[3].logged();
+        let is_refused = logged.contains("the node was removed from the cluster");
+        Ok(Seen::when(is_refused, || logged))
+    })
+    .await?;
+    cluster[3].kill().await?;
+    let status = cluster[0].client().status().await?;
+    assert_eq!(status.members.alive, 3);
+    cluster.end().await
+}
+
+#[tokio::test]
+async fn who_is_to_be_removed_is_named_exactly() -> anyhow::Result<()> {
+    let cluster = Cluster::start(WEFT, 1).await?;
+
+    for (which, code) in [("n9", Code::NoSuchMember), ("n1", Code::Invalid)] {
+        let refused = cluster[0].client().member_remove(which, false).await;
+        let Err(ClientError::Refused(failure)) = refused else {
+            panic!("{which}: {refused:?}");
+        };
+        assert_eq!(failure.code, code, "{failure:?}");
+    }
+    cluster.end().await
+}
+
+/// Returns how many datagrams a node could not open, whatever the reason.
+async fn refused(node: &Node) -> anyhow::Result<u64> {
+    let counters = node.client().status().await?.counters;
+    let of_datagrams = counters
+        .iter()
+        .filter(|(name, _)| name.starts_with("datagrams_rejected"));
+    Ok(of_datagrams.map(|(_, count)| count).sum())
+}
+
+/// Returns a node that does not vote.
+async fn voterless(cluster: &Cluster) -> anyhow::Result<usize> {
+    let status = cluster[0].client().status().await?;
+    for at in 0..4 {
+        if !status.raft.voters.contains(&cluster[at].id().await?) {
+            return Ok(at);
+        }
+    }
+    anyhow::bail!("all nodes vote")
+}

@@ -1,0 +1,42 @@
+//! The grammar of `weft keys` and `weft node`.
+
+use clap::Subcommand;
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum KeysCommand {
+    /// Show which keys this node opens with, and which one seals; never the keys themselves
+    #[command(visible_alias = "list")]
+    Ls,
+    /// Replace the key that seals, on all nodes, with no datagram lost
+    #[command(after_help = "\
+The leader does so every 12 hours by itself. A node that cannot be reached now fetches the keys once it can.
+
+Examples:
+  weft keys rotate
+  weft keys rotate --retire     a key may be known to somebody who should not know it")]
+    Rotate {
+        /// Open nothing that is sealed with former keys, once all live nodes have the new one
+        #[arg(long)]
+        retire: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum NodeCommand {
+    /// Remove a node for good: it is heard no longer, and its name and addresses are free
+    #[command(after_help = "\
+For a node that is lost, or must not be trusted any longer; one that you can still use should `weft leave`. Its certificate is \
+refused at once, the datagram keys that it knows are retired, and the join token is replaced.
+
+Examples:
+  weft node rm n3
+  weft node rm 4c43ea8839f18ff9
+  weft node rm n3 --keep-token     the host is lost, and nobody else has its disk")]
+    Rm {
+        /// The node's name or id
+        node: String,
+        /// Leave the join token as it is
+        #[arg(long)]
+        keep_token: bool,
+    },
+}

@@ -1,0 +1,111 @@
+//! Removing another node for good: nobody listens to it any more, and the keys that it knows are worth nothing.
+//!
+//! The leader writes the removal down, every node hears of it in the cluster log and drops what the node says from then on, its
+//! streams and its datagrams; then the datagram keys are replaced and the former ones retired, since whoever holds them could
+//! seal in another node's name. The join token changes too unless it is to stay: the node has seen it.
+
+use super::{Controller, ControllerError, Rotated, keys::ROTATE, run::cluster_table};
+use crate::{
+    core::{
+        allocator::{Action, REMOVED_TABLE},
+        model::{Key, Name, NodeId, TableName},
+        watch::Revised,
+    },
+    runtime::{Stopped, WatchEvent},
+};
+
+/// What came of a removal.
+#[derive(Clone, Debug)]
+pub struct Expelled {
+    /// The node.
+    pub node: NodeId,
+    /// Its name, if it was known.
+    pub name: Option<Name>,
+    /// What came of the rotation of keys.
+    pub keys: Rotated,
+    /// Whether the join token was replaced.
+    pub token_rotated: bool,
+}
+
+impl Controller {
+    /// Removes another node, alive or not.
+    pub async fn expel(&self, which: &str, keep_token: bool) -> Result<Expelled, ControllerError> {
+        let this = self.clone();
+        let which = which.to_owned();
+        self.finish(async move { this.expel_now(&which, keep_token).await })
+            .await
+    }
+
+    async fn expel_now(&self, which: &str, keep_token: bool) -> Result<Expelled, ControllerError> {
+        let (node, name) = self.find_member(which).await?;
+        if node == self.parts.node {
+            return Err(ControllerError::Oneself(self.parts.name.clone()));
+        }
+        self.propose(Action::RemoveMember { node }).await?;
+        tracing::info!(%node, "removed from the cluster");
+        self.shut_out(node).await?;
+        if !keep_token {
+            self.token(true).await?;
+        }
+        Ok(Expelled {
+            node,
+            name,
+            keys: self.rotate_now(ROTATE.and_retire()).await?,
+            token_rotated: !keep_token,
+        })
+    }
+
+    async fn find_member(&self, which: &str) -> Result<(NodeId, Option<Name>), ControllerError> {
+        let admitted = self.admitted_names().await?;
+        let id: Option<NodeId> = which.parse().ok();
+        let mut found = admitted.into_iter();
+        found
+            .find(|(node, name)| Some(*node) == id || name.as_str() == which)
+            .map(|(node, name)| (node, Some(name)))
+            .ok_or_else(|| ControllerError::NoSuchMember(which.to_owned()))
+    }
+
+    /// Hears whom the cluster has removed. A node that hears it of itself, and did not ask for it, is done.
+    pub(super) async fn follow_removed(self) -> Result<(), Stopped> {
+        let table = TableName::new(REMOVED_TABLE).expect("letters are a table name");
+        let mut watcher = self.parts.handle.watch(cluster_table(table), None);
+        loop {
+            let keys: Vec<Key> = match watcher.next().await? {
+                WatchEvent::Snapshot { entries, .. } => entries
+                    .into_iter()
+                    .filter(|entry| entry.owner == NodeId::CLUSTER)
+                    .map(|entry| entry.key)
+                    .collect(),
+                WatchEvent::Change(Revised { change, .. })
+                    if change.value.is_some() && change.owner == NodeId::CLUSTER =>
+                {
+                    vec![change.key]
+                }
+                WatchEvent::Change(_) | WatchEvent::State { .. } | WatchEvent::Lagged => continue,
+            };
+            let nodes = keys.iter().filter_map(|key| key.as_bytes().try_into().ok());
+            for node in nodes.map(|bytes| NodeId(u64::from_be_bytes(bytes))) {
+                self.shut_out(node).await?;
+            }
+        }
+    }
+
+    /// Listens to a node no longer.
+    async fn shut_out(&self, node: NodeId) -> Result<(), Stopped> {
+        if node == self.parts.node {
+            if !self.desk.leaving.is_cancelled() {
+                self.desk.expelled.cancel();
+            }
+            return Ok(());
+        }
+        self.desk.removed.send_modify(|removed| {
+            removed.insert(node);
+        });
+        self.parts.handle.remove_member(node).await
+    }
+
+    /// Waits until others have removed this node.
+    pub async fn expelled(&self) {
+        self.desk.expelled.cancelled().await;
+    }
+}

@@ -1,0 +1,379 @@
+//! The ring of datagram keys: rotated by proposals, fetched by every node over TLS, from voters alone.
+//!
+//! A rotation adds a key, waits until all live members open with it, promotes it, and waits until all seal with it; so no
+//! datagram is lost on its account. A key never goes by gossip: the cluster log tells the version of the ring, and who has an
+//! older one asks a voter. Only voters answer, because they hold the cluster's authority anyway: who trusts one with the ring
+//! trusts it with nothing new.
+//!
+//! Who slept through several rotations is heard by nobody, and hears no log. It sees datagrams that it cannot open, or nobody at
+//! all, and asks everybody it knows until a voter answers.
+
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+
+use bincode::{Decode, Encode};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{Controller, ControllerError, entropy, run::cluster_table};
+use crate::{
+    core::{
+        allocator::{Action, KEYS_TABLE, Outcome},
+        model::{Name, NodeId, TableName},
+        wire::{
+            codec,
+            keyring::{ClusterKey, KeyId, Keyring},
+        },
+    },
+    runtime::{
+        Stopped, WatchEvent, clock,
+        streams::{Refusal, Service, StreamError},
+    },
+};
+
+/// After how long the leader rotates by itself, and how often it looks.
+const ROTATE_EVERY: Duration = Duration::from_hours(12);
+const LOOK_EVERY: Duration = Duration::from_mins(1);
+/// How long all live members together have to fetch a ring before the rotation goes on without those that have not.
+const SPREAD_FOR: Duration = Duration::from_secs(10);
+/// How many members are told at once, and how long to wait before one that has not fetched it is told again.
+const TOLD_AT_ONCE: usize = 16;
+const TELL_AGAIN: Duration = Duration::from_millis(200);
+/// How long a member may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// How often a node looks whether it lacks keys, how seldom if it asked and lacked none, and how many others it asks at most:
+/// whoever sends garbage makes a node ask, and no oftener than that.
+const LACK_EVERY: Duration = Duration::from_secs(1);
+const LACK_SELDOM: Duration = Duration::from_mins(1);
+const ASKED_MAX: usize = 8;
+
+/// What a member asks of another.
+#[derive(Encode, Decode)]
+enum Request {
+    /// The ring.
+    Ring,
+    /// To fetch the ring unless its own has this version, and to say which it has then.
+    Fetch(u64),
+}
+
+/// What a member says to [`Request::Ring`].
+#[derive(Encode, Decode)]
+enum RingAnswer {
+    /// A voter's ring.
+    Ring(Keyring),
+    /// It does not vote. That node leads, for all it knows.
+    Ask(NodeId, SocketAddr),
+    /// It does not vote, and knows of no leader.
+    Unknown,
+}
+
+/// How to rotate.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rotation {
+    retire: bool,
+}
+
+/// The former key goes on opening until the next rotation.
+pub(super) const ROTATE: Rotation = Rotation { retire: false };
+
+impl Rotation {
+    /// And the former keys open no longer once all have the new one.
+    pub(super) const fn and_retire(self) -> Self {
+        Self { retire: true }
+    }
+}
+
+/// What came of a rotation.
+#[derive(Clone, Debug)]
+pub struct Rotated {
+    /// The key that seals now.
+    pub key: KeyId,
+    /// Whether the former keys were retired.
+    pub retired: bool,
+    /// Live members that had not fetched the ring in time; they will by themselves.
+    pub behind: BTreeSet<Name>,
+}
+
+/// The ring as this node has it, without the keys.
+#[derive(Clone, Debug)]
+pub struct KeysView {
+    /// Which change of the ring it is.
+    pub version: u64,
+    /// The key that seals.
+    pub primary: KeyId,
+    /// Those that open, the primary first.
+    pub keys: Vec<KeyId>,
+}
+
+impl Controller {
+    /// Shows the ring.
+    pub async fn keys(&self) -> Result<KeysView, ControllerError> {
+        let ring = self.own_ring().await?;
+        Ok(KeysView {
+            version: ring.version(),
+            primary: ring.primary().0,
+            keys: ring.keys().map(|(id, _)| id).collect(),
+        })
+    }
+
+    /// Rotates the datagram keys; with `retire`, what is sealed with former ones is refused afterwards.
+    pub async fn rotate_keys(&self, retire: bool) -> Result<Rotated, ControllerError> {
+        let this = self.clone();
+        self.finish(async move { this.rotate_now(Rotation { retire }).await })
+            .await
+    }
+
+    pub(super) async fn rotate_now(&self, rotation: Rotation) -> Result<Rotated, ControllerError> {
+        let _one = self.desk.rotating.lock().await;
+        let key = ClusterKey::random(&mut entropy());
+        let Outcome::Key(id) = self.propose(Action::AddKey { key }).await? else {
+            return Err(ControllerError::Broken("a key was added and has no id"));
+        };
+        let mut behind = self.spread_ring().await?;
+        self.propose(Action::PromoteKey { id }).await?;
+        behind.extend(self.spread_ring().await?);
+        if rotation.retire {
+            self.propose(Action::RetireKeys).await?;
+            behind.extend(self.spread_ring().await?);
+        }
+        tracing::info!(
+            key = id.0,
+            retired = rotation.retire,
+            "the datagram keys were rotated"
+        );
+        let mut names = self.admitted_names().await?;
+        let name = |node: NodeId| {
+            let id = || Name::new(&node.to_string()).expect("hexadecimal digits are a name");
+            names.remove(&node).unwrap_or_else(id)
+        };
+        Ok(Rotated {
+            key: id,
+            retired: rotation.retire,
+            behind: behind.into_iter().map(name).collect(),
+        })
+    }
+
+    /// Fetches the newest ring, and has all live members fetch it. Returns those that had not in time.
+    async fn spread_ring(&self) -> Result<BTreeSet<NodeId>, ControllerError> {
+        let until = Instant::now() + SPREAD_FOR;
+        let Ok(fetched) = timeout_at(until, self.fetch_newest()).await else {
+            return Err(ControllerError::NoLeader);
+        };
+        let version = fetched?;
+        let members = self.parts.handle.members().await?;
+        let others = members
+            .into_iter()
+            .filter(|member| !member.ours && member.state.is_alive());
+        let told = stream::iter(others).map(async |member| {
+            let whom = (member.node, member.addr);
+            let all_well = timeout_at(until, self.have_fetched(whom, version)).await;
+            all_well.is_err().then_some(member.node)
+        });
+        let told = told.buffer_unordered(TOLD_AT_ONCE);
+        Ok(told.filter_map(async |behind| behind).collect().await)
+    }
+
+    /// Fetches the ring from the leader until it answers.
+    async fn fetch_newest(&self) -> Result<u64, ControllerError> {
+        loop {
+            if let Some(leader) = self.parts.raft.leader()
+                && self.fetch_from_node(leader).await?
+            {
+                return Ok(self.own_ring().await?.version());
+            }
+            sleep(TELL_AGAIN).await;
+        }
+    }
+
+    /// Tells a member of the ring until it has it.
+    async fn have_fetched(&self, whom: (NodeId, SocketAddr), version: u64) {
+        loop {
+            let answer = self.ask_keys(whom, &Request::Fetch(version)).await;
+            let has = answer.and_then(|answer| codec::decode::<u64>(&answer).ok());
+            if has.is_some_and(|has| has >= version) {
+                return;
+            }
+            sleep(TELL_AGAIN).await;
+        }
+    }
+
+    async fn ask_keys(&self, whom: (NodeId, SocketAddr), request: &Request) -> Option<Bytes> {
+        let request = codec::encode(request).into();
+        let call = self
+            .parts
+            .dialer
+            .call(whom.0, whom.1, Service::Keys, request, ANSWER_WITHIN);
+        match call.await {
+            Ok(answer) => Some(answer),
+            Err(error @ StreamError::Refused(_)) => {
+                tracing::warn!(node = %whom.0, %error, "asked about keys, and was refused");
+                None
+            }
+            Err(error) => {
+                tracing::debug!(node = %whom.0, %error, "no answer about keys");
+                None
+            }
+        }
+    }
+
+    /// Answers a member.
+    pub(super) async fn answer_keys(&self, from: NodeId, request: &[u8]) -> Result<Bytes, Refusal> {
+        let malformed = |error: codec::CodecError| Refusal(error.to_string());
+        let failed = |error: ControllerError| Refusal(error.to_string());
+        match codec::decode(request).map_err(malformed)? {
+            Request::Ring => Ok(codec::encode(&self.ring_answer().await).into()),
+            Request::Fetch(version) => {
+                if self.own_ring().await.map_err(failed)?.version() < version {
+                    let leader = self.parts.raft.leader().unwrap_or(from);
+                    self.fetch_from_node(leader).await.map_err(failed)?;
+                }
+                let has = self.own_ring().await.map_err(failed)?.version();
+                Ok(codec::encode(&has).into())
+            }
+        }
+    }
+
+    async fn ring_answer(&self) -> RingAnswer {
+        if let Some(ring) = self.agreed_ring() {
+            return RingAnswer::Ring(ring);
+        }
+        let Some(leader) = self.parts.raft.leader() else {
+            return RingAnswer::Unknown;
+        };
+        match self.parts.handle.address(leader).await {
+            Ok(Some(address)) => RingAnswer::Ask(leader, address),
+            Ok(None) | Err(Stopped) => RingAnswer::Unknown,
+        }
+    }
+
+    /// The ring as this node has it applied; nothing on a node that does not vote.
+    fn agreed_ring(&self) -> Option<Keyring> {
+        let raft = &self.parts.raft;
+        let votes = raft.status().voters.contains(&self.parts.node);
+        votes.then(|| raft.read(|state| state.keyring().cloned()))?
+    }
+
+    /// Takes the ring of a node, and says whether that had one to give.
+    async fn fetch_from_node(&self, node: NodeId) -> Result<bool, ControllerError> {
+        if node == self.parts.node {
+            return match self.agreed_ring() {
+                Some(ring) => self.adopt(ring).await.map(|()| true),
+                None => Ok(false),
+            };
+        }
+        match self.parts.handle.address(node).await? {
+            Some(address) => self.fetch_from((node, address)).await,
+            None => Ok(false),
+        }
+    }
+
+    /// Takes the ring of whoever it is at that address, or of whom that one says to ask.
+    async fn fetch_from(&self, mut whom: (NodeId, SocketAddr)) -> Result<bool, ControllerError> {
+        for _hop in 0..2 {
+            let answer = self.ask_keys(whom, &Request::Ring).await;
+            match answer.and_then(|answer| codec::decode(&answer).ok()) {
+                Some(RingAnswer::Ring(ring)) => return self.adopt(ring).await.map(|()| true),
+                Some(RingAnswer::Ask(node, address)) => whom = (node, address),
+                Some(RingAnswer::Unknown) | None => return Ok(false),
+            }
+        }
+        Ok(false)
+    }
+
+    async fn own_ring(&self) -> Result<Keyring, ControllerError> {
+        let identity = self.disk(|store| store.identity()).await?;
+        let identity = identity.ok_or(ControllerError::Broken("the disk knows no cluster"))?;
+        Ok(identity.keyring)
+    }
+
+    /// Uses a ring from now on if it is newer than ours: on disk first, or a restart would bring the older one back.
+    async fn adopt(&self, ring: Keyring) -> Result<(), ControllerError> {
+        let _one = self.desk.adopting.lock().await;
+        let newer = ring.clone();
+        let written = self.disk(move |store| match store.identity()? {
+            Some(identity) if identity.keyring.version() < newer.version() => {
+                let identity = crate::store::NodeIdentity {
+                    keyring: newer,
+                    ..identity
+                };
+                store.set_identity(&identity).map(|()| true)
+            }
+            Some(_) | None => Ok(false),
+        });
+        if written.await? {
+            tracing::debug!(
+                version = ring.version(),
+                primary = ring.primary().0.0,
+                "new datagram keys"
+            );
+            self.parts.handle.set_keyring(ring).await?;
+        }
+        Ok(())
+    }
+
+    /// Fetches the ring whenever the cluster log says that it has changed.
+    pub(super) async fn follow_keys(self) -> Result<(), Stopped> {
+        let table = TableName::new(KEYS_TABLE).expect("letters are a table name");
+        let mut watcher = self.parts.handle.watch(cluster_table(table), None);
+        loop {
+            match watcher.next().await? {
+                WatchEvent::Snapshot { .. } | WatchEvent::Change(_) => {}
+                WatchEvent::State { .. } | WatchEvent::Lagged => continue,
+            }
+            if let Some(leader) = self.parts.raft.leader()
+                && let Err(error) = self.fetch_from_node(leader).await
+            {
+                tracing::warn!(%error, "the datagram keys were not renewed; it is tried again");
+            }
+        }
+    }
+
+    /// Asks for the ring while others seal with keys that this node lacks, or nobody is there.
+    pub(super) async fn ask_for_keys(self) -> Result<(), Stopped> {
+        let (mut seen, mut pause) = (0, LACK_EVERY);
+        loop {
+            sleep(pause).await;
+            let status = self.parts.handle.status().await?;
+            let unknown = status.stats.rejections.unknown_key;
+            let members = self.parts.handle.members().await?;
+            let is_alone = status.alive <= 1 && members.len() > 1;
+            if unknown == std::mem::replace(&mut seen, unknown) && !is_alone {
+                pause = LACK_EVERY;
+                continue;
+            }
+            pause = (pause * 2).min(LACK_SELDOM);
+            let others = members.iter().filter(|member| !member.ours);
+            let mut others: Vec<_> = others.map(|member| (member.node, member.addr)).collect();
+            let first = usize::try_from(clock::seed() % others.len().max(1) as u64).unwrap_or(0);
+            others.rotate_left(first);
+            others.truncate(ASKED_MAX);
+            for whom in others {
+                match self.fetch_from(whom).await {
+                    Ok(true) => break, // Newer or not: it is what the voters have.
+                    Ok(false) => {}
+                    Err(error) => tracing::warn!(%error, "the datagram keys were not renewed"),
+                }
+            }
+        }
+    }
+
+    /// Rotates when it is time, while this node leads.
+    pub(super) async fn rotate_in_time(self) -> Result<(), Stopped> {
+        let since = clock::wall();
+        loop {
+            sleep(LOOK_EVERY).await;
+            let raft = &self.parts.raft;
+            if raft.leader() != Some(self.parts.node) {
+                continue;
+            }
+            // A cluster that never rotated does so one span after its leader's start.
+            let last = raft.read(|state| state.rotated().map_or(since, |at| at.wall()));
+            if Duration::from_millis(clock::wall().0.saturating_sub(last.0)) < ROTATE_EVERY {
+                continue;
+            }
+            if let Err(error) = self.rotate_now(ROTATE).await {
+                tracing::warn!(%error, "the datagram keys were not rotated; it is tried again");
+            }
+        }
+    }
+}
