@@ -19,7 +19,7 @@ use crate::{
         model::{ClusterId, Name, NodeId},
         wire::{
             codec,
-            keyring::{ClusterKey, KeyId, Keyring},
+            keyring::{AgreedRing, ClusterKey, KeyId, Keyring},
         },
     },
     raft::{Raft, RaftConfig, Service, Timings, Transport, TransportError},
@@ -122,7 +122,10 @@ pub(super) async fn found(store: &Store, name: Name) -> Result<(NodeIdentity, To
         name,
         cluster,
         credentials: codec::encode(&credentials),
-        keyring,
+        ring: AgreedRing {
+            version: 0,
+            keys: keyring,
+        },
     };
     store.set_identity(&identity)?;
     Ok((identity, token))

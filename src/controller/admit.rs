@@ -83,9 +83,9 @@ impl Controller {
                 cert_der: cert_der.to_vec(),
                 key_der: key_der.0.clone().into(),
             };
-            Some((ca, state.keyring()?.clone()))
+            Some((ca, state.ring()?))
         });
-        let (ca, keyring) = founded.ok_or(JoinRefusal::NoLeader)?;
+        let (ca, ring) = founded.ok_or(JoinRefusal::NoLeader)?;
         let cluster = self.parts.cluster;
         let signed = ca.sign(&request.csr_der, request.node, cluster, clock::wall());
         let cert_der = signed.map_err(|error| match error {
@@ -104,7 +104,7 @@ impl Controller {
             cluster,
             ca_cert_der: ca.cert_der,
             cert_der,
-            keyring,
+            ring,
             members: codec::encode(&members),
             leader: Some(self.parts.node),
         })

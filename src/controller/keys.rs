@@ -22,7 +22,7 @@ use crate::{
         model::{Name, NodeId, TableName},
         wire::{
             codec,
-            keyring::{ClusterKey, KeyId, Keyring},
+            keyring::{AgreedRing, ClusterKey, KeyId},
         },
     },
     runtime::{
@@ -60,7 +60,7 @@ enum Request {
 #[derive(Encode, Decode)]
 enum RingAnswer {
     /// A voter's ring.
-    Ring(Keyring),
+    Ring(AgreedRing),
     /// It does not vote. That node leads, for all it knows.
     Ask(NodeId, SocketAddr),
     /// It does not vote, and knows of no leader.
@@ -110,9 +110,9 @@ impl Controller {
     pub async fn keys(&self) -> Result<KeysView, ControllerError> {
         let ring = self.own_ring().await?;
         Ok(KeysView {
-            version: ring.version(),
-            primary: ring.primary().0,
-            keys: ring.keys().map(|(id, _)| id).collect(),
+            version: ring.version,
+            primary: ring.keys.primary().0,
+            keys: ring.keys.keys().map(|(id, _)| id).collect(),
         })
     }
 
@@ -179,7 +179,7 @@ impl Controller {
             if let Some(leader) = self.parts.raft.leader()
                 && self.fetch_from_node(leader).await?
             {
-                return Ok(self.own_ring().await?.version());
+                return Ok(self.own_ring().await?.version);
             }
             sleep(TELL_AGAIN).await;
         }
@@ -223,11 +223,11 @@ impl Controller {
         match codec::decode(request).map_err(malformed)? {
             Request::Ring => Ok(codec::encode(&self.ring_answer().await).into()),
             Request::Fetch(version) => {
-                if self.own_ring().await.map_err(failed)?.version() < version {
+                if self.own_ring().await.map_err(failed)?.version < version {
                     let leader = self.parts.raft.leader().unwrap_or(from);
                     self.fetch_from_node(leader).await.map_err(failed)?;
                 }
-                let has = self.own_ring().await.map_err(failed)?.version();
+                let has = self.own_ring().await.map_err(failed)?.version;
                 Ok(codec::encode(&has).into())
             }
         }
@@ -247,10 +247,10 @@ impl Controller {
     }
 
     /// The ring as this node has it applied; nothing on a node that does not vote.
-    fn agreed_ring(&self) -> Option<Keyring> {
+    fn agreed_ring(&self) -> Option<AgreedRing> {
         let raft = &self.parts.raft;
         let votes = raft.status().voters.contains(&self.parts.node);
-        votes.then(|| raft.read(|state| state.keyring().cloned()))?
+        votes.then(|| raft.read(|state| state.ring()))?
     }
 
     /// Takes the ring of a node, and says whether that had one to give.
@@ -280,33 +280,30 @@ impl Controller {
         Ok(false)
     }
 
-    async fn own_ring(&self) -> Result<Keyring, ControllerError> {
+    async fn own_ring(&self) -> Result<AgreedRing, ControllerError> {
         let identity = self.disk(|store| store.identity()).await?;
         let identity = identity.ok_or(ControllerError::Broken("the disk knows no cluster"))?;
-        Ok(identity.keyring)
+        Ok(identity.ring)
     }
 
     /// Uses a ring from now on if it is newer than ours: on disk first, or a restart would bring the older one back.
-    async fn adopt(&self, ring: Keyring) -> Result<(), ControllerError> {
+    async fn adopt(&self, ring: AgreedRing) -> Result<(), ControllerError> {
         let _one = self.desk.adopting.lock().await;
         let newer = ring.clone();
         let written = self.disk(move |store| match store.identity()? {
-            Some(identity) if identity.keyring.version() < newer.version() => {
-                let identity = crate::store::NodeIdentity {
-                    keyring: newer,
-                    ..identity
-                };
+            Some(mut identity) if identity.ring.version < newer.version => {
+                identity.ring = newer;
                 store.set_identity(&identity).map(|()| true)
             }
             Some(_) | None => Ok(false),
         });
         if written.await? {
             tracing::debug!(
-                version = ring.version(),
-                primary = ring.primary().0.0,
+                version = ring.version,
+                primary = ring.keys.primary().0.0,
                 "new datagram keys"
             );
-            self.parts.handle.set_keyring(ring).await?;
+            self.parts.handle.set_keyring(ring.keys).await?;
         }
         Ok(())
     }

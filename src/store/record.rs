@@ -6,7 +6,7 @@ use bincode::{Decode, Encode};
 
 use crate::core::{
     model::{ClusterId, EndpointRecord, Name, NodeId, TableEntry},
-    wire::keyring::Keyring,
+    wire::keyring::AgreedRing,
 };
 
 /// Who this node is, once it is part of a cluster.
@@ -21,7 +21,7 @@ pub struct NodeIdentity {
     /// Its certificate and key; the caller knows the bytes. Never printed.
     pub credentials: Vec<u8>,
     /// The keys of the datagrams.
-    pub keyring: Keyring,
+    pub ring: AgreedRing,
 }
 
 impl fmt::Debug for NodeIdentity {

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::core::{
     model::{ClusterId, EndpointRecord, Mac, Name, NodeId},
-    wire::keyring::{ClusterKey, KeyId, Keyring},
+    wire::keyring::{AgreedRing, ClusterKey, KeyId, Keyring},
 };
 
 fn directory() -> TempDir {
@@ -33,7 +33,10 @@ fn identity() -> NodeIdentity {
         name: Name::new("n7").unwrap(),
         cluster: ClusterId(9),
         credentials: vec![1, 2, 3],
-        keyring: Keyring::new(KeyId(1), ClusterKey::random(&mut rng)),
+        ring: AgreedRing {
+            version: 0,
+            keys: Keyring::new(KeyId(1), ClusterKey::random(&mut rng)),
+        },
     }
 }
 

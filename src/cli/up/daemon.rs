@@ -277,7 +277,7 @@ fn node_config(member: &Member, store: &Store, profile: Profile) -> Result<node:
         addr: member.address,
         boot,
         generation,
-        keyring: member.identity.keyring.clone(),
+        keyring: member.identity.ring.keys.clone(),
         membership,
         netdb,
         seed: clock::seed(),

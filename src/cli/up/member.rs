@@ -177,7 +177,7 @@ async fn join_through(
         name: newcomer.name,
         cluster: admission.credentials.cluster,
         credentials: codec::encode(&admission.credentials),
-        keyring: admission.keyring,
+        ring: admission.ring,
     };
     store.set_members(&admission.members)?;
     store.set_identity(&identity)?;

@@ -3,10 +3,19 @@
 use super::{Allocator, AllocatorError, KEYS_TABLE, Outcome};
 use crate::core::{
     model::{Hlc, Key, TableName, Value},
-    wire::keyring::{ClusterKey, KeyId, Keyring},
+    wire::keyring::{AgreedRing, ClusterKey, KeyId, Keyring},
 };
 
 impl Allocator {
+    /// Returns the ring, once the cluster is founded.
+    pub fn ring(&self) -> Option<AgreedRing> {
+        let founding = self.founding.as_ref()?;
+        Some(AgreedRing {
+            version: self.ring_version,
+            keys: founding.keyring.clone(),
+        })
+    }
+
     /// Returns when a key was added last, so that the leader knows when the next is due.
     pub fn rotated(&self) -> Option<Hlc> {
         self.rotated
@@ -44,10 +53,11 @@ impl Allocator {
         change: impl FnOnce(&mut Keyring) -> Result<Outcome, AllocatorError>,
     ) -> Result<Outcome, AllocatorError> {
         let founding = self.founding.as_mut().ok_or(AllocatorError::NotFounded)?;
-        let before = founding.keyring.version();
+        let before = founding.keyring.clone();
         let outcome = change(&mut founding.keyring)?;
-        let version = founding.keyring.version();
-        if version != before {
+        if founding.keyring != before {
+            self.ring_version += 1;
+            let version = self.ring_version;
             let version =
                 Value::new(version.to_be_bytes().to_vec()).expect("eight bytes are short");
             self.log.put(at, table(), key(), version);

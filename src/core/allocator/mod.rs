@@ -61,7 +61,8 @@ pub struct Allocator {
     members: BTreeMap<NodeId, MemberRecord>,
     /// The ids that are refused for good.
     removed: BTreeSet<NodeId>,
-    /// When a key was added last; nothing before the first rotation.
+    /// How often the ring of datagram keys was changed, and when a key was added last; nothing before the first rotation.
+    ring_version: u64,
     rotated: Option<Hlc>,
     networks: BTreeMap<NetworkId, NetworkRecord>,
     /// The number the last network got; numbers are never reused.

@@ -55,7 +55,8 @@ enum Part {
     Reply(u128, Reply),
     /// Nothing follows: the bytes are whole.
     End,
-    Rotated(Hlc),
+    /// How often the ring was changed, and when a key was added last.
+    Rotated(u64, Hlc),
 }
 
 impl Allocator {
@@ -96,7 +97,7 @@ impl Allocator {
         };
         parts.extend(self.members.iter().map(member));
         parts.extend(self.removed.iter().copied().map(Part::Removed));
-        parts.extend(self.rotated.map(Part::Rotated));
+        parts.extend(self.rotated.map(|at| Part::Rotated(self.ring_version, at)));
         parts.extend(self.networks.values().cloned().map(Part::Network));
         let next = |(id, blocks): (&NetworkId, &Blocks)| Some(Part::NextBlock(*id, blocks.next?));
         parts.extend(self.blocks.iter().filter_map(next));
@@ -145,7 +146,10 @@ impl Restoring {
             Part::Removed(node) => {
                 self.state.removed.insert(node);
             }
-            Part::Rotated(at) => self.state.rotated = Some(at),
+            Part::Rotated(version, at) => {
+                self.state.ring_version = version;
+                self.state.rotated = Some(at);
+            }
             Part::Network(record) => self.add_network(record)?,
             Part::NextBlock(network, next) => {
                 self.state.blocks.entry(network).or_default().next = Some(next);

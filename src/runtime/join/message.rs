@@ -7,7 +7,7 @@ use zeroize::Zeroize;
 
 use crate::core::{
     model::{ClusterId, Name, NodeId},
-    wire::{codec, keyring::Keyring},
+    wire::{codec, keyring::AgreedRing},
 };
 
 /// The version of the request and the reply.
@@ -84,7 +84,7 @@ pub struct Joined {
     /// The newcomer's certificate.
     pub cert_der: Vec<u8>,
     /// The keys of the cluster's datagrams.
-    pub keyring: Keyring,
+    pub ring: AgreedRing,
     /// The members, as membership encodes them.
     pub members: Vec<u8>,
     /// Who leads.

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::core::{
     model::{Name, NodeId},
-    wire::{codec, keyring::Keyring},
+    wire::{codec, keyring::AgreedRing},
 };
 
 pub use message::{JoinRefusal, JoinReply, JoinRequest, Joined, VERSION};
@@ -53,7 +53,7 @@ pub struct Admission {
     /// What it proves itself with.
     pub credentials: Credentials,
     /// The keys of the cluster's datagrams.
-    pub keyring: Keyring,
+    pub ring: AgreedRing,
     /// The members, as membership encodes them.
     pub members: Vec<u8>,
     /// Who leads.
@@ -238,7 +238,7 @@ fn admitted(
     Tls::new(&credentials).map_err(|error| bad(error.to_string()))?;
     Ok(Admission {
         credentials,
-        keyring: joined.keyring,
+        ring: joined.ring,
         members: joined.members,
         leader: joined.leader,
         seed,

@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     core::{
         model::ClusterId,
-        wire::keyring::{ClusterKey, KeyId},
+        wire::keyring::{ClusterKey, KeyId, Keyring},
     },
     runtime::{
         streams::{
@@ -43,10 +43,7 @@ async fn a_newcomer_with_the_token_becomes_a_member_that_can_call_others() {
         (admission.members, admission.leader),
         (b"members".to_vec(), Some(NodeId(1)))
     );
-    assert_eq!(
-        (admission.keyring, admission.seed),
-        (keyring(), leader.addr)
-    );
+    assert_eq!((admission.ring, admission.seed), (ring(), leader.addr));
     let dialer = Dialer::new(
         Tls::new(&admission.credentials).unwrap(),
         &Limits::default(),
@@ -300,8 +297,11 @@ fn token(cluster: &Cluster) -> Token {
     Token::random(cluster.ca.digest(), &mut rng())
 }
 
-fn keyring() -> Keyring {
-    Keyring::new(KeyId(0), ClusterKey::random(&mut rng()))
+fn ring() -> AgreedRing {
+    AgreedRing {
+        version: 7,
+        keys: Keyring::new(KeyId(0), ClusterKey::random(&mut rng())),
+    }
 }
 
 fn newcomer() -> Newcomer {
@@ -329,7 +329,7 @@ fn joined(cluster: &Cluster, cert_der: Vec<u8>) -> Joined {
         cluster: cluster.id,
         ca_cert_der: cluster.ca.cert_der.clone(),
         cert_der,
-        keyring: keyring(),
+        ring: ring(),
         members: b"members".to_vec(),
         leader: Some(NodeId(1)),
     }
