@@ -56,6 +56,32 @@ fn a_write_reaches_all_that_stay_under_churn() {
 }
 
 #[test]
+fn a_crash_is_noticed_in_time_and_nobody_else_is_held_for_down() {
+    for loss_pct in [0.0, 30.0] {
+        let row = measure(Cell {
+            loss_pct,
+            ..cell(Measure::Crash, 25, 2)
+        });
+
+        assert_good(&row);
+        assert!(row.first_ms <= row.max_ms && row.false_downs == Some(0));
+    }
+}
+
+#[test]
+fn nodes_that_are_well_beside_starved_ones_are_never_held_for_down() {
+    let row = measure(cell(Measure::FalseDown, 10, 1));
+
+    assert_good(&row);
+    assert_eq!(row.false_downs, Some(0));
+}
+
+#[test]
+fn nodes_that_join_at_once_soon_see_each_other() {
+    assert_good(&measure(cell(Measure::Join, 25, 1)));
+}
+
+#[test]
 fn idle_nodes_send_as_much_with_entries_as_without() {
     let row = |entries| {
         measure(Cell {

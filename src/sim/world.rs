@@ -143,7 +143,7 @@ impl<O: Observer> World<O> {
     }
 
     /// Makes a world whose machines have not been started.
-    pub(super) fn bare(seed: u64, machines: usize, observer: O, settings: Settings) -> Self {
+    pub fn bare(seed: u64, machines: usize, observer: O, settings: Settings) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let keyring = Keyring::new(KeyId(1), ClusterKey::random(&mut rng));
         let cluster = ClusterId::random(&mut rng);
@@ -193,6 +193,18 @@ impl<O: Observer> World<O> {
     /// Starts the program of a machine: a new boot, a new generation, its entries written again from its disk. On a full disk
     /// the boot cannot be counted, and nothing starts.
     pub fn start(&mut self, at: usize) {
+        let known = self.known_members(at);
+        self.start_knowing(at, known);
+    }
+
+    /// Starts the program of a machine that was let in through another, and knows whom that knows.
+    pub fn join(&mut self, at: usize, through: usize) {
+        let seed = self.machines[through].node.as_ref();
+        let known = seed.map_or_else(Vec::new, |seed| seed.membership().list());
+        self.start_knowing(at, known);
+    }
+
+    fn start_knowing(&mut self, at: usize, members: Vec<MemberState>) {
         if !self.takes_writes(at) {
             return;
         }
@@ -201,7 +213,7 @@ impl<O: Observer> World<O> {
         machine.disk.boot = Boot::after(machine.disk.boot, now.wall.0 / 1000);
         let boot = machine.disk.boot;
         let mut node = self.make(at, boot);
-        node.apply_members(now, self.known_members(at));
+        node.apply_members(now, members);
         self.observer.started(at, &node);
         let disk = self.machines[at].disk.clone();
         for network in disk.attached {

@@ -21,13 +21,20 @@ Measures:
   conflict  two nodes write one key at the same instant: until all show the later write, and whether any does not
   return    a node crashes, is cut off or stands still: until its entry is hidden everywhere, and shown again after it is back;
             the row without a case is the crash
+  crash     a node crashes: until its entry is hidden everywhere, and until the first node hides it
+  falsedown 600 s in which one node of fifty, and at least one, stands still for 0.1-10 s again and again: how often another
+            node, which is well, is held for down
+  join      all nodes join through one within 100 ms: until every node sees all
 
 Columns:
   p50, p90, max  milliseconds of virtual time; delays are 0.2-1 ms, lines carry 1 Gbit/s, receive buffers hold 1 MiB
   bytes/node     what a node sends on average, datagrams and streams, without headers of UDP, TCP and IP; of a change or a burst:
                  until 75 ms after it, 250 where datagrams are lost, beyond what is sent all the time; of idle: in one second
+  B/s            what a node sends in one second while nothing happens, on average
+  first ms       until half of the first nodes have seen it
   copies         how often a node receives each dot that it lacks
   x content      all bytes of a burst, over the keys and values that all nodes lacked
+  false downs    how often a node that was well was held for down
   violations     what did not arrive in time; nodes that were well and held for down
   missed         what must come true and did not
 
@@ -182,6 +189,25 @@ fn usual_sizes(measure: Measure) -> &'static [(usize, usize, f64)] {
             (100, 0, 0.0),
             (1000, 0, 0.0),
         ],
+        Measure::Crash => &[
+            (25, 0, 0.0),
+            (25, 0, 10.0),
+            (25, 0, 20.0),
+            (25, 0, 30.0),
+            (100, 0, 0.0),
+            (100, 0, 30.0),
+            (1000, 0, 0.0),
+            (1000, 0, 30.0),
+        ],
+        Measure::FalseDown => &[
+            (25, 0, 0.0),
+            (25, 0, 30.0),
+            (128, 0, 0.0),
+            (128, 0, 10.0),
+            (128, 0, 20.0),
+            (128, 0, 30.0),
+        ],
+        Measure::Join => &[(25, 0, 0.0), (100, 0, 0.0), (100, 0, 30.0), (200, 0, 0.0)],
     }
 }
 
@@ -220,7 +246,9 @@ fn seeds(measure: Measure, nodes: usize) -> u64 {
         (Measure::Idle, _) => 2,
         (Measure::Conflict, 0..=25) => 1000,
         (Measure::Burst, 101..) => 2,
-        (Measure::Burst, 26..) | (Measure::Change | Measure::Return, 101..) => 10,
+        (Measure::Burst, 26..) | (Measure::Change | Measure::Return | Measure::Crash, 101..) => 10,
+        (Measure::FalseDown, _) | (Measure::Join, 101..) => 2,
+        (Measure::Join, _) => 10,
         (_, _) => 40,
     }
 }
@@ -259,7 +287,7 @@ fn print(row: &Row, json: bool) -> io::Result<()> {
 
 fn heading() -> String {
     format!(
-        "{:<9}{:<23}{:>5}{:>8}{:>6}{:>6}{:>10}{:>10}{:>10}{:>12}{:>8}{:>11}{:>10}{:>12}  {}",
+        "{:<9}{:<23}{:>5}{:>8}{:>6}{:>6}{:>10}{:>10}{:>10}{:>10}{:>12}{:>8}{:>8}{:>11}{:>10}{:>13}{:>12}  {}",
         "measure",
         "case",
         "nodes",
@@ -269,10 +297,13 @@ fn heading() -> String {
         "p50 ms",
         "p90 ms",
         "max ms",
+        "first ms",
         "bytes/node",
+        "B/s",
         "copies",
         "x content",
         "diverged",
+        "false downs",
         "violations",
         "missed"
     )
@@ -283,11 +314,9 @@ fn line(row: &Row) -> String {
         Some(number) => format!("{number:.digits$}"),
         None => "-".to_owned(),
     };
-    let diverged = row
-        .diverged
-        .map_or("-".to_owned(), |count| count.to_string());
+    let count = |count: Option<u64>| count.map_or("-".to_owned(), |count| count.to_string());
     let line = format!(
-        "{:<9}{:<23}{:>5}{:>8}{:>6}{:>6}{:>10}{:>10}{:>10}{:>12}{:>8}{:>11}{:>10}{:>12}  {}",
+        "{:<9}{:<23}{:>5}{:>8}{:>6}{:>6}{:>10}{:>10}{:>10}{:>10}{:>12}{:>8}{:>8}{:>11}{:>10}{:>13}{:>12}  {}",
         row.measure,
         row.case.unwrap_or("-"),
         row.nodes,
@@ -297,10 +326,13 @@ fn line(row: &Row) -> String {
         number(row.p50_ms, 2),
         number(row.p90_ms, 2),
         number(row.max_ms, 2),
+        number(row.first_ms, 2),
         number(row.bytes_per_node, 0),
+        number(row.bytes_per_node_s, 0),
         number(row.copies_per_node, 2),
         number(row.times_content, 2),
-        diverged,
+        count(row.diverged),
+        count(row.false_downs),
         row.violations,
         row.missed.join(", ")
     );

@@ -10,7 +10,10 @@ use std::{
 use clap::ValueEnum;
 use weft::sim::{Arrivals, Settings, Settled};
 
-use super::{NETWORK, Row, Sample, Watched, burst, change, churn, conflict, idle, returning};
+use super::{
+    NETWORK, Row, Sample, Watched, burst, change, churn, conflict, crash, falsedown, idle, joining,
+    returning,
+};
 
 /// How many machines may share their world among samples: larger ones are dear to make.
 const OWN_WORLD_MAX: usize = 200;
@@ -32,17 +35,27 @@ pub enum Measure {
     Conflict,
     /// A node that crashes, is cut off or stands still, and returns
     Return,
+    /// A node that crashes
+    Crash,
+    /// Nodes that are well and held for down, beside some that get no processor
+    #[value(name = "falsedown")]
+    FalseDown,
+    /// Nodes that join through one at once
+    Join,
 }
 
 impl Measure {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::Change,
         Self::Burst,
         Self::Churn,
         Self::Idle,
         Self::Conflict,
         Self::Return,
+        Self::Crash,
+        Self::FalseDown,
+        Self::Join,
     ];
 
     /// Returns its name.
@@ -54,6 +67,9 @@ impl Measure {
             Self::Idle => "idle",
             Self::Conflict => "conflict",
             Self::Return => "return",
+            Self::Crash => "crash",
+            Self::FalseDown => "falsedown",
+            Self::Join => "join",
         }
     }
 }
@@ -109,7 +125,10 @@ impl Cell {
     }
 
     fn seeds_by_world(&self) -> Vec<Range<u64>> {
-        let shares = matches!(self.measure, Measure::Change | Measure::Return);
+        let shares = matches!(
+            self.measure,
+            Measure::Change | Measure::Return | Measure::Crash
+        );
         let step = if shares && self.nodes > OWN_WORLD_MAX {
             SAMPLES_A_WORLD
         } else {
@@ -157,6 +176,17 @@ impl Cell {
             Measure::Idle => idle::samples(self, seeds),
             Measure::Conflict => conflict::samples(self, seeds),
             Measure::Return => returning::samples(self, seeds),
+            Measure::Crash => crash::samples(self, seeds),
+            Measure::FalseDown => falsedown::samples(self, seeds),
+            Measure::Join => joining::samples(self, seeds),
+        }
+    }
+
+    /// Returns how nodes are set up.
+    pub(super) fn settings(&self) -> Settings {
+        match self.profile {
+            Profile::Lan => Settings::lan(),
+            Profile::Wan => Settings::wan(),
         }
     }
 
@@ -164,10 +194,7 @@ impl Cell {
     pub(super) fn world(&self, seed: u64, entries: usize) -> Watched {
         let settled = Settled {
             entries,
-            settings: match self.profile {
-                Profile::Lan => Settings::lan(),
-                Profile::Wan => Settings::wan(),
-            },
+            settings: self.settings(),
             ..Settled::new(self.nodes, NETWORK)
         };
         let mut world = settled.world(seed, Arrivals::default());

@@ -11,6 +11,8 @@ pub struct Limits {
     pub max_ms: Option<f64>,
     /// Of what a node sends.
     pub bytes_per_node: Option<f64>,
+    /// Of what a node sends in one second while nothing happens.
+    pub bytes_per_node_s: Option<f64>,
     /// Of all bytes, as a multiple of the content.
     pub times_content: Option<f64>,
 }
@@ -29,6 +31,7 @@ impl Limits {
             ("p50", "ms", row.p50_ms, self.p50_ms),
             ("max", "ms", row.max_ms, self.max_ms),
             ("sent", "B", row.bytes_per_node, self.bytes_per_node),
+            ("sent", "B/s", row.bytes_per_node_s, self.bytes_per_node_s),
             ("sent", "x content", row.times_content, self.times_content),
         ];
         let exceeded = |(what, unit, found, bound): (&str, &str, Option<f64>, Option<f64>)| {
@@ -52,13 +55,37 @@ pub fn limits(cell: &Cell, case: Option<&str>) -> Limits {
             }),
             ..Limits::default()
         },
-        Measure::Return if case.is_none_or(|case| case == "crash hidden") => match cell.nodes {
-            0..=100 => Limits::max(2500.0),
-            101..=1000 => Limits::max(3000.0),
-            _ => Limits::default(),
+        Measure::Return if case.is_none_or(|case| case == "crash hidden") => crash(cell),
+        Measure::Crash if cell.loss_pct <= 30.0 => Limits {
+            bytes_per_node_s: steady(cell),
+            ..crash(cell)
         },
-        Measure::Churn | Measure::Idle | Measure::Return | Measure::Conflict => Limits::default(),
+        Measure::Join if cell.nodes <= 1000 && cell.loss_pct == 0.0 => Limits::max(2000.0),
+        Measure::Churn
+        | Measure::Idle
+        | Measure::Return
+        | Measure::Crash
+        | Measure::FalseDown
+        | Measure::Join
+        | Measure::Conflict => Limits::default(),
     }
+}
+
+fn crash(cell: &Cell) -> Limits {
+    match (cell.nodes, cell.profile) {
+        (0..=100, Profile::Lan) => Limits::max(2500.0),
+        (101..=1000, Profile::Lan) => Limits::max(3000.0),
+        (_, Profile::Lan | Profile::Wan) => Limits::default(),
+    }
+}
+
+/// What a node may send all the time; where datagrams are lost, they are sent again.
+fn steady(cell: &Cell) -> Option<f64> {
+    let bound = match cell.profile {
+        Profile::Lan => 1000.0,
+        Profile::Wan => 300.0,
+    };
+    (cell.loss_pct == 0.0).then_some(bound)
 }
 
 /// A loss in between is held to what the greater loss is.

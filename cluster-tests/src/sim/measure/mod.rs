@@ -8,7 +8,10 @@ mod cell;
 mod change;
 mod churn;
 mod conflict;
+mod crash;
+mod falsedown;
 mod idle;
+mod joining;
 mod limits;
 mod observe;
 mod returning;
@@ -46,6 +49,12 @@ struct Sample {
     times_content: Option<f64>,
     /// Whether nodes that should agree do not.
     diverged: Option<bool>,
+    /// Bytes that a node sent in one second while nothing happened, on average.
+    bytes_per_node_s: Option<f64>,
+    /// How long it took until the first node saw it.
+    first: Option<Duration>,
+    /// How often a node that was well was held for down.
+    false_downs: Option<u64>,
     /// What was not seen in time, and properties that did not hold.
     violations: u64,
 }

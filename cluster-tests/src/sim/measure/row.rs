@@ -30,6 +30,12 @@ pub struct Row {
     /// Bytes that a node sent on average, without headers of UDP, TCP and IP: for a change or a burst beyond what it sends all the
     /// time, and `idle`: in one second.
     pub bytes_per_node: Option<f64>,
+    /// Bytes that a node sent in one second while nothing happened, on average.
+    pub bytes_per_node_s: Option<f64>,
+    /// Half of the samples were seen by a first node within so many milliseconds.
+    pub first_ms: Option<f64>,
+    /// How often a node that was well was held for down.
+    pub false_downs: Option<u64>,
     /// How often a node received each dot that it lacked, on average.
     pub copies_per_node: Option<f64>,
     /// All bytes that were sent, as a multiple of keys and values that each node needed once.
@@ -54,6 +60,9 @@ impl Row {
             | Measure::Burst
             | Measure::Churn
             | Measure::Idle
+            | Measure::Crash
+            | Measure::FalseDown
+            | Measure::Join
             | Measure::Conflict => Self::of(cell, None, samples),
         };
         let mut rows = vec![whole];
@@ -74,7 +83,10 @@ impl Row {
             let found: Vec<f64> = samples.iter().filter_map(of).collect();
             (!found.is_empty()).then(|| found.iter().sum::<f64>() / found.len() as f64)
         };
+        let mut first: Vec<Duration> = samples.iter().filter_map(|sample| sample.first).collect();
+        first.sort_unstable();
         let diverged = samples.iter().filter_map(|sample| sample.diverged);
+        let false_downs = samples.iter().filter_map(|sample| sample.false_downs);
         let is_idle = cell.measure == Measure::Idle;
         let mut row = Self {
             measure: cell.measure.name(),
@@ -87,6 +99,9 @@ impl Row {
             p90_ms: millis(&took, 0.9),
             max_ms: millis(&took, 1.0),
             bytes_per_node: mean(|sample| sample.bytes_per_node).map(|bytes| rounded(bytes, 1)),
+            bytes_per_node_s: mean(|sample| sample.bytes_per_node_s).map(|bytes| rounded(bytes, 1)),
+            first_ms: millis(&first, 0.5),
+            false_downs: false_downs.fold(None, |sum, more| Some(sum.unwrap_or(0) + more)),
             copies_per_node: mean(|sample| sample.copies_per_node).map(|copies| rounded(copies, 2)),
             times_content: mean(|sample| sample.times_content).map(|times| rounded(times, 2)),
             diverged: diverged.fold(None, |sum, one| Some(sum.unwrap_or(0) + u64::from(one))),
