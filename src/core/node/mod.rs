@@ -9,11 +9,11 @@
 //! The same machine runs under tokio in production and by the thousand in virtual time in the simulator.
 
 mod io;
+mod list;
 
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
-    time::Duration,
 };
 
 pub use io::{Config, DatagramError, Event, Stats, StreamError, Transmit};
@@ -42,8 +42,6 @@ const SYNC: u8 = 0;
 const MEMBERS: u8 = 1;
 /// A request on a stream for the list of members, as a node makes it that knows an address and nothing else.
 pub const MEMBERS_REQUEST: &[u8] = &[MEMBERS];
-/// How long to wait for a list of members before another member is asked.
-const MEMBERS_AGAIN: Duration = Duration::from_secs(2);
 
 /// One node of the cluster.
 pub struct Node {
@@ -59,7 +57,9 @@ pub struct Node {
     foreign: VecDeque<(NodeId, RecordKind, Vec<u8>)>,
     /// When to ask a member for the whole list; nothing once it has come.
     members_at: Option<Instant>,
-    members_asked: usize,
+    members_asked: u64,
+    /// How many lists have come.
+    members_listed: u64,
     stats: Stats,
 }
 
@@ -95,6 +95,7 @@ impl Node {
             foreign: VecDeque::new(),
             members_at: Some(now.instant),
             members_asked: 0,
+            members_listed: 0,
             stats: Stats::default(),
         }
     }
@@ -193,8 +194,7 @@ impl Node {
                 .map_err(StreamError::Sync),
             Some((&MEMBERS, list)) if asked == MEMBERS => match codec::decode(list) {
                 Ok(members) => {
-                    self.members_at = None;
-                    self.membership.apply(now.instant, members);
+                    self.take_list(now.instant, members);
                     Ok(())
                 }
                 Err(error) => {
@@ -210,19 +210,6 @@ impl Node {
         };
         self.drain(now);
         taken
-    }
-
-    /// Asks one live member after another for the whole list until one answers: gossip alone teaches it slowly.
-    fn ask_for_members(&mut self, now: Instant) {
-        let alive: Vec<NodeId> = self.membership.alive().collect();
-        if let Some(&to) = alive.get(self.members_asked % alive.len().max(1)) {
-            self.members_asked += 1;
-            self.calls.push_back(StreamCall {
-                id: CallId::foreign(to),
-                request: vec![MEMBERS],
-            });
-        }
-        self.members_at = Some(now + MEMBERS_AGAIN);
     }
 
     /// Compares all that this node shares with a member at once: see [`NetDb::sync_with`].
