@@ -198,12 +198,17 @@ impl Controller {
         }
     }
 
-    /// Takes entries that people wrote by hand off the disk.
+    /// Takes entries that people wrote by hand, and addresses that an engine holds, off the disk.
     pub(super) async fn forget_entries(&self, network: NetworkId) -> Result<(), ControllerError> {
         self.disk(move |store| {
             for (of, entry) in store.entries()? {
                 if of == network {
                     store.remove_entry(network, &entry.table, &entry.key)?;
+                }
+            }
+            for (of, address) in store.held_addresses()? {
+                if of == network {
+                    store.free_address(network, address)?;
                 }
             }
             Ok(())

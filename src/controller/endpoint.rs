@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use super::{
     AppliedView, Controller, ControllerError, EndpointState, EndpointView, Sandbox, entropy,
-    publish::{created, endpoints_table},
+    publish::{created, endpoints_table, names_table},
 };
 use crate::{
     core::{
@@ -166,7 +166,7 @@ impl Controller {
         outcome
     }
 
-    async fn create_on_driver(
+    pub(super) async fn create_on_driver(
         &self,
         network: &NetworkRecord,
         record: EndpointRecord,
@@ -187,7 +187,7 @@ impl Controller {
         Ok(self.view(&stored, None))
     }
 
-    async fn join(
+    pub(super) async fn join(
         &self,
         network: &NetworkRecord,
         endpoint: &str,
@@ -210,7 +210,10 @@ impl Controller {
         let now = StoredEndpoint {
             record: before.record.clone(),
             joined: true,
-            entries: published(driver, &joined),
+            entries: published(driver, &joined)
+                .into_iter()
+                .chain(names_of(&before))
+                .collect(),
         };
         if before == now {
             return Ok((now, joined));
@@ -225,7 +228,7 @@ impl Controller {
         Ok((now, joined))
     }
 
-    async fn leave_endpoint(
+    pub(super) async fn leave_endpoint(
         &self,
         network: &NetworkRecord,
         endpoint: &str,
@@ -275,7 +278,7 @@ impl Controller {
         Ok(self.view(&left, None))
     }
 
-    async fn remove_endpoint(
+    pub(super) async fn remove_endpoint(
         &self,
         network: &NetworkRecord,
         endpoint: &str,
@@ -285,8 +288,14 @@ impl Controller {
         let stored = self.unpublish(stored).await?;
         let driver = self.driver(network).await?;
         self.erase(&*driver, &stored.record).await?;
-        self.release_address(&mut hand, network.id, stored.record.address)
-            .await;
+        let address = stored.record.address;
+        let is_held = match address {
+            Some(address) => self.is_held(network.id, address.0.addr()).await?,
+            None => false,
+        };
+        if !is_held {
+            self.release_address(&mut hand, network.id, address).await;
+        }
         tracing::info!(network = %network.name, endpoint = %stored.record.name, "endpoint removed");
         Ok(())
     }
@@ -352,7 +361,7 @@ impl Controller {
         Ok(self.parts.registry.get(&network.driver, self.now()).await?)
     }
 
-    fn view(&self, stored: &StoredEndpoint, joined: Option<Joined>) -> EndpointView {
+    pub(super) fn view(&self, stored: &StoredEndpoint, joined: Option<Joined>) -> EndpointView {
         EndpointView {
             record: stored.record.clone(),
             node: self.parts.node,
@@ -375,6 +384,12 @@ fn published(driver: &dyn Driver, joined: &Joined) -> Vec<TableEntry> {
         Scope::Global => joined.entries.clone(),
         Scope::Local => Vec::new(),
     }
+}
+
+/// The entry of an endpoint's names, which are not its driver's and outlive a join.
+fn names_of(stored: &StoredEndpoint) -> impl Iterator<Item = TableEntry> {
+    let names = stored.entries.iter();
+    names.filter(|entry| entry.table == names_table()).cloned()
 }
 
 async fn forget(driver: &dyn Driver, record: &EndpointRecord) {

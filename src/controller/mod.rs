@@ -13,6 +13,7 @@ mod admit;
 mod applied;
 mod attachment;
 mod endpoint;
+mod engine;
 mod error;
 mod feed;
 mod network;
@@ -37,8 +38,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use error::{ControllerError, Owner};
 pub use services::Streams;
 pub use view::{
-    AppliedView, EndpointState, EndpointView, ListedNetwork, MemberView, NetworkRequest,
-    NetworkView, Sandbox, Setup, StatusView, SubnetRequest, TableView,
+    AppliedView, EndpointState, EndpointView, Held, HeldEndpoint, ListedNetwork, MemberView,
+    NetworkRequest, NetworkView, Sandbox, Setup, StatusView, SubnetRequest, TableView,
 };
 
 use self::{address::Hands, removal::Removals};

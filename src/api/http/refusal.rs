@@ -37,7 +37,9 @@ fn code(refused: &ControllerError) -> Code {
         ControllerError::NoSuchEndpoint { .. } => Code::NoSuchEndpoint,
         ControllerError::EndpointExists { .. } => Code::EndpointExists,
         ControllerError::AddressInUse { .. } => Code::InUse,
-        ControllerError::NoSubnet { .. } => Code::Invalid,
+        ControllerError::NoSubnet { .. }
+        | ControllerError::NoAddresses(_)
+        | ControllerError::NotHeld { .. } => Code::Invalid,
         ControllerError::NotOwner { .. } => Code::NotOwner,
         ControllerError::EntryExists { .. } => Code::EntryExists,
         ControllerError::NoSuchEntry => Code::NoSuchEntry,
