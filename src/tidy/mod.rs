@@ -49,9 +49,17 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["core", "store", "runtime", "raft", "driver"],
     ),
     ("dns", &["core", "runtime"]),
+    ("engine", &["core", "plugin", "controller"]),
     (
         "api",
-        &["core", "runtime", "plugin", "driver", "controller"],
+        &[
+            "core",
+            "runtime",
+            "plugin",
+            "driver",
+            "controller",
+            "engine",
+        ],
     ),
     ("config", &["core", "runtime", "raft", "dns", "api"]),
     (
@@ -67,6 +75,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "driver",
             "controller",
             "dns",
+            "engine",
             "api",
             "config",
         ],
