@@ -101,6 +101,8 @@ impl Node {
         }
         command.env("WEFT_SOCKET", self.client.socket());
         command.env("NO_COLOR", "1");
+        // Several nodes on one machine cannot all serve its engine.
+        command.env("WEFT_DOCKER", "off");
         command
     }
 

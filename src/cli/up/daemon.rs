@@ -12,13 +12,19 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Up, doors::Doors, drivers, member::Member, others};
+use super::{
+    Up,
+    doors::{Doors, Plugin},
+    drivers,
+    member::Member,
+    others,
+};
 use crate::{
     api::{docker, http},
     cli::{
@@ -28,7 +34,8 @@ use crate::{
     config::{Config, Host, Profile},
     controller::{Controller, Parts, Streams},
     core::{membership, model::Vtep, netdb, node},
-    dns,
+    dns::{self, Upstream},
+    engine::{self, Bell},
     raft::{ClusterLog, Raft, RaftConfig, Timings},
     runtime::{
         self, Handle, Sockets,
@@ -127,7 +134,7 @@ impl Daemon {
         let handler = Arc::new(daemon.controller.clone());
         let streams = streams::serve(sockets.tcp, tls.clone(), handler, daemon.stop_loop.clone());
         daemon.serve("the streams", streams);
-        daemon.open(doors, tls);
+        daemon.open(doors, tls, config);
         daemon.run_beside(cluster_log);
         daemon.tasks.spawn(others::find_again(
             daemon.handle.clone(),
@@ -138,16 +145,27 @@ impl Daemon {
         Ok(daemon)
     }
 
-    fn open(&mut self, doors: Doors, tls: Tls) {
+    fn open(&mut self, doors: Doors, tls: Tls, config: &Config) {
         let stop = self.stop_services.clone();
         let routes = http::routes(self.controller.clone(), tls, stop.clone());
         let served = http::serve(doors.control, routes, stop.clone());
         self.serve("the control API", served);
-        if let Some(door) = doors.docker {
-            self.serve("the Docker plugin", docker::serve(door, stop.clone()));
+        let (told, askers) = watch::channel(Default::default());
+        if let Some(Plugin { door, engine }) = doors.docker {
+            let (bell, controller) = (Bell::default(), self.controller.clone());
+            let served = docker::serve(door, controller.clone(), bell.clone(), stop.clone());
+            self.serve("the Docker plugin", served);
+            let followed = engine::run(engine, controller, (bell, told), stop.clone());
+            self.serve("the Docker engine's follower", followed);
         }
         if let Some(sockets) = doors.dns {
-            self.serve("DNS", dns::run(self.handle.clone(), sockets, stop));
+            let ours = sockets.addr;
+            let upstream = match &config.dns_upstream {
+                Some(servers) => Upstream::these(servers.clone(), ours),
+                None => Upstream::of_host(ours),
+            };
+            let handle = self.handle.clone();
+            self.serve("DNS", dns::run(handle, sockets, (askers, upstream), stop));
         }
     }
 

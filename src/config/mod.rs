@@ -3,14 +3,18 @@
 //! Precedence: flags, then environment, then file, then defaults. The command line reads flags and environment into one
 //! [`Layer`], a TOML file into another.
 
+mod docker;
+mod setting;
+
 use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
+
+pub use docker::{Docker, DockerMode};
+pub use setting::{Advertise, LogFormat, Profile, Resolver, Secret, Seed, SettingError};
 
 use crate::core::model::{LimitError, Name};
 
@@ -93,9 +97,18 @@ pub struct Layer {
     /// Where to answer for names, UDP and TCP.
     #[serde(default)]
     pub dns: Option<SocketAddr>,
+    /// Who answers for names that are not ours.
+    #[serde(default)]
+    pub dns_upstream: Option<Vec<Resolver>>,
+    /// Whether to serve the Docker engine.
+    #[serde(default)]
+    pub docker: Option<DockerMode>,
     /// The Docker engine's plugin socket.
     #[serde(default)]
     pub docker_plugin: Option<PathBuf>,
+    /// The Docker engine's own socket.
+    #[serde(default)]
+    pub docker_engine: Option<PathBuf>,
 }
 
 impl Layer {
@@ -146,7 +159,10 @@ impl Layer {
             log_format: self.log_format.or(lower.log_format),
             profile: self.profile.or(lower.profile),
             dns: self.dns.or(lower.dns),
+            dns_upstream: self.dns_upstream.or(lower.dns_upstream),
+            docker: self.docker.or(lower.docker),
             docker_plugin: self.docker_plugin.or(lower.docker_plugin),
+            docker_engine: self.docker_engine.or(lower.docker_engine),
         }
     }
 }
@@ -180,13 +196,17 @@ pub struct Config {
     pub profile: Profile,
     /// Where to answer for names; nowhere if not told.
     pub dns: Option<SocketAddr>,
-    /// The Docker engine's plugin socket; none if not told.
-    pub docker_plugin: Option<PathBuf>,
+    /// Who answers for names that are not ours; nothing: whom the host asks.
+    pub dns_upstream: Option<Vec<SocketAddr>>,
+    /// The Docker engine to serve, if any.
+    pub docker: Option<Docker>,
 }
 
 impl Config {
     /// Fills in what no layer says.
     pub fn resolve(layer: Layer, host: &Host) -> Result<Self, ConfigError> {
+        let docker = Docker::resolve(&layer, host);
+        let upstream = layer.dns_upstream;
         let is_name_chosen = layer.name.is_some();
         let name = match layer.name {
             Some(name) => name,
@@ -208,7 +228,8 @@ impl Config {
             log_format: layer.log_format.unwrap_or_default(),
             profile: layer.profile.unwrap_or_default(),
             dns: layer.dns,
-            docker_plugin: layer.docker_plugin,
+            dns_upstream: upstream.map(|all| all.into_iter().map(|one| one.0).collect()),
+            docker,
         })
     }
 }
@@ -220,6 +241,8 @@ pub struct Host {
     pub name: String,
     /// Whether we are root.
     pub is_root: bool,
+    /// Whether a Docker engine is installed.
+    pub has_docker: bool,
     /// `$XDG_RUNTIME_DIR`.
     pub runtime_dir: Option<PathBuf>,
     /// `$XDG_STATE_HOME`, or `~/.local/state`.
@@ -240,6 +263,7 @@ impl Host {
                 .map(|uname| uname.nodename().to_string_lossy().into_owned())
                 .unwrap_or_default(),
             is_root: nix::unistd::geteuid().is_root(),
+            has_docker: docker::is_here(),
             runtime_dir: directory("XDG_RUNTIME_DIR"),
             state_dir: directory("XDG_STATE_HOME").or_else(in_home),
         }
@@ -271,193 +295,6 @@ impl Host {
     }
 }
 
-/// A secret that does not show itself.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(pub String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
-
-/// How the log is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    #[default]
-    Text,
-    /// One object a line.
-    Json,
-}
-
-/// How patient membership is: the figures are those of `core::membership`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Profile {
-    /// One data centre.
-    #[default]
-    Lan,
-    /// Between data centres.
-    Wan,
-    /// One machine, for tests and demonstrations.
-    Local,
-}
-
-/// Why a setting was refused. The operator wrote it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SettingError {
-    /// It is none of the words.
-    #[error("{given:?} is none of {words}")]
-    Word {
-        /// What was given.
-        given: String,
-        /// What may be given.
-        words: &'static str,
-    },
-    /// It is no address.
-    #[error("{0:?} is no address: HOST or HOST:PORT is expected")]
-    Seed(String),
-    /// It is no address that others could reach.
-    #[error("{0:?} is no address that others could reach: an IP, or IP:PORT, is expected")]
-    Advertise(String),
-}
-
-impl FromStr for LogFormat {
-    type Err = SettingError;
-
-    fn from_str(text: &str) -> Result<Self, SettingError> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err(SettingError::Word {
-                given: text.to_owned(),
-                words: "text, json",
-            }),
-        }
-    }
-}
-
-impl FromStr for Profile {
-    type Err = SettingError;
-
-    fn from_str(text: &str) -> Result<Self, SettingError> {
-        match text {
-            "lan" => Ok(Self::Lan),
-            "wan" => Ok(Self::Wan),
-            "local" => Ok(Self::Local),
-            _ => Err(SettingError::Word {
-                given: text.to_owned(),
-                words: "lan, wan, local",
-            }),
-        }
-    }
-}
-
-/// Where others reach us: an address, with a port if it differs from the one we listen on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Advertise {
-    /// The address.
-    pub ip: IpAddr,
-    /// The port.
-    pub port: Option<u16>,
-}
-
-impl Advertise {
-    /// Returns the whole address, given the port that we really listen on.
-    pub fn with_port(self, listening: u16) -> SocketAddr {
-        SocketAddr::new(self.ip, self.port.unwrap_or(listening))
-    }
-}
-
-impl FromStr for Advertise {
-    type Err = SettingError;
-
-    fn from_str(text: &str) -> Result<Self, SettingError> {
-        let refused = || SettingError::Advertise(text.to_owned());
-        let advertise = match (text.parse::<IpAddr>(), text.parse::<SocketAddr>()) {
-            (Ok(ip), _) => Self { ip, port: None },
-            (Err(_), Ok(address)) => Self {
-                ip: address.ip(),
-                port: Some(address.port()),
-            },
-            (Err(_), Err(_)) => return Err(refused()),
-        };
-        if advertise.ip.is_unspecified() || advertise.ip.is_multicast() {
-            return Err(refused());
-        }
-        Ok(advertise)
-    }
-}
-
-/// A member to join through: a host and a port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seed {
-    /// A name or an address.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-}
-
-impl Seed {
-    /// Looks the host up. It blocks.
-    pub fn resolve(&self) -> std::io::Result<Vec<SocketAddr>> {
-        Ok((self.host.as_str(), self.port).to_socket_addrs()?.collect())
-    }
-}
-
-impl FromStr for Seed {
-    type Err = SettingError;
-
-    fn from_str(text: &str) -> Result<Self, SettingError> {
-        let refused = || SettingError::Seed(text.to_owned());
-        if let Ok(address) = text.parse::<SocketAddr>() {
-            return Ok(Self {
-                host: address.ip().to_string(),
-                port: address.port(),
-            });
-        }
-        let (host, port) = match text.rsplit_once(':') {
-            Some(_) if text.parse::<IpAddr>().is_ok() => (text, PORT),
-            Some((host, port)) => (host, port.parse().map_err(|_no_port| refused())?),
-            None => (text, PORT),
-        };
-        let is_ip = host.parse::<IpAddr>().is_ok();
-        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        if host.is_empty() || port == 0 || !(is_ip || host.chars().all(fits)) {
-            return Err(refused());
-        }
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-        })
-    }
-}
-
-impl fmt::Display for Seed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
-macro_rules! deserialize_from_str {
-    ($($setting:ty),*) => {
-        $(impl<'de> Deserialize<'de> for $setting {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-            }
-        })*
-    };
-}
-
-deserialize_from_str!(Advertise, Seed);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -486,7 +323,10 @@ mod tests {
             log-format = "json"
             profile = "wan"
             dns = "127.0.0.1:53"
+            dns-upstream = ["192.0.2.1", "[::1]:54"]
+            docker = "on"
             docker-plugin = "/run/p.sock"
+            docker-engine = "/run/e.sock"
             "#,
         );
 
@@ -497,7 +337,7 @@ mod tests {
         assert_eq!(config.log_format, LogFormat::Json);
         assert_eq!(config.profile, Profile::Wan);
         assert_eq!(config.data_dir, Path::new("/srv/weft"));
-        assert!(config.dns.is_some() && config.docker_plugin.is_some());
+        assert!(config.dns.is_some() && config.docker.is_some());
     }
 
     #[test]
@@ -543,6 +383,7 @@ mod tests {
         let user = Host {
             name: "box.example.org".to_owned(),
             is_root: false,
+            has_docker: false,
             runtime_dir: Some("/run/user/1000".into()),
             state_dir: Some("/home/u/.local/state".into()),
         };
@@ -564,31 +405,5 @@ mod tests {
         let layer = layer("token = \"weft-1-secret\"");
 
         assert!(!format!("{layer:?}").contains("secret"));
-    }
-
-    #[test]
-    fn an_address_nobody_can_reach_is_not_advertised() {
-        for text in ["0.0.0.0", "[::]:1", "239.0.0.1", "node1", ""] {
-            assert!(text.parse::<Advertise>().is_err(), "{text}");
-        }
-        let advertise: Advertise = "192.0.2.1".parse().unwrap();
-        assert_eq!(advertise.with_port(7).to_string(), "192.0.2.1:7");
-    }
-
-    #[test]
-    fn a_seed_is_a_host_with_or_without_a_port() {
-        for (text, expected) in [
-            ("node1", "node1:9338"),
-            ("node1:1", "node1:1"),
-            ("10.0.0.1", "10.0.0.1:9338"),
-            ("::1", "[::1]:9338"),
-            ("[::1]:5", "[::1]:5"),
-        ] {
-            let seed: Seed = text.parse().unwrap();
-            assert_eq!(seed.to_string(), expected);
-        }
-        for text in ["", ":1", "a:", "a:0", "a:99999", "a b", "http://a:1"] {
-            assert!(text.parse::<Seed>().is_err(), "{text}");
-        }
     }
 }
