@@ -15,13 +15,13 @@ use clap::{
     },
 };
 
-pub(super) use network::{EndpointCommand, EndpointName, NetworkCommand};
+pub(super) use network::{EndpointCommand, EndpointName, NetworkCommand, SandboxArgs};
 pub(super) use sim::SimArgs;
 pub(super) use table::{TableCommand, TableKey};
 pub(super) use wait::Wait;
 
 use crate::{
-    config::{Advertise, Layer, LogFormat, Profile, Secret, Seed},
+    config::{Advertise, Carrier, Layer, LogFormat, Profile, Secret, Seed},
     core::model::Name,
 };
 
@@ -262,6 +262,10 @@ pub(super) struct UpArgs {
         value_name = "PATH"
     )]
     pub(super) docker_plugin: Option<PathBuf>,
+    /// What carries the packets of overlay networks: the kernel, which needs root, or nothing
+    /// [default: the kernel where it can, else nothing, and the log says why]
+    #[arg(long, env = "WEFT_DATAPLANE", hide_env_values = true, value_parser = carrier())]
+    pub(super) dataplane: Option<Carrier>,
     /// How patient to be with silent members [default: lan]
     #[arg(long, env = "WEFT_PROFILE", hide_env_values = true, value_parser = profile())]
     pub(super) profile: Option<Profile>,
@@ -284,6 +288,10 @@ fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
 
 fn profile() -> impl TypedValueParser<Value = Profile> {
     PossibleValuesParser::new(["lan", "wan", "local"]).try_map(|word| word.parse::<Profile>())
+}
+
+fn carrier() -> impl TypedValueParser<Value = Carrier> {
+    PossibleValuesParser::new(["kernel", "none"]).try_map(|word| word.parse::<Carrier>())
 }
 
 fn log_format() -> impl TypedValueParser<Value = LogFormat> {
@@ -316,6 +324,7 @@ impl UpArgs {
             profile: self.profile,
             dns: self.dns,
             docker_plugin: self.docker_plugin,
+            dataplane: self.dataplane,
             ..self.place.layer(global)
         }
     }
@@ -382,7 +391,7 @@ mod tests {
         for (setting, variable) in &variables {
             assert_eq!(*variable, format!("WEFT_{}", setting.to_uppercase()));
         }
-        assert_eq!(variables.len(), 13, "{variables:?}");
+        assert_eq!(variables.len(), 14, "{variables:?}");
     }
 
     #[test]

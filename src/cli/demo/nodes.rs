@@ -122,6 +122,8 @@ impl Nodes {
                 &node.listen,
                 "--profile",
                 "local",
+                "--dataplane",
+                "none",
             ])
             .arg("--data-dir")
             .arg(node.directory.join("data"))
