@@ -48,6 +48,16 @@ pub enum Profile {
     Local,
 }
 
+/// What carries the packets of overlay networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Carrier {
+    /// The kernel; a node on which it cannot does not start.
+    Kernel,
+    /// Nothing: the node takes part in everything else.
+    None,
+}
+
 /// Why a setting was refused. The operator wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingError {
@@ -96,6 +106,21 @@ impl FromStr for DockerMode {
             _ => Err(SettingError::Word {
                 given: text.to_owned(),
                 words: "auto, on, off",
+            }),
+        }
+    }
+}
+
+impl FromStr for Carrier {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        match text {
+            "kernel" => Ok(Self::Kernel),
+            "none" => Ok(Self::None),
+            _ => Err(SettingError::Word {
+                given: text.to_owned(),
+                words: "kernel, none",
             }),
         }
     }

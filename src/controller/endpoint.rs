@@ -11,7 +11,7 @@ use crate::{
         model::{EndpointId, EndpointRecord, Mac, Name, NetworkId, NetworkRecord, TableEntry},
         wire::codec,
     },
-    driver::{Driver, Joined, Scope},
+    driver::{Driver, Joined, SandboxPlace, Scope},
     store::StoredEndpoint,
 };
 
@@ -38,6 +38,21 @@ impl Controller {
         let network = self.ready_network(network).await?;
         let (this, endpoint) = (self.clone(), endpoint.to_owned());
         self.finish(async move { this.join(&network, &endpoint).await })
+            .await
+    }
+
+    /// As [`Self::endpoint_join`], and moves the endpoint's interface into a sandbox.
+    ///
+    /// If that fails, the endpoint is as it was before.
+    pub async fn endpoint_enter(
+        &self,
+        network: &str,
+        endpoint: &str,
+        sandbox: SandboxPlace,
+    ) -> Result<EndpointView, ControllerError> {
+        let network = self.ready_network(network).await?;
+        let (this, endpoint) = (self.clone(), endpoint.to_owned());
+        self.finish(async move { this.enter(&network, &endpoint, sandbox).await })
             .await
     }
 
@@ -198,6 +213,36 @@ impl Controller {
         let (now, joined) = self.join_on_driver(&*driver, stored).await?;
         tracing::info!(network = %network.name, endpoint = %now.record.name, "endpoint joined");
         Ok(self.view(&now, Some(joined)))
+    }
+
+    async fn enter(
+        &self,
+        network: &NetworkRecord,
+        endpoint: &str,
+        sandbox: SandboxPlace,
+    ) -> Result<EndpointView, ControllerError> {
+        let _hand = self.desk.hands.hold(network.id).await;
+        let before = self.own_endpoint(network, endpoint).await?;
+        let driver = self.driver(network).await?;
+        let (now, joined) = self.join_on_driver(&*driver, before.clone()).await?;
+        let path = sandbox.path.display();
+        match driver.enter(&now.record, &joined, &sandbox).await {
+            Ok(name) => {
+                tracing::info!(network = %network.name, endpoint = %now.record.name, sandbox = %path, %name, "endpoint joined in a sandbox");
+                let mut view = self.view(&now, Some(joined));
+                if let Some(sandbox) = &mut view.sandbox {
+                    sandbox.name = Some(name);
+                }
+                Ok(view)
+            }
+            Err(refused) => {
+                if !before.joined {
+                    let left = self.unpublish(now).await?;
+                    driver.leave(network.id, left.record.id).await?;
+                }
+                Err(refused.into())
+            }
+        }
     }
 
     /// Has the driver connect the endpoint and publishes it. A failure leaves nothing published, and the driver has left.
@@ -370,6 +415,7 @@ impl Controller {
                 false => EndpointState::Created,
             },
             sandbox: joined.map(|joined| Sandbox {
+                name: None,
                 interface: joined.interface,
                 gateways: joined.gateways,
                 routes: joined.routes,

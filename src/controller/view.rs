@@ -117,6 +117,8 @@ pub struct EndpointView {
 /// What a sandbox needs to use an endpoint that has joined.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Sandbox {
+    /// The interface's name in the sandbox that it was moved into; nothing if the caller moves it.
+    pub name: Option<String>,
     /// The interface; nothing for a driver that gives none.
     pub interface: Option<InterfaceName>,
     /// The default gateways.

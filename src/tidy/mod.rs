@@ -99,6 +99,7 @@ const HEAVY: &[(&str, &[&str])] = &[
     ("hyper_util", &["plugin", "api"]),
     ("axum", &["api"]),
     ("hickory_proto", &["dns"]),
+    ("rtnetlink", &["dataplane"]),
     ("toml", &["config"]),
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),

@@ -116,6 +116,8 @@ impl Node {
         let mut command = self.weft();
         command
             .args(["up", "--name", name, "--profile", self.profile])
+            // The nodes of one machine would make the same tunnels in one namespace.
+            .args(["--dataplane", "none"])
             .args(["--listen", &self.listen.to_string()])
             .arg("--data-dir")
             .arg(self.data_dir());

@@ -84,9 +84,11 @@ fn allocator_code(refused: &AllocatorError) -> Code {
 
 fn driver_code(refused: &DriverError) -> Code {
     match refused {
-        DriverError::Option { .. } | DriverError::Subnet { .. } | DriverError::Address { .. } => {
-            Code::Invalid
-        }
+        DriverError::Option { .. }
+        | DriverError::Subnet { .. }
+        | DriverError::Address { .. }
+        | DriverError::NoInterface(_)
+        | DriverError::Sandbox(_) => Code::Invalid,
         DriverError::Unreachable { .. } => Code::Busy,
         DriverError::NoNetwork(_)
         | DriverError::NetworkExists(_)

@@ -15,13 +15,13 @@ use clap::{
     },
 };
 
-pub(super) use network::{EndpointCommand, EndpointName, NetworkCommand};
+pub(super) use network::{EndpointCommand, EndpointName, NetworkCommand, SandboxArgs};
 pub(super) use sim::SimArgs;
 pub(super) use table::{TableCommand, TableKey};
 pub(super) use wait::Wait;
 
 use crate::{
-    config::{Advertise, DockerMode, Layer, LogFormat, Profile, Resolver, Secret, Seed},
+    config::{Advertise, Carrier, DockerMode, Layer, LogFormat, Profile, Resolver, Secret, Seed},
     core::model::Name,
 };
 
@@ -283,6 +283,10 @@ pub(super) struct UpArgs {
         value_name = "PATH"
     )]
     pub(super) docker_engine: Option<PathBuf>,
+    /// What carries the packets of overlay networks: the kernel, which needs root, or nothing
+    /// [default: the kernel where it can, else nothing, and the log says why]
+    #[arg(long, env = "WEFT_DATAPLANE", hide_env_values = true, value_parser = carrier())]
+    pub(super) dataplane: Option<Carrier>,
     /// How patient to be with silent members [default: lan]
     #[arg(long, env = "WEFT_PROFILE", hide_env_values = true, value_parser = profile())]
     pub(super) profile: Option<Profile>,
@@ -309,6 +313,10 @@ fn profile() -> impl TypedValueParser<Value = Profile> {
 
 fn docker() -> impl TypedValueParser<Value = DockerMode> {
     PossibleValuesParser::new(["auto", "on", "off"]).try_map(|word| word.parse::<DockerMode>())
+}
+
+fn carrier() -> impl TypedValueParser<Value = Carrier> {
+    PossibleValuesParser::new(["kernel", "none"]).try_map(|word| word.parse::<Carrier>())
 }
 
 fn log_format() -> impl TypedValueParser<Value = LogFormat> {
@@ -344,6 +352,7 @@ impl UpArgs {
             docker: self.docker,
             docker_plugin: self.docker_plugin,
             docker_engine: self.docker_engine,
+            dataplane: self.dataplane,
             ..self.place.layer(global)
         }
     }
@@ -410,7 +419,7 @@ mod tests {
         for (setting, variable) in &variables {
             assert_eq!(*variable, format!("WEFT_{}", setting.to_uppercase()));
         }
-        assert_eq!(variables.len(), 16, "{variables:?}");
+        assert_eq!(variables.len(), 17, "{variables:?}");
     }
 
     #[test]

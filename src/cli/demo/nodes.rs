@@ -124,6 +124,8 @@ impl Nodes {
                 "local",
                 "--docker",
                 "off",
+                "--dataplane",
+                "none",
             ])
             .arg("--data-dir")
             .arg(node.directory.join("data"))

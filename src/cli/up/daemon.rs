@@ -35,6 +35,7 @@ use crate::{
     controller::{Controller, Parts, Streams},
     core::{membership, model::Vtep, netdb, node},
     dns::{self, Upstream},
+    driver::Overlay,
     engine::{self, Bell},
     raft::{ClusterLog, Raft, RaftConfig, Timings},
     runtime::{
@@ -70,6 +71,7 @@ pub(super) struct Daemon {
     handle: Handle,
     raft: Raft,
     controller: Controller,
+    overlay: Arc<Overlay>,
     /// What serves others and runs beside; each ends only when told, or badly.
     services: JoinSet<&'static str>,
     tasks: TaskTracker,
@@ -105,6 +107,7 @@ impl Daemon {
         )
         .await?;
         let vtep = Vtep(member.address.ip());
+        let overlay = Arc::new(drivers::overlay(config, &store, vtep).await?);
         let plugins = drivers::plugins(&Host::here());
         let controller = Controller::new(Parts {
             node: member.identity.node,
@@ -113,7 +116,7 @@ impl Daemon {
             handle: handle.clone(),
             raft: raft.clone(),
             store: store.clone(),
-            registry: Arc::new(drivers::registry(vtep, plugins)),
+            registry: Arc::new(drivers::registry(overlay.clone(), plugins)),
             dialer: dialer.clone(),
             ca_cert_der: member.credentials.ca_cert_der.clone(),
             clock,
@@ -126,6 +129,7 @@ impl Daemon {
             handle,
             raft,
             controller,
+            overlay,
             services: JoinSet::new(),
             tasks,
             stop_services: CancellationToken::new(),
@@ -177,6 +181,13 @@ impl Daemon {
     }
 
     fn run_beside(&mut self, cluster_log: mpsc::Receiver<ClusterLog>) {
+        let (stop, overlay) = (self.stop_services.clone(), self.overlay.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = overlay.keep() => {}
+                () = stop.cancelled() => {}
+            }
+        });
         let run = self
             .controller
             .clone()
@@ -263,6 +274,7 @@ impl Daemon {
         self.stop_services.cancel();
         if ended == Ended::Left {
             sleep(FAREWELL).await;
+            self.overlay.clear().await;
         }
         self.raft.shutdown().await;
         self.stop_loop.cancel();

@@ -25,7 +25,7 @@ use crate::{
         },
     },
     cli::{error::CliError, init},
-    config::{Config, Host, Layer, Profile, Secret},
+    config::{Carrier, Config, Host, Layer, Profile, Secret},
     core::model::Name,
     plugin::{self, Address},
     runtime::Sockets,
@@ -46,6 +46,7 @@ impl Node {
             socket: Some(socket.clone()),
             listen: Some("127.0.0.1:0".parse().unwrap()),
             profile: Some(Profile::Local),
+            dataplane: Some(Carrier::None),
             ..layer
         };
         let config = Config::resolve(layer, &Host::default())?;
