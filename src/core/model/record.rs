@@ -71,6 +71,20 @@ pub struct NamesRecord {
 /// The table of [`NamesRecord`]s.
 pub const NAMES_TABLE: &str = "names";
 
+impl EndpointRecord {
+    /// Returns whether both are one endpoint, under whatever name.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let EndpointRecord {
+            id,
+            network,
+            name: _,
+            address,
+            mac,
+        } = self;
+        (*id, *network, *address, *mac) == (other.id, other.network, other.address, other.mac)
+    }
+}
+
 /// Where an endpoint's packets go. The network's table `overlay_peers`, key: the endpoint's id, 16 bytes big endian.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize, Deserialize)]
 pub struct PeerRecord {

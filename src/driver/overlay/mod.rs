@@ -477,7 +477,9 @@ impl Driver for Overlay {
             let mut state = network.state.lock().await;
             address_of(&state.overlay, endpoint)?;
             match state.endpoints.get(&endpoint.id) {
-                Some(held) if held != endpoint => Err(DriverError::EndpointExists(endpoint.id)),
+                Some(held) if !held.is_same(endpoint) => {
+                    Err(DriverError::EndpointExists(endpoint.id))
+                }
                 Some(_) => Ok(()),
                 None => {
                     state.endpoints.insert(endpoint.id, endpoint.clone());
