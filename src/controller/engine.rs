@@ -150,14 +150,15 @@ impl Controller {
     }
 
     /// Gives an endpoint of this node these names; the first that no other endpoint here has is the one of its record.
+    /// Others that it has stay, unless these are all.
     pub async fn endpoint_name(
         &self,
-        network: NetworkId,
-        endpoint: EndpointId,
+        (network, endpoint): (NetworkId, EndpointId),
         names: Vec<Name>,
+        are_all: bool,
     ) -> Result<(), ControllerError> {
         let this = self.clone();
-        self.finish(async move { this.give_names(network, endpoint, names).await })
+        self.finish(async move { this.give_names((network, endpoint), names, are_all).await })
             .await
     }
 
@@ -266,15 +267,18 @@ impl Controller {
 
     async fn give_names(
         &self,
-        network: NetworkId,
-        endpoint: EndpointId,
-        names: Vec<Name>,
+        (network, endpoint): (NetworkId, EndpointId),
+        mut names: Vec<Name>,
+        are_all: bool,
     ) -> Result<(), ControllerError> {
         let _hand = self.desk.hands.hold(network).await;
         let own = self.own_endpoints(network).await?;
         let Some(before) = own.iter().find(|stored| stored.record.id == endpoint) else {
             return Ok(());
         };
+        if !are_all {
+            names.extend(more_names(before));
+        }
         let now = named(before, &own, names);
         if now == *before {
             return Ok(());
@@ -315,6 +319,14 @@ fn gone_is_done(outcome: Result<(), ControllerError>) -> Result<(), ControllerEr
         Err(ControllerError::NoSuchEndpoint { .. }) => Ok(()),
         other => other,
     }
+}
+
+/// Returns the names of an endpoint beside the one of its record.
+fn more_names(endpoint: &StoredEndpoint) -> Vec<Name> {
+    let mut entries = endpoint.entries.iter();
+    let entry = entries.find(|entry| entry.table == names_table());
+    let record = entry.and_then(|entry| codec::decode::<NamesRecord>(entry.value.as_bytes()).ok());
+    record.map(|record| record.names).unwrap_or_default()
 }
 
 /// The same endpoint under other names.

@@ -78,9 +78,15 @@ impl Containers {
         *self = Self::default();
     }
 
-    /// Returns the names of an endpoint: the container's first, then its aliases as far as they are known.
-    pub(super) fn names(&self, network: &Network, id: &str, endpoint: &Endpoint) -> Vec<Name> {
-        let aliases = self.known.get(id).into_iter().flatten();
+    /// Returns the names of an endpoint, the container's first, and whether its aliases are known and among them.
+    pub(super) fn names(
+        &self,
+        network: &Network,
+        id: &str,
+        endpoint: &Endpoint,
+    ) -> (Vec<Name>, bool) {
+        let known = self.known.get(id).and_then(Option::as_ref);
+        let aliases = known.into_iter();
         // The engine adds the beginning of the container's id, which nobody asks for elsewhere.
         let aliases = aliases
             .flat_map(|container| container.aliases(network))
@@ -93,6 +99,6 @@ impl Containers {
                 None
             }
         });
-        names.take(NAMES_MAX).collect()
+        (names.take(NAMES_MAX).collect(), known.is_some())
     }
 }

@@ -210,11 +210,12 @@ impl Follower {
                 continue;
             };
             self.containers.ask_if_new(&self.client, container);
-            let names = self.containers.names(listed, container, endpoint);
+            let (names, are_all) = self.containers.names(listed, container, endpoint);
             if names.is_empty() {
                 continue;
             }
-            if let Err(error) = self.controller.endpoint_name(network, id, names).await {
+            let named = self.controller.endpoint_name((network, id), names, are_all);
+            if let Err(error) = named.await {
                 tracing::warn!(%error, container, "a container is not known by its name yet");
                 all = false;
             }
