@@ -77,8 +77,8 @@ async fn run_web(host: &EngineHost) -> anyhow::Result<()> {
     let options = ["run", "--detach", "--name", "web", "--network", "app"];
     let more = ["--network-alias", "www", "--publish", "8080:80", IMAGE];
     let command = ["httpd", "-f", "-h", "/www"];
-    let ran = host.docker(&[&options[..], &more, &command].concat());
-    ran.await?.done()?;
+    let args = [&options[..], &more, &command].concat();
+    host.docker(&args).await?.done()?;
     Ok(())
 }
 

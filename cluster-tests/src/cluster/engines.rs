@@ -86,8 +86,8 @@ impl Engines {
         // A path of a socket may be 107 bytes long: the names are kept short.
         let place = tempfile::Builder::new().prefix("wd").tempdir()?;
         let underlay = Namespace::make("u").await?;
-        underlay.ip("link add br type bridge").await?;
-        underlay.ip("link set br up").await?;
+        underlay.ip("link add name shared type bridge").await?;
+        underlay.ip("link set shared up").await?;
         let mut engines = Self {
             hosts: Vec::new(),
             underlay,
@@ -174,7 +174,7 @@ impl EngineHost {
     async fn make(program: &str, number: u8, engines: &Engines) -> anyhow::Result<Self> {
         let name = format!("h{number}");
         let directory = engines.place.path().join(&name);
-        for inside in ["plugins", "run", "containerd", "netns"] {
+        for inside in ["plugins", "run", "containerd"] {
             fs::create_dir_all(directory.join(inside))?;
         }
         let address = format!("10.77.0.{number}");
@@ -185,7 +185,7 @@ impl EngineHost {
         let (inside, outside) = (&namespace.name, &engines.underlay.name);
         let wire = format!("link add v{number} type veth peer name eth0 netns {inside}");
         engines.underlay.ip(&wire).await?;
-        let up = format!("link set v{number} master br up");
+        let up = format!("link set v{number} master shared up");
         engines.underlay.ip(&up).await.context(outside.clone())?;
         for words in [
             "link set lo up".to_owned(),
@@ -247,12 +247,10 @@ impl EngineHost {
     /// Starts the daemon: as told here the first time, later without a word more.
     pub fn start_weft(&mut self, more: &[&str]) -> anyhow::Result<()> {
         ensure!(self.weft.is_none(), "{} runs already", self.name);
-        let directory = self.directory.display();
-        // Several daemons on one machine would find each other's namespaces by name.
-        let script = format!("mount --bind {directory}/netns /run/netns && exec \"$@\"");
-        let mut command = self.private(&script);
+        let mut command = clean(self.namespace.enter());
         command.arg(&self.program);
-        command.args(["up", "--name", &self.name, "--listen"]);
+        command.args(["up", "--dataplane", "kernel", "--name", &self.name]);
+        command.arg("--listen");
         command.arg(format!("{}:9338", self.address));
         command.arg("--dns").arg(format!("{}:53", self.address));
         for (option, path) in [
@@ -345,13 +343,18 @@ impl EngineHost {
         let mut command = self.namespace.enter();
         command.args(["unshare", "--mount", "--propagation", "private"]);
         command.args(["sh", "-c", script, "sh"]);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("WEFT_") {
-                command.env_remove(name);
-            }
-        }
         command
     }
+}
+
+/// The command, with nothing of ours in its environment.
+fn clean(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("WEFT_") {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 impl Drop for EngineHost {
@@ -359,6 +362,12 @@ impl Drop for EngineHost {
         // What was going on matters more than that it does not end in peace.
         let _ = self.stop_engine();
         let _ = self.stop_weft();
+        // Networks that are not removed have a namespace each, which a daemon that stops leaves as it is.
+        let places = fs::read_dir(self.directory.join("netns"));
+        for place in places.into_iter().flatten().flatten() {
+            let unmounted = Command::new("umount").arg(place.path()).output();
+            drop(unmounted);
+        }
     }
 }
 
@@ -394,8 +403,9 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let removed = Command::new("ip").args(["netns", "del", &self.name]);
-        let _ = removed.output();
+        let _ = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .output();
     }
 }
 
