@@ -74,7 +74,7 @@ pub const NAMES_TABLE: &str = "names";
 impl EndpointRecord {
     /// Returns whether both are one endpoint, under whatever name.
     pub fn is_same(&self, other: &Self) -> bool {
-        let EndpointRecord {
+        let Self {
             id,
             network,
             name: _,
