@@ -22,7 +22,7 @@ async fn containers_of_different_hosts_reach_each_other_by_name() -> anyhow::Res
     a_daemon_that_was_killed_comes_back_to_its_containers(&mut engines).await?;
     an_engine_that_was_restarted_leaves_no_address_taken(&mut engines).await?;
     a_removed_network_is_on_no_engine(&engines).await?;
-    engines.end().await
+    engines.end()
 }
 
 async fn a_network_made_once_is_on_every_engine(engines: &Engines) -> anyhow::Result<()> {
@@ -75,8 +75,9 @@ async fn a_container_is_reached_by_its_names(engines: &Engines) -> anyhow::Resul
 
 async fn run_web(host: &EngineHost) -> anyhow::Result<()> {
     let options = ["run", "--detach", "--name", "web", "--network", "app"];
-    let more = ["--network-alias", "www", "--publish", "8080:80", IMAGE];
-    let command = ["httpd", "-f", "-h", "/www"];
+    let more = ["--network-alias", "www", "--publish", "8080:80"];
+    // As process 1 it would not hear SIGTERM, and the engine would wait ten seconds.
+    let command = ["--stop-signal", "KILL", IMAGE, "httpd", "-f", "-h", "/www"];
     let args = [&options[..], &more, &command].concat();
     host.docker(&args).await?.done()?;
     Ok(())

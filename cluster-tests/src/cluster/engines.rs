@@ -19,7 +19,7 @@ use nix::{
     unistd::Pid,
 };
 use tempfile::TempDir;
-use weft::api::client::Client;
+use weft::{api::client::Client, plugin};
 
 use super::{
     command::{Ran, run},
@@ -138,7 +138,7 @@ impl Engines {
     }
 
     /// Stops everything, and checks that no daemon has logged what none ever may.
-    pub async fn end(mut self) -> anyhow::Result<()> {
+    pub fn end(mut self) -> anyhow::Result<()> {
         for host in &mut self.hosts {
             host.stop_engine()?;
             host.stop_weft()?;
@@ -221,6 +221,12 @@ impl EngineHost {
     /// Returns a client of its daemon.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Returns a client of the socket that its daemon serves for its engine.
+    pub fn plugin(&self) -> plugin::Client {
+        let socket = self.directory.join("plugins/weft.sock");
+        plugin::Client::new(plugin::Address::Unix(socket), STOP_MAX)
     }
 
     /// Runs `docker` against its engine.
