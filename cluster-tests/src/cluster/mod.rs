@@ -2,13 +2,14 @@
 //!
 //! **Invariants:** what was started is ended, however a test ends, and nothing else is. Nothing waits for a time to pass,
 //! only for something to be seen, with a deadline that only a failure reaches. No port is fixed: a cluster's nodes have
-//! loopback addresses of their own.
+//! loopback addresses of their own, or hosts ([`Underlay`]).
 
 mod command;
 mod compose;
 mod eavesdrop;
 mod node;
 mod processes;
+mod underlay;
 mod until;
 
 pub use command::{Ran, run};
@@ -16,4 +17,5 @@ pub use compose::{Compose, Docker, Service, TableWatch};
 pub use eavesdrop::Eavesdrop;
 pub use node::Node;
 pub use processes::{Cluster, Profile};
+pub use underlay::{Namespace, Underlay, inside};
 pub use until::{DEADLINE, Seen, until, until_within};
