@@ -2,7 +2,7 @@
 //!
 //! **Invariants:** what was started is ended, however a test ends, and nothing else is. Nothing waits for a time to pass,
 //! only for something to be seen, with a deadline that only a failure reaches. No port is fixed: a cluster's nodes have
-//! loopback addresses of their own.
+//! loopback addresses of their own, or hosts ([`Underlay`]).
 
 mod command;
 mod compose;
@@ -10,6 +10,7 @@ mod eavesdrop;
 mod engines;
 mod node;
 mod processes;
+mod underlay;
 mod until;
 
 pub use command::{Ran, run};
@@ -18,4 +19,5 @@ pub use eavesdrop::Eavesdrop;
 pub use engines::{EngineHost, Engines, IMAGE};
 pub use node::Node;
 pub use processes::{Cluster, Profile};
+pub use underlay::{Namespace, Underlay, inside};
 pub use until::{DEADLINE, Seen, until, until_within};

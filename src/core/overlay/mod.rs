@@ -267,22 +267,22 @@ impl Overlay {
         plane
     }
 
-    /// Whoever is sent packets may send some. A tunnel that leads nowhere yet takes none.
+    /// Who is sent packets may send some, through every tunnel of the network: between its subnets, the sender's node
+    /// routes. A network of which nobody else is known takes none.
     fn add_guards(&self, plane: &mut Plane) {
-        let guard = |port| Guard {
-            port,
-            members: BTreeSet::new(),
-        };
-        for (id, link) in &plane.links {
-            if let (LinkId::Vxlan(vni), Link::Vxlan { port, .. }) = (id, link) {
-                plane.guards.insert(*vni, guard(*port));
-            }
-        }
-        for ((vni, _), vtep) in &plane.fdb {
-            if let Some(guard) = plane.guards.get_mut(vni) {
-                guard.members.insert(*vtep);
-            }
-        }
+        let members: BTreeSet<Vtep> = plane.fdb.values().copied().collect();
+        let tunnels = plane
+            .links
+            .iter()
+            .filter_map(|(id, link)| match (id, link) {
+                (LinkId::Vxlan(vni), Link::Vxlan { port, .. }) => Some((*vni, *port)),
+                (LinkId::Bridge(_) | LinkId::Vxlan(_) | LinkId::Endpoint(_), _) => None,
+            });
+        let guards = tunnels.map(|(vni, port)| {
+            let members = members.clone();
+            (vni, Guard { port, members })
+        });
+        plane.guards = guards.collect();
     }
 
     fn add_tunnels(&self, plane: &mut Plane) {

@@ -138,6 +138,25 @@ fn only_nodes_that_carry_endpoints_may_send_through_a_tunnel() {
 }
 
 #[test]
+fn a_node_with_endpoints_in_one_subnet_may_send_into_all_others() {
+    let second = Subnet {
+        prefix: prefix("10.1.0.0/24"),
+        gateway: "10.1.0.254".parse().unwrap(),
+        vni: Vni::new(4097),
+    };
+    let mut overlay = overlay();
+    overlay.subnets.push(second);
+    overlay.handle_join(EndpointId(1), local("10.0.0.1/24", 1));
+
+    overlay.handle_peer(EndpointId(2), Some(peer("10.1.0.2/24", 2, "192.0.2.2")));
+
+    let guards = overlay.desired().guards;
+    let members: BTreeSet<Vtep> = [vtep("192.0.2.2")].into();
+    assert_eq!(guards.len(), 2);
+    assert!(guards.values().all(|guard| guard.members == members));
+}
+
+#[test]
 fn a_tunnel_has_ends_of_one_family() {
     let mut overlay = joined();
 

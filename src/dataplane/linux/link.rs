@@ -17,7 +17,11 @@ use rtnetlink::{
 use super::{
     address,
     name::{alias, name},
-    netlink::{Netlink, libc_errno::ENODEV, refused, refused_in, unless},
+    netlink::{
+        Netlink, errno,
+        libc_errno::{EEXIST, ENODEV},
+        refused, refused_in, unless,
+    },
 };
 use crate::{
     core::{
@@ -60,7 +64,7 @@ pub(super) async fn find(netlink: &Netlink, name: &str) -> Result<Option<Found>,
     let asked = netlink.handle.link().get().match_name(name).execute();
     match asked.map_ok(read).try_next().await {
         Ok(found) => Ok(found),
-        Err(error) if super::netlink::errno(&error) == ENODEV => Ok(None),
+        Err(error) if errno(&error) == ENODEV => Ok(None),
         Err(error) => Err(refused(format!("look up link {name}"))(error)),
     }
 }
@@ -100,7 +104,15 @@ impl Ends<'_> {
             (_, Link::Endpoint { mac, mtu, .. }) => self.add_pair(&name(id), mac, mtu).await,
             (LinkId::Bridge(_) | LinkId::Endpoint(_), Link::Vxlan { .. }) => Ok(()),
         };
-        made.map_err(refused(format!("make link {}", name(id))))?;
+        made.map_err(|error| match (errno(&error), link) {
+            (EEXIST, Link::Vxlan { port, .. }) => DataplaneError::Refused {
+                what: format!("make link {}", name(id)),
+                reason: format!(
+                    "something else on this host has a tunnel of that VNI on port {port}"
+                ),
+            },
+            _ => refused(format!("make link {}", name(id)))(error),
+        })?;
         self.finish(id, link).await
     }
 

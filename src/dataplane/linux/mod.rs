@@ -440,3 +440,6 @@ fn refused(what: &'static str) -> impl FnOnce(std::io::Error) -> DataplaneError 
         reason: error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ use crate::{
         overlay::{self, Local, Plane, Settings, Underlay, check_peer},
         wire::codec,
     },
-    dataplane::{Dataplane, DataplaneError, Placement, link_name, reconcile},
+    dataplane::{Dataplane, DataplaneError, Placement, link_name, reconcile, steps},
 };
 
 /// The table in which every node says where its endpoints are.
@@ -282,9 +282,17 @@ impl Overlay {
             return serde_json::Value::Null;
         };
         let state = network.state.lock().await;
-        let actual = self.dataplane.list(id).await.unwrap_or_default();
+        let actual = self.dataplane.list(id).await;
+        let problem = actual.as_ref().err().map(ToString::to_string);
+        let actual = actual.unwrap_or_default();
+        let missing = steps(&actual, &state.overlay.desired());
+        let missing: Vec<String> = missing.iter().map(|step| format!("{step:?}")).collect();
         json!({
             "vtep": self.underlay.vtep,
+            "carries_packets": self.dataplane.has_links(),
+            "mtu_of_underlay": self.underlay.mtu,
+            "problem": problem,
+            "not_yet": missing,
             "peers": peers(&state.overlay, &actual),
             "links": actual.links.len(),
             "fdb": fdb(&actual),
