@@ -11,7 +11,10 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use cluster_tests::cluster::{Cluster, Namespace, Seen, Underlay, inside, until, until_within};
+use cluster_tests::cluster::{
+    Cluster, Namespace, Seen, Underlay, inside, run, until, until_within,
+};
+use serde_json::{Value, json};
 use tokio::{net::UdpSocket, task::JoinSet, time::timeout};
 use weft::{
     api::http::types::{CreateEndpoint, CreateNetwork, CreateSubnet, JoinQuery},
@@ -25,6 +28,8 @@ const WEFT: &str = env!("CARGO_BIN_EXE_weft-under-test");
 const SOON: Duration = Duration::from_secs(5);
 /// How long an answer is waited for: a thousand times what one takes.
 const ANSWER: Duration = Duration::from_millis(100);
+/// A container's id, as a runtime draws it.
+const CONTAINER: &str = "0123456789abcdef0123456789abcdef";
 /// How long traffic pauses after each packet.
 const PACE: Duration = Duration::from_millis(2);
 
@@ -202,6 +207,58 @@ async fn a_tunnel_takes_no_packet_from_a_node_that_is_not_in_the_network() -> an
     cluster.end().await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_runtime_attaches_checks_and_detaches_by_cni() -> anyhow::Result<()> {
+    let Some(underlay) = Underlay::make(2)? else {
+        return Ok(());
+    };
+    let cluster = Cluster::start_on(WEFT, underlay, 2).await?;
+    cluster.create_network(0, "app").await?;
+    let there = join(&cluster, 1, "app", "there").await?;
+    let sandbox = Namespace::make()?;
+    let plain = json!({ "cniVersion": "1.1.0", "name": "app", "type": "weft" });
+    let call = async |command: &str, configuration: &Value| {
+        let mut called = cluster[0].weft();
+        called
+            .env("CNI_COMMAND", command)
+            .env("CNI_CONTAINERID", CONTAINER)
+            .env("CNI_NETNS", sandbox.path())
+            .env("CNI_IFNAME", "net1")
+            .env("CNI_PATH", "/opt/cni/bin");
+        run(called.into(), configuration.to_string().as_bytes()).await
+    };
+    call("STATUS", &plain).await?.done()?;
+
+    let added: Value = call("ADD", &plain).await?.json()?;
+
+    assert_eq!(added["interfaces"][0]["name"], "net1");
+    let address = added["ips"][0]["address"].as_str().context("no address")?;
+    let (address, _length) = address.split_once('/').context("no length")?;
+    let socket = sandbox.udp(address.parse()?)?;
+    until_within(SOON, "a container reaches another", async || {
+        Ok(Seen::when(asks(&socket, there.echo).await?, String::new))
+    })
+    .await?;
+    let mut checked = plain.clone();
+    checked["prevResult"] = added.clone();
+    call("CHECK", &checked).await?.done()?;
+    checked["prevResult"]["ips"][0]["address"] = json!("10.9.9.9/24");
+    assert_eq!(call("CHECK", &checked).await?.code, Some(1));
+
+    let mut valid = plain.clone();
+    valid["cni.dev/valid-attachments"] = json!([{ "containerID": CONTAINER, "ifname": "net1" }]);
+    call("GC", &valid).await?.done()?;
+    ensure!(asks(&socket, there.echo).await?, "one in use was collected");
+    valid["cni.dev/valid-attachments"] = json!([]);
+    call("GC", &valid).await?.done()?;
+    ensure!(!asks(&socket, there.echo).await?, "one was not collected");
+    for _again in 0..2 {
+        call("DEL", &plain).await?.done()?;
+    }
+    leave_all(&cluster).await?;
+    cluster.end().await
+}
+
 /// An endpoint in a sandbox, in which somebody answers.
 struct Member {
     sandbox: Namespace,
@@ -344,8 +401,8 @@ impl Traffic {
     /// Stops, and checks that none was lost.
     async fn end(mut self) -> anyhow::Result<()> {
         self.stop.store(true, Ordering::Relaxed);
-        let lost = self.task.join_next().await.context("no traffic")??;
-        let lost = lost?;
+        let ended = self.task.join_next().await;
+        let lost = ended.context("no traffic")???;
         let sent = self.sent.load(Ordering::Relaxed);
         ensure!(lost.is_empty(), "of {sent} packets, lost: {lost:?}");
         Ok(())
