@@ -105,8 +105,10 @@ pub(super) enum Refusal {
         /// The gateway asked for.
         asked: IpAddr,
     },
-    /// Choose a network whose driver makes interfaces.
-    #[error("the driver of the network gave no interface, so the container would not be connected")]
+    /// The operator must give the node a data plane, or whoever made the network choose another driver.
+    #[error(
+        "this node has no data plane for the network, so the container would not be connected: the log says why"
+    )]
     NoInterface,
     /// What only managed plugins are asked.
     #[error("networks of a swarm are not made by Weft: use `weft network create`")]

@@ -335,3 +335,49 @@ fn first_name(endpoint: &str) -> Result<Name, Refusal> {
         source,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::driver;
+
+    #[test]
+    fn a_join_is_answered_with_the_interface_and_routes_and_never_a_gateway() {
+        let route = |destination: &str, via: Option<&str>| driver::Route {
+            destination: Prefix(destination.parse().unwrap()),
+            via: via.map(|via| via.parse().unwrap()),
+        };
+        let mut sandbox = Sandbox {
+            name: None,
+            interface: Some(driver::InterfaceName {
+                source: "w80cf563d".to_owned(),
+                prefix: "eth".to_owned(),
+            }),
+            gateways: vec!["10.0.0.1".parse().unwrap()],
+            routes: Vec::new(),
+        };
+        let interface = json!({"SrcName": "w80cf563d", "DstPrefix": "eth"});
+
+        let plain = joined_answer(sandbox.clone());
+        sandbox.routes = vec![
+            route("10.9.0.0/16", Some("10.0.0.1")),
+            route("10.8.0.0/16", None),
+        ];
+        let routed = joined_answer(sandbox.clone());
+        sandbox.interface = None;
+
+        let plain = serde_json::to_value(plain.unwrap()).unwrap();
+        assert_eq!(plain, json!({ "InterfaceName": interface }));
+        let routed = serde_json::to_value(routed.unwrap()).unwrap();
+        assert_eq!(
+            routed["StaticRoutes"],
+            json!([
+                {"Destination": "10.9.0.0/16", "RouteType": 0, "NextHop": "10.0.0.1"},
+                {"Destination": "10.8.0.0/16", "RouteType": 1},
+            ])
+        );
+        assert!(joined_answer(sandbox).is_none());
+    }
+}

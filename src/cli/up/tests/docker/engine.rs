@@ -1,25 +1,23 @@
 //! An engine as far as its lists go: networks, containers, and a stream of events that stays open.
 
 use std::{
-    path::Path,
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{UnixListener, UnixStream},
-    task::JoinSet,
-};
 
 /// It ends when this goes.
 pub(super) struct Engine {
     state: Arc<Mutex<State>>,
-    _server: JoinSet<()>,
+    socket: PathBuf,
 }
 
 #[derive(Default)]
 struct State {
+    has_ended: bool,
     networks: Vec<Value>,
     /// Network, endpoint, name, alias.
     containers: Vec<(String, String, String, String)>,
@@ -29,17 +27,19 @@ impl Engine {
     pub(super) fn start(socket: &Path) -> Self {
         let listener = UnixListener::bind(socket).unwrap();
         let state = Arc::new(Mutex::new(State::default()));
-        let mut server = JoinSet::new();
         let shared = state.clone();
-        server.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, shared.clone()));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if shared.lock().unwrap().has_ended {
+                    return;
+                }
+                let (stream, shared) = (stream.unwrap(), shared.clone());
+                std::thread::spawn(move || serve(stream, &shared));
             }
         });
         Self {
             state,
-            _server: server,
+            socket: socket.to_owned(),
         }
     }
 
@@ -74,6 +74,14 @@ impl Engine {
         let mut networks = state.networks.iter();
         let found = networks.find(|network| network["Name"] == name).unwrap();
         found["Id"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.state.lock().unwrap().has_ended = true;
+        // It wakes who waits for the next connection.
+        let _ = UnixStream::connect(&self.socket);
     }
 }
 
@@ -127,40 +135,42 @@ impl State {
     }
 }
 
-async fn serve(stream: UnixStream, state: Arc<Mutex<State>>) {
-    let mut stream = BufReader::new(stream);
+/// Answers one request; a connection may also be closed without one.
+fn serve(stream: UnixStream, state: &Mutex<State>) {
+    let mut reader = BufReader::new(&stream);
     let mut line = String::new();
-    stream.read_line(&mut line).await.unwrap();
+    reader.read_line(&mut line).unwrap();
     let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+    let [method, path, ..] = &words[..] else {
+        return;
+    };
     let mut length = 0;
     loop {
         line.clear();
-        stream.read_line(&mut line).await.unwrap();
-        match line
-            .trim()
-            .to_ascii_lowercase()
-            .strip_prefix("content-length: ")
-        {
+        reader.read_line(&mut line).unwrap();
+        let lower = line.trim().to_ascii_lowercase();
+        match lower.strip_prefix("content-length: ") {
             Some(value) => length = value.parse().unwrap(),
-            None if line.trim().is_empty() => break,
+            None if lower.is_empty() => break,
             None => {}
         }
     }
     let mut body = vec![0; length];
-    stream.read_exact(&mut body).await.unwrap();
-    if words[1].starts_with("/events") {
+    reader.read_exact(&mut body).unwrap();
+    if path.starts_with("/events") {
         let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-        stream.write_all(head.as_bytes()).await.unwrap();
-        stream.flush().await.unwrap();
-        std::future::pending::<()>().await;
+        (&stream).write_all(head.as_bytes()).unwrap();
+        // Until who follows has gone.
+        let _ = reader.read(&mut [0]);
+        return;
     }
-    let answer = state.lock().unwrap().answer(&words[0], &words[1], &body);
+    let answer = state.lock().unwrap().answer(method, path, &body);
     let answer = answer.to_string();
     let head = format!(
         "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}",
         answer.len()
     );
     let whole = format!("{head}\r\n\r\n{answer}");
-    stream.write_all(whole.as_bytes()).await.unwrap();
-    stream.flush().await.unwrap();
+    // Who asked may have gone.
+    let _ = (&stream).write_all(whole.as_bytes());
 }
