@@ -34,7 +34,7 @@ impl Client {
 
     /// Opens a stream of documents, one a line, that lasts until the other side ends it. Only of a unix socket.
     pub async fn lines(&self, path: &str) -> Result<Lines, CallError> {
-        let request = document_request(Method::GET, path, Bytes::new());
+        let request = self.request(Method::GET, path, Bytes::new())?;
         let opened = async {
             let stream = match self.address() {
                 Address::Unix(socket) => UnixStream::connect(socket).await,
@@ -81,7 +81,7 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<T, CallError> {
-        let request = document_request(method, path, body);
+        let request = self.request(method, path, body)?;
         let (status, body) = self.exchange(request, path, self.deadline()).await?;
         if !status.is_success() {
             return Err(CallError::Failed {
@@ -94,22 +94,31 @@ impl Client {
         serde_json::from_slice(text).map_err(|source| self.malformed(path, source))
     }
 
+    /// Makes a request; a path has ids in it that the other side gave.
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, CallError> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "docker")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body));
+        request.map_err(|error| CallError::Broken {
+            address: self.address().clone(),
+            reason: format!("{path} cannot be asked for: {error}"),
+        })
+    }
+
     fn gone(&self) -> CallError {
         CallError::Broken {
             address: self.address().clone(),
             reason: "it was closed".to_owned(),
         }
     }
-}
-
-fn document_request(method: Method, path: &str, body: Bytes) -> Request<Full<Bytes>> {
-    Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::HOST, "docker")
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(body))
-        .expect("a path is written in the code, with ids of letters and digits")
 }
 
 type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
