@@ -43,6 +43,7 @@
 //! | [`raft`] | agreement: openraft on the data file, autopilot |
 //! | [`dataplane`], [`driver`], [`plugin`] | the driver contract, the registry, built-in drivers, plugins |
 //! | [`controller`] | use cases |
+//! | [`engine`] | keeps the Docker engine of this host in step: networks there, containers' names here |
 //! | [`dns`], [`api`], [`config`], [`cli`] | doors |
 //!
 //! # What always holds
@@ -83,6 +84,8 @@ pub mod dataplane;
 pub mod dns;
 #[cfg(feature = "daemon")]
 pub mod driver;
+#[cfg(feature = "daemon")]
+pub mod engine;
 #[cfg(feature = "daemon")]
 pub mod plugin;
 #[cfg(feature = "daemon")]

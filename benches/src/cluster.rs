@@ -91,7 +91,7 @@ impl Cluster {
         let mut command = Command::new(program);
         command
             .args(["up", "--listen", "127.0.0.1:0", "--profile", profile])
-            .args(["--name", name.as_str()])
+            .args(["--name", name.as_str(), "--docker", "off"])
             .arg("--data-dir")
             .arg(place.join("data"))
             .arg("--socket")

@@ -3,10 +3,11 @@
 
 use std::{
     io::{self, Read, Write},
+    path::PathBuf,
     process::ExitCode,
 };
 
-use crate::api::cni;
+use crate::{api::cni, config::Host};
 
 /// Answers a container runtime, if one has called the program; then there is nothing else to do.
 pub(super) fn answer_if_called() -> Option<ExitCode> {
@@ -24,8 +25,19 @@ fn answer(
     if !cni::is_called(&variable) {
         return None;
     }
-    let reply = cni::answer(variable, input);
-    let is_told = writeln!(output, "{}", reply.json).and_then(|()| output.flush());
+    let socket = variable("WEFT_SOCKET").map(PathBuf::from);
+    let socket = socket.unwrap_or_else(|| Host::here().socket());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let Ok(runtime) = runtime else {
+        return Some(1);
+    };
+    let reply = runtime.block_on(cni::answer(variable, input, socket));
+    let is_told = match reply.json.as_str() {
+        "" => Ok(()),
+        json => writeln!(output, "{json}").and_then(|()| output.flush()),
+    };
     Some(u8::from(reply.is_error || is_told.is_err()))
 }
 
@@ -36,7 +48,10 @@ mod tests {
     use super::*;
 
     fn call(command: Option<&str>, input: &str) -> (Option<u8>, String) {
-        let variable = |name: &str| (name == "CNI_COMMAND").then(|| command.map(str::to_owned))?;
+        let variable = |name: &str| match name {
+            "CNI_COMMAND" => command.map(str::to_owned),
+            _ => (name == "WEFT_SOCKET").then(|| "/nowhere/sock".to_owned()),
+        };
         let mut output = Vec::new();
         let code = answer(variable, input.as_bytes(), &mut output);
         (code, String::from_utf8(output).unwrap())

@@ -1,7 +1,7 @@
 //! `weft endpoint …`.
 
 use super::{
-    args::{EndpointCommand, EndpointName},
+    args::{EndpointCommand, EndpointName, SandboxArgs},
     error::CliError,
     network::told_everyone,
     output::{Listing, Output, Tone},
@@ -9,7 +9,7 @@ use super::{
 use crate::{
     api::{
         client::Client,
-        http::types::{CreateEndpoint, Endpoint, EndpointState},
+        http::types::{CreateEndpoint, Endpoint, EndpointState, JoinQuery},
     },
     core::model::Name,
 };
@@ -25,18 +25,28 @@ pub(super) async fn run(
             name,
             address,
             join,
+            sandbox,
         } => {
+            if sandbox.netns.is_some() && !join {
+                return Err(CliError::Usage("--netns needs --join".to_owned()));
+            }
             let wish = CreateEndpoint { name, address };
             let created = client.endpoint_create(&network, &wish).await?;
             if join {
                 let id = created.id.to_string();
-                client.endpoint_join(&network, &id).await?
+                client
+                    .endpoint_enter(&network, &id, &query(sandbox)?)
+                    .await?
             } else {
                 created
             }
         }
-        EndpointCommand::Join(EndpointName { network, endpoint }) => {
-            client.endpoint_join(&network, &endpoint).await?
+        EndpointCommand::Join {
+            at: EndpointName { network, endpoint },
+            sandbox,
+        } => {
+            let query = query(sandbox)?;
+            client.endpoint_enter(&network, &endpoint, &query).await?
         }
         EndpointCommand::Leave {
             at: EndpointName { network, endpoint },
@@ -67,6 +77,17 @@ pub(super) async fn run(
         }
     };
     show(&endpoint, output)
+}
+
+/// Says where an endpoint's interface goes: a path from here is the daemon's path only once it is whole.
+fn query(sandbox: SandboxArgs) -> Result<JoinQuery, CliError> {
+    let netns = sandbox.netns.map(std::path::absolute).transpose()?;
+    let netns = netns.map(|path| path.into_os_string().into_string());
+    let no_text = |_path| CliError::Usage("the path of a namespace is no text".to_owned());
+    Ok(JoinQuery {
+        netns: netns.transpose().map_err(no_text)?,
+        interface: sandbox.interface,
+    })
 }
 
 fn show(endpoint: &Endpoint, output: Output) -> Result<(), CliError> {

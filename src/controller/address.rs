@@ -12,9 +12,7 @@ use super::{Controller, ControllerError};
 use crate::core::{
     allocator::{Action, AllocatorError, BLOCKS_TABLE, Outcome},
     ipam::{AddressError, Block},
-    model::{
-        BlockRecord, EndpointRecord, Instant, NetworkId, NetworkRecord, Prefix, Subnet, TableName,
-    },
+    model::{BlockRecord, Instant, NetworkId, NetworkRecord, Prefix, Subnet, TableName},
     wire::codec,
 };
 
@@ -55,16 +53,16 @@ impl Hand {
         self.blocks.iter().any(|block| block.prefix() == prefix)
     }
 
-    /// Adds a block of a subnet; addresses that endpoints have are in use from the start.
-    fn add(&mut self, prefix: Prefix, subnets: &[Subnet], endpoints: &[EndpointRecord]) {
+    /// Adds a block of a subnet; these addresses are in use from the start.
+    fn add(&mut self, prefix: Prefix, subnets: &[Subnet], used: &[IpAddr]) {
         let inside = |subnet: &&Subnet| subnet.prefix.0.contains(&prefix.0.addr());
         let Some(subnet) = subnets.iter().find(inside) else {
             return;
         };
         let mut block = Block::new(prefix, subnet.prefix, Some(subnet.gateway));
-        for address in endpoints.iter().filter_map(|endpoint| endpoint.address) {
+        for address in used {
             // Refused when it belongs to another block.
-            let _ = block.claim(address.0.addr());
+            let _ = block.claim(*address);
         }
         self.returned.remove(&prefix);
         self.blocks.push(block);
@@ -212,8 +210,8 @@ impl Controller {
             ));
         };
         if !hand.has(block.prefix) {
-            let endpoints = self.own_records(network.id).await?;
-            hand.add(block.prefix, &network.subnets, &endpoints);
+            let used = self.used_addresses(network.id).await?;
+            hand.add(block.prefix, &network.subnets, &used);
         }
         Ok(())
     }
@@ -242,11 +240,23 @@ impl Controller {
         if missing.is_empty() {
             return Ok(());
         }
-        let endpoints = self.own_records(network.id).await?;
+        let used = self.used_addresses(network.id).await?;
         for prefix in missing {
-            hand.add(prefix, &network.subnets, &endpoints);
+            hand.add(prefix, &network.subnets, &used);
         }
         Ok(())
+    }
+
+    /// Returns the addresses that endpoints of this node have, or an engine holds.
+    async fn used_addresses(&self, network: NetworkId) -> Result<Vec<IpAddr>, ControllerError> {
+        let records = self.own_records(network).await?;
+        let held = self.disk(|store| store.held_addresses()).await?;
+        let of_endpoints = records.iter().filter_map(|record| record.address);
+        let held = held.into_iter().filter(|(of, _)| *of == network);
+        Ok(of_endpoints
+            .map(|address| address.0.addr())
+            .chain(held.map(|(_, address)| address))
+            .collect())
     }
 }
 
@@ -263,16 +273,11 @@ fn with_length(network: &NetworkRecord, address: IpAddr) -> Option<Prefix> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::model::{EndpointId, Mac, Name};
 
     #[test]
     fn addresses_of_endpoints_on_disk_are_not_handed_out_again() {
         let mut hand = Hand::default();
-        hand.add(
-            prefix("10.0.0.8/29"),
-            &[subnet()],
-            &[endpoint("10.0.0.8/24")],
-        );
+        hand.add(prefix("10.0.0.8/29"), &[subnet()], &[ip("10.0.0.8")]);
 
         let first = hand.take(Instant::default());
 
@@ -287,11 +292,7 @@ mod tests {
     fn a_lease_of_one_address_is_given_back_and_a_block_is_kept() {
         let mut hand = Hand::default();
         hand.add(prefix("10.0.0.8/29"), &[subnet()], &[]);
-        hand.add(
-            prefix("10.0.0.50/32"),
-            &[subnet()],
-            &[endpoint("10.0.0.50/24")],
-        );
+        hand.add(prefix("10.0.0.50/32"), &[subnet()], &[ip("10.0.0.50")]);
 
         assert_eq!(
             hand.release(ip("10.0.0.50"), Instant::default()),
@@ -315,16 +316,6 @@ mod tests {
             prefix: prefix("10.0.0.0/24"),
             gateway: ip("10.0.0.1"),
             vni: None,
-        }
-    }
-
-    fn endpoint(address: &str) -> EndpointRecord {
-        EndpointRecord {
-            id: EndpointId(1),
-            network: NetworkId(1),
-            name: Name::new("e").unwrap(),
-            address: Some(prefix(address)),
-            mac: Mac([2; 6]),
         }
     }
 

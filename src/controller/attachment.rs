@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{Controller, ControllerError, Setup, feed::Feed};
@@ -47,8 +48,15 @@ impl Controller {
         self.desk.driver_tables.send_modify(|of| {
             of.insert(network.id, tables);
         });
-        let feed = self.feed(driver.clone(), network.id, interests);
-        tokio::join!(feed, self.revive_at_last(&*driver, network));
+        let (told, all_told) = oneshot::channel();
+        let feed = self.feed((driver.clone(), interests), network.id, told);
+        let settle = async {
+            self.revive_at_last(&*driver, network).await;
+            // A driver without interests has nothing to be told.
+            let _ = all_told.await;
+            settle_at_last(&*driver, network).await;
+        };
+        tokio::join!(feed, settle);
         // The feed ends when the node does, or has nothing to tell.
         std::future::pending::<()>().await;
     }
@@ -94,12 +102,12 @@ impl Controller {
 
     async fn feed(
         &self,
-        driver: Arc<dyn Driver>,
+        (driver, interests): (Arc<dyn Driver>, Vec<TableInterest>),
         network: NetworkId,
-        interests: Vec<TableInterest>,
+        told: oneshot::Sender<()>,
     ) {
         if !interests.is_empty() {
-            let feed = Feed::new(self.parts.handle.clone(), driver, network, interests);
+            let feed = Feed::new(self.parts.handle.clone(), driver, network, interests, told);
             // It ends when the node does.
             let _ = feed.run().await;
         }
@@ -198,7 +206,7 @@ impl Controller {
         }
     }
 
-    /// Takes entries that people wrote by hand off the disk.
+    /// Takes entries that people wrote by hand, and addresses that an engine holds, off the disk.
     pub(super) async fn forget_entries(&self, network: NetworkId) -> Result<(), ControllerError> {
         self.disk(move |store| {
             for (of, entry) in store.entries()? {
@@ -206,8 +214,24 @@ impl Controller {
                     store.remove_entry(network, &entry.table, &entry.key)?;
                 }
             }
+            for (of, address) in store.held_addresses()? {
+                if of == network {
+                    store.free_address(network, address)?;
+                }
+            }
             Ok(())
         })
         .await
     }
+}
+
+/// Says to a driver that it has heard of all that was there.
+async fn settle_at_last(driver: &dyn Driver, network: &NetworkRecord) {
+    let (mut pause, longest) = RETRY;
+    while let Err(error) = driver.settled(network.id).await {
+        tracing::warn!(network = %network.name, %error, "what a former run has left is not cleared away yet");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(longest);
+    }
+    tracing::debug!(network = %network.name, "the driver has heard of all that was there");
 }

@@ -4,14 +4,14 @@ use std::{net::IpAddr, time::Duration};
 
 use super::{
     AppliedView, Controller, ControllerError, EndpointState, EndpointView, Sandbox, entropy,
-    publish::{created, endpoints_table},
+    publish::{created, endpoints_table, names_table},
 };
 use crate::{
     core::{
         model::{EndpointId, EndpointRecord, Mac, Name, NetworkId, NetworkRecord, TableEntry},
         wire::codec,
     },
-    driver::{Driver, Joined, Scope},
+    driver::{Driver, Joined, SandboxPlace, Scope},
     store::StoredEndpoint,
 };
 
@@ -38,6 +38,21 @@ impl Controller {
         let network = self.ready_network(network).await?;
         let (this, endpoint) = (self.clone(), endpoint.to_owned());
         self.finish(async move { this.join(&network, &endpoint).await })
+            .await
+    }
+
+    /// As [`Self::endpoint_join`], and moves the endpoint's interface into a sandbox.
+    ///
+    /// If that fails, the endpoint is as it was before.
+    pub async fn endpoint_enter(
+        &self,
+        network: &str,
+        endpoint: &str,
+        sandbox: SandboxPlace,
+    ) -> Result<EndpointView, ControllerError> {
+        let network = self.ready_network(network).await?;
+        let (this, endpoint) = (self.clone(), endpoint.to_owned());
+        self.finish(async move { this.enter(&network, &endpoint, sandbox).await })
             .await
     }
 
@@ -166,7 +181,7 @@ impl Controller {
         outcome
     }
 
-    async fn create_on_driver(
+    pub(super) async fn create_on_driver(
         &self,
         network: &NetworkRecord,
         record: EndpointRecord,
@@ -187,7 +202,7 @@ impl Controller {
         Ok(self.view(&stored, None))
     }
 
-    async fn join(
+    pub(super) async fn join(
         &self,
         network: &NetworkRecord,
         endpoint: &str,
@@ -200,6 +215,36 @@ impl Controller {
         Ok(self.view(&now, Some(joined)))
     }
 
+    async fn enter(
+        &self,
+        network: &NetworkRecord,
+        endpoint: &str,
+        sandbox: SandboxPlace,
+    ) -> Result<EndpointView, ControllerError> {
+        let _hand = self.desk.hands.hold(network.id).await;
+        let before = self.own_endpoint(network, endpoint).await?;
+        let driver = self.driver(network).await?;
+        let (now, joined) = self.join_on_driver(&*driver, before.clone()).await?;
+        let path = sandbox.path.display();
+        match driver.enter(&now.record, &joined, &sandbox).await {
+            Ok(name) => {
+                tracing::info!(network = %network.name, endpoint = %now.record.name, sandbox = %path, %name, "endpoint joined in a sandbox");
+                let mut view = self.view(&now, Some(joined));
+                if let Some(sandbox) = &mut view.sandbox {
+                    sandbox.name = Some(name);
+                }
+                Ok(view)
+            }
+            Err(refused) => {
+                if !before.joined {
+                    let left = self.unpublish(now).await?;
+                    driver.leave(network.id, left.record.id).await?;
+                }
+                Err(refused.into())
+            }
+        }
+    }
+
     /// Has the driver connect the endpoint and publishes it. A failure leaves nothing published, and the driver has left.
     pub(super) async fn join_on_driver(
         &self,
@@ -210,7 +255,10 @@ impl Controller {
         let now = StoredEndpoint {
             record: before.record.clone(),
             joined: true,
-            entries: published(driver, &joined),
+            entries: published(driver, &joined)
+                .into_iter()
+                .chain(names_of(&before))
+                .collect(),
         };
         if before == now {
             return Ok((now, joined));
@@ -225,7 +273,7 @@ impl Controller {
         Ok((now, joined))
     }
 
-    async fn leave_endpoint(
+    pub(super) async fn leave_endpoint(
         &self,
         network: &NetworkRecord,
         endpoint: &str,
@@ -275,7 +323,7 @@ impl Controller {
         Ok(self.view(&left, None))
     }
 
-    async fn remove_endpoint(
+    pub(super) async fn remove_endpoint(
         &self,
         network: &NetworkRecord,
         endpoint: &str,
@@ -285,8 +333,14 @@ impl Controller {
         let stored = self.unpublish(stored).await?;
         let driver = self.driver(network).await?;
         self.erase(&*driver, &stored.record).await?;
-        self.release_address(&mut hand, network.id, stored.record.address)
-            .await;
+        let address = stored.record.address;
+        let is_held = match address {
+            Some(address) => self.is_held(network.id, address.0.addr()).await?,
+            None => false,
+        };
+        if !is_held {
+            self.release_address(&mut hand, network.id, address).await;
+        }
         tracing::info!(network = %network.name, endpoint = %stored.record.name, "endpoint removed");
         Ok(())
     }
@@ -352,7 +406,7 @@ impl Controller {
         Ok(self.parts.registry.get(&network.driver, self.now()).await?)
     }
 
-    fn view(&self, stored: &StoredEndpoint, joined: Option<Joined>) -> EndpointView {
+    pub(super) fn view(&self, stored: &StoredEndpoint, joined: Option<Joined>) -> EndpointView {
         EndpointView {
             record: stored.record.clone(),
             node: self.parts.node,
@@ -361,6 +415,7 @@ impl Controller {
                 false => EndpointState::Created,
             },
             sandbox: joined.map(|joined| Sandbox {
+                name: None,
                 interface: joined.interface,
                 gateways: joined.gateways,
                 routes: joined.routes,
@@ -375,6 +430,12 @@ fn published(driver: &dyn Driver, joined: &Joined) -> Vec<TableEntry> {
         Scope::Global => joined.entries.clone(),
         Scope::Local => Vec::new(),
     }
+}
+
+/// The entry of an endpoint's names, which are not its driver's and outlive a join.
+fn names_of(stored: &StoredEndpoint) -> impl Iterator<Item = TableEntry> {
+    let names = stored.entries.iter();
+    names.filter(|entry| entry.table == names_table()).cloned()
 }
 
 async fn forget(driver: &dyn Driver, record: &EndpointRecord) {

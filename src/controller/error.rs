@@ -72,6 +72,15 @@ pub enum ControllerError {
         /// The address asked for.
         address: IpAddr,
     },
+    /// Choose a network with a subnet.
+    #[error("network {0} has no subnet, so it has no addresses to hold")]
+    NoAddresses(Name),
+    /// The engine must ask Weft for the address, so the network needs Weft's IPAM driver.
+    #[error("address {address} was not handed out by Weft")]
+    NotHeld {
+        /// The address.
+        address: IpAddr,
+    },
     /// Ask the node that has it.
     #[error("it belongs to node {owner}: only there it can be changed")]
     NotOwner {

@@ -13,6 +13,7 @@ mod admit;
 mod applied;
 mod attachment;
 mod endpoint;
+mod engine;
 mod error;
 mod expel;
 mod feed;
@@ -45,8 +46,8 @@ pub use expel::Expelled;
 pub use keys::{KeysView, Rotated};
 pub use services::Streams;
 pub use view::{
-    AppliedView, EndpointState, EndpointView, ListedNetwork, MemberView, NetworkRequest,
-    NetworkView, Sandbox, Setup, StatusView, SubnetRequest, TableView,
+    AppliedView, EndpointState, EndpointView, Held, HeldEndpoint, ListedNetwork, MemberView,
+    NetworkRequest, NetworkView, Sandbox, Setup, StatusView, SubnetRequest, TableView,
 };
 
 use self::{address::Hands, removal::Removals};

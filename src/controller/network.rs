@@ -129,7 +129,7 @@ impl Controller {
     }
 
     /// Finds a network by name, else by id.
-    pub(super) async fn network(&self, wanted: &str) -> Result<NetworkRecord, ControllerError> {
+    pub async fn network(&self, wanted: &str) -> Result<NetworkRecord, ControllerError> {
         let records = self.network_list().await?;
         let by_name = |record: &&NetworkRecord| record.name.as_str() == wanted;
         let by_id = |record: &&NetworkRecord| record.id.to_string() == wanted;
@@ -141,14 +141,34 @@ impl Controller {
         found.ok_or_else(|| ControllerError::NoSuchNetwork(wanted.to_owned()))
     }
 
+    /// Finds a network by its id.
+    pub async fn network_by_id(&self, id: NetworkId) -> Result<NetworkRecord, ControllerError> {
+        let records = self.network_list().await?;
+        let found = records.into_iter().find(|record| record.id == id);
+        found.ok_or_else(|| ControllerError::NoSuchNetwork(id.to_string()))
+    }
+
     /// Finds a network and waits until its driver is there on this node.
     pub(super) async fn ready_network(
         &self,
         wanted: &str,
     ) -> Result<NetworkRecord, ControllerError> {
         let record = self.network(wanted).await?;
+        self.ready(record).await
+    }
+
+    /// Waits until a network is set up on this node, or may not be so soon.
+    pub(super) async fn until_ready(&self, network: NetworkId) -> bool {
         let is_ready = |setup: Option<&Setup>| setup == Some(&Setup::Ready);
-        if self.until(record.id, SETUP_DEADLINE, is_ready).await {
+        self.until(network, SETUP_DEADLINE, is_ready).await
+    }
+
+    /// Waits until a network's driver is there on this node.
+    pub(super) async fn ready(
+        &self,
+        record: NetworkRecord,
+    ) -> Result<NetworkRecord, ControllerError> {
+        if self.until_ready(record.id).await {
             return Ok(record);
         }
         let reason = match self.setup(record.id) {

@@ -3,7 +3,7 @@
 use super::{Controller, ControllerError, removal::Place};
 use crate::{
     core::{
-        model::{EndpointId, Key, TableEntry, TableName, Value},
+        model::{EndpointId, Key, NAMES_TABLE, TableEntry, TableName, Value},
         netdb::{PutMode, WriteError},
         wire::codec,
     },
@@ -30,11 +30,33 @@ impl Controller {
             self.disk(move |store| store.put_endpoint(&created)).await?;
             return Err(refused);
         }
-        let wanted = places(&now);
+        self.remove_stale(before, &now).await;
+        Ok(())
+    }
+
+    /// Takes out of the DB what an endpoint had and has no longer.
+    async fn remove_stale(&self, before: &StoredEndpoint, now: &StoredEndpoint) {
+        let wanted = places(now);
         let stale = places(before)
             .into_iter()
             .filter(|place| !wanted.contains(place));
         self.remove_all(stale.collect()).await;
+    }
+
+    /// Writes an endpoint under its new names. When they are refused, it keeps the ones it had.
+    pub(super) async fn publish_names(
+        &self,
+        before: &StoredEndpoint,
+        now: StoredEndpoint,
+    ) -> Result<(), ControllerError> {
+        let record = now.clone();
+        self.disk(move |store| store.put_endpoint(&record)).await?;
+        if let Err(refused) = self.assert(&now).await {
+            let record = before.clone();
+            self.disk(move |store| store.put_endpoint(&record)).await?;
+            return Err(refused);
+        }
+        self.remove_stale(before, &now).await;
         Ok(())
     }
 
@@ -139,6 +161,10 @@ pub(super) fn endpoints_table() -> TableName {
     TableName::new("endpoints").expect("letters are a table name")
 }
 
-fn endpoint_key(endpoint: EndpointId) -> Key {
+pub(super) fn names_table() -> TableName {
+    TableName::new(NAMES_TABLE).expect("letters are a table name")
+}
+
+pub(super) fn endpoint_key(endpoint: EndpointId) -> Key {
     Key::new(endpoint.0.to_be_bytes().to_vec()).expect("16 bytes are a key")
 }

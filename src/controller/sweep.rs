@@ -45,7 +45,7 @@ impl Controller {
     /// Asks the leader: that the DB does not show a network may only mean that it has not come yet.
     ///
     /// The question is to give back a block that no node can hold, which changes nothing.
-    async fn was_removed(&self, network: NetworkId) -> bool {
+    pub async fn was_removed(&self, network: NetworkId) -> bool {
         let question = Action::ReturnBlock {
             network,
             node: self.parts.node,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Controller, ControllerError, TableView,
-    publish::{endpoints_table, places},
+    publish::{endpoints_table, names_table, places},
 };
 use crate::{
     core::{
@@ -150,7 +150,8 @@ impl Controller {
                 .get(&network)
                 .is_some_and(|tables| tables.contains(table))
         };
-        if kept || of_driver || *table == endpoints_table() {
+        let is_ours = [endpoints_table(), names_table()].contains(table);
+        if kept || of_driver || is_ours {
             return Err(ControllerError::ReservedTable(table.to_string()));
         }
         Ok(())

@@ -7,7 +7,8 @@ use serde::Serialize;
 use crate::{
     core::{
         model::{
-            ClusterId, EndpointRecord, Name, NetworkId, NetworkRecord, NodeId, Prefix, TableName,
+            ClusterId, EndpointId, EndpointRecord, Mac, Name, NetworkId, NetworkRecord, NodeId,
+            Prefix, TableName,
         },
         netdb::{SyncState, Version},
     },
@@ -116,12 +117,38 @@ pub struct EndpointView {
 /// What a sandbox needs to use an endpoint that has joined.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Sandbox {
+    /// The interface's name in the sandbox that it was moved into; nothing if the caller moves it.
+    pub name: Option<String>,
     /// The interface; nothing for a driver that gives none.
     pub interface: Option<InterfaceName>,
     /// The default gateways.
     pub gateways: Vec<IpAddr>,
     /// More routes.
     pub routes: Vec<Route>,
+}
+
+/// An endpoint that an engine wants: it has asked for the address before, and gives it back itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HeldEndpoint {
+    /// Its id, which follows from the engine's.
+    pub id: EndpointId,
+    /// Its name until the engine tells the container's.
+    pub name: Name,
+    /// The address, which is held.
+    pub address: IpAddr,
+    /// The MAC address; nothing: any.
+    pub mac: Option<Mac>,
+}
+
+/// An address that an engine holds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Held {
+    /// The network.
+    pub network: NetworkId,
+    /// The address.
+    pub address: IpAddr,
+    /// The endpoint of this node that has it.
+    pub endpoint: Option<EndpointId>,
 }
 
 /// A table of a network.

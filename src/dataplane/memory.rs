@@ -1,4 +1,4 @@
-//! A data plane in memory that keeps the kernel's rules: for tests, and for nodes that run without the rights for a kernel one.
+//! A data plane in memory that keeps the kernel's rules and carries no packet: for tests, and for nodes that run without one.
 
 use std::{
     collections::BTreeMap,
@@ -25,19 +25,29 @@ impl Memory {
         self.planes().get(&network).cloned().unwrap_or_default()
     }
 
+    #[cfg(test)]
+    pub(super) fn put(&self, network: NetworkId, plane: Plane) {
+        self.planes().insert(network, plane);
+    }
+
     fn planes(&self) -> MutexGuard<'_, BTreeMap<NetworkId, Plane>> {
         // A step is one insert or remove: nobody who panicked left it half done.
         self.planes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take_now(&self, network: NetworkId, step: Step) -> Result<(), DataplaneError> {
+    pub(super) fn take_now(
+        &self,
+        network: NetworkId,
+        steps: Vec<Step>,
+    ) -> Result<(), DataplaneError> {
         let mut planes = self.planes();
         let plane = planes.entry(network).or_default();
-        let outcome = take(plane, step).ok_or(DataplaneError::LinkGone(network));
+        let mut steps = steps.into_iter();
+        let outcome = steps.try_for_each(|step| take(plane, step));
         if *plane == Plane::default() {
             planes.remove(&network);
         }
-        outcome
+        outcome.ok_or(DataplaneError::LinkGone(network))
     }
 }
 
@@ -46,15 +56,29 @@ impl Dataplane for Memory {
         Box::pin(future::ready(Ok(self.plane(network))))
     }
 
-    fn take(&self, network: NetworkId, step: Step) -> BoxFuture<'_, Result<(), DataplaneError>> {
-        Box::pin(future::ready(self.take_now(network, step)))
+    fn apply(
+        &self,
+        network: NetworkId,
+        steps: Vec<Step>,
+    ) -> BoxFuture<'_, Result<(), DataplaneError>> {
+        Box::pin(future::ready(self.take_now(network, steps)))
     }
 }
 
 /// Takes a step, or nothing if the link it needs is not there.
 fn take(plane: &mut Plane, step: Step) -> Option<()> {
     match step {
+        Step::SetGuard { vni, guard } => {
+            plane.guards.insert(vni, guard);
+        }
+        Step::RemoveGuard(vni) => {
+            plane.guards.remove(&vni);
+        }
         Step::AddLink(id, link) => add_link(plane, id, link)?,
+        Step::MendLink(id, link) => {
+            plane.links.get(&id)?;
+            add_link(plane, id, link)?;
+        }
         Step::RemoveLink(id) => remove_link(plane, id),
         Step::SetFdb { vni, mac, vtep } => {
             tunnel(plane, vni)?;
@@ -80,18 +104,28 @@ fn tunnel(plane: &Plane, vni: Vni) -> Option<&Link> {
 
 fn add_link(plane: &mut Plane, id: LinkId, link: Link) -> Option<()> {
     // A port needs its bridge.
-    if let Link::Endpoint { vni, .. } = link {
+    if let Some(vni) = link.port_of(id) {
         plane.links.get(&LinkId::Bridge(vni))?;
     }
     plane.links.insert(id, link);
+    plane.amiss.remove(&id);
     Some(())
 }
 
 fn remove_link(plane: &mut Plane, id: LinkId) {
     plane.links.remove(&id);
-    if let LinkId::Vxlan(vni) = id {
-        plane.fdb.retain(|(of, _), _| *of != vni);
-        plane.neighbours.retain(|(of, _), _| *of != vni);
+    plane.amiss.remove(&id);
+    match id {
+        LinkId::Vxlan(vni) => {
+            plane.fdb.retain(|(of, _), _| *of != vni);
+            plane.neighbours.retain(|(of, _), _| *of != vni);
+        }
+        LinkId::Bridge(vni) => {
+            let ports = plane.links.iter();
+            let ports = ports.filter(|(id, link)| link.port_of(**id) == Some(vni));
+            plane.amiss.extend(ports.map(|(id, _)| *id));
+        }
+        LinkId::Endpoint(_) => {}
     }
 }
 
@@ -122,7 +156,7 @@ mod tests {
         let memory = Memory::default();
         reconcile(&memory, NetworkId(1), &desired(3)).await.unwrap();
         memory
-            .take_now(NetworkId(1), Step::RemoveLink(LinkId::Vxlan(vni())))
+            .take_now(NetworkId(1), vec![Step::RemoveLink(LinkId::Vxlan(vni()))])
             .unwrap();
 
         reconcile(&memory, NetworkId(1), &desired(3)).await.unwrap();
@@ -140,9 +174,9 @@ mod tests {
             vtep: Vtep(IpAddr::from([192, 0, 2, 1])),
         };
 
-        assert_eq!(memory.take_now(NetworkId(1), step), Ok(()));
+        assert_eq!(memory.take_now(NetworkId(1), vec![step]), Ok(()));
         assert_eq!(
-            memory.take_now(NetworkId(1), orphan),
+            memory.take_now(NetworkId(1), vec![orphan]),
             Err(DataplaneError::LinkGone(NetworkId(1)))
         );
     }
@@ -158,9 +192,12 @@ mod tests {
         plane
             .links
             .insert(LinkId::Bridge(vni()), Link::Bridge { gateway, mtu });
-        plane
-            .links
-            .insert(LinkId::Vxlan(vni()), Link::Vxlan { port: 4789, mtu });
+        let tunnel = Link::Vxlan {
+            port: 4789,
+            source: IpAddr::from([0, 0, 0, 0]),
+            mtu,
+        };
+        plane.links.insert(LinkId::Vxlan(vni()), tunnel);
         for n in 1..=peers {
             let mac = Mac([2, 0, 0, 0, 0, n]);
             let vtep = Vtep(IpAddr::from([192, 0, 2, n + peers]));

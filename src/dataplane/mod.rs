@@ -3,15 +3,22 @@
 //! Level-triggered: [`reconcile`] lists what is there, computes the steps to what is desired, takes them, and lists again
 //! when one fails. A restarted daemon therefore adopts what it finds, and what is stale goes.
 
+mod linux;
 mod memory;
 mod steps;
 
-use futures_util::future::BoxFuture;
+use std::path::{Path, PathBuf};
 
+use futures_util::future::{self, BoxFuture};
+
+pub use linux::{Kernel, Missing};
 pub use memory::Memory;
 pub use steps::{Step, steps};
 
-use crate::core::{model::NetworkId, overlay::Plane};
+use crate::core::{
+    model::{EndpointId, Mac, NetworkId, Prefix},
+    overlay::Plane,
+};
 
 /// Why the kernel does not hold what is desired. The next reconciliation begins by listing what it does hold.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -19,6 +26,40 @@ pub enum DataplaneError {
     /// The link that a forwarding entry, a neighbour or a port needs is not there: something else removed it.
     #[error("the data plane of network {0} was changed from outside")]
     LinkGone(NetworkId),
+    /// The kernel refused; the operator must act if it does not pass.
+    #[error("cannot {what}: {reason}")]
+    Refused {
+        /// What it was asked for.
+        what: String,
+        /// What it said.
+        reason: String,
+    },
+    /// What was named as a sandbox is none; whoever named it must name another.
+    #[error("{path} is no network namespace: {reason}")]
+    Sandbox {
+        /// What was named.
+        path: PathBuf,
+        /// Why it is none.
+        reason: String,
+    },
+    /// This node carries no packets, so there is nothing that could be moved.
+    #[error("this node runs without a data plane: see its log for why")]
+    NoLinks,
+}
+
+/// How an endpoint is to look in a sandbox.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Placement {
+    /// The endpoint; its link has been made.
+    pub endpoint: EndpointId,
+    /// Its MAC address, by which it is found again.
+    pub mac: Mac,
+    /// Its address with the subnet's prefix length.
+    pub address: Option<Prefix>,
+    /// The name that it gets; nothing: the first free of `eth0`, `eth1` ….
+    pub name: Option<String>,
+    /// Where to send packets for other prefixes; a prefix of length 0 is the default route.
+    pub routes: Vec<(Prefix, std::net::IpAddr)>,
 }
 
 /// Something that holds planes: the kernel, or memory.
@@ -26,8 +67,36 @@ pub trait Dataplane: Send + Sync {
     /// Lists what it holds for a network.
     fn list(&self, network: NetworkId) -> BoxFuture<'_, Result<Plane, DataplaneError>>;
 
-    /// Takes one step.
-    fn take(&self, network: NetworkId, step: Step) -> BoxFuture<'_, Result<(), DataplaneError>>;
+    /// Takes steps, in an order that leads to the same end as the order in which they are given.
+    fn apply(
+        &self,
+        network: NetworkId,
+        steps: Vec<Step>,
+    ) -> BoxFuture<'_, Result<(), DataplaneError>>;
+
+    /// Returns whether packets flow through what it holds, so that a sandbox can be given a link.
+    fn has_links(&self) -> bool {
+        false
+    }
+
+    /// Waits until somebody else seems to have changed what it holds, and returns for which network.
+    fn changed(&self) -> BoxFuture<'_, NetworkId> {
+        Box::pin(future::pending())
+    }
+
+    /// Has what is remembered of it asked for again the next time: somebody else may have changed it unnoticed.
+    fn doubt(&self) -> BoxFuture<'_, ()> {
+        Box::pin(future::ready(()))
+    }
+
+    /// Moves an endpoint's link into a sandbox and sets it up there; returns its name. It may be called again.
+    fn place<'a>(
+        &'a self,
+        _sandbox: &'a Path,
+        _placement: &'a Placement,
+    ) -> BoxFuture<'a, Result<String, DataplaneError>> {
+        Box::pin(future::ready(Err(DataplaneError::NoLinks)))
+    }
 }
 
 /// How often [`reconcile`] lists again after a failed step before it gives the failure to its caller.
@@ -42,7 +111,12 @@ pub async fn reconcile(
     let mut outcome = Ok(());
     for _ in 0..ATTEMPTS {
         let actual = dataplane.list(network).await?;
-        outcome = take_all(dataplane, network, steps(&actual, desired)).await;
+        let steps = steps(&actual, desired);
+        if steps.is_empty() {
+            return Ok(());
+        }
+        tracing::trace!(%network, ?steps, "data plane");
+        outcome = dataplane.apply(network, steps).await;
         if outcome.is_ok() {
             break;
         }
@@ -50,14 +124,11 @@ pub async fn reconcile(
     outcome
 }
 
-async fn take_all(
-    dataplane: &dyn Dataplane,
-    network: NetworkId,
-    steps: Vec<Step>,
-) -> Result<(), DataplaneError> {
-    for step in steps {
-        tracing::trace!(%network, ?step, "data plane");
-        dataplane.take(network, step).await?;
-    }
-    Ok(())
+/// The name of an endpoint's link: at most 15 bytes, as Linux wants it (`IFNAMSIZ`).
+pub fn link_name(endpoint: EndpointId) -> String {
+    let id = endpoint.to_string();
+    format!("weft{}", id.get(..11).unwrap_or(&id))
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,15 +4,26 @@ use std::net::IpAddr;
 
 use crate::core::{
     model::{Mac, Vni, Vtep},
-    overlay::{Link, LinkId, Plane},
+    overlay::{Guard, Link, LinkId, Plane},
 };
 
 /// One change of the kernel.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// Make a link.
+    /// Take only these nodes' packets out of a tunnel.
+    SetGuard {
+        /// The tunnel.
+        vni: Vni,
+        /// Whose packets it takes.
+        guard: Guard,
+    },
+    /// Take a guard away.
+    RemoveGuard(Vni),
+    /// Make a link. A port needs its bridge.
     AddLink(LinkId, Link),
-    /// Remove a link. With a VXLAN link go its forwarding entries and neighbours.
+    /// Make a link that is there as it was meant: its MTU, its bridge, its address, up.
+    MendLink(LinkId, Link),
+    /// Remove a link. With a VXLAN link go its forwarding entries and neighbours; a bridge leaves its ports without one.
     RemoveLink(LinkId),
     /// Make a forwarding entry or point it elsewhere.
     SetFdb {
@@ -48,30 +59,90 @@ pub enum Step {
     },
 }
 
-/// Returns what turns `actual` into `desired`: what must go first, then links, then what hangs on them.
+/// Returns what turns `actual` into `desired`: what must go first, then guards, then links, then what hangs on them.
 ///
-/// An entry that changes is set anew in one step, so there is no moment in which its packets have nowhere to go.
+/// An entry that changes is set anew in one step, so there is no moment in which its packets have nowhere to go. A link that
+/// can be mended is not made anew: a sandbox has its other end. A tunnel is never there without its guard; but the guard of
+/// one that stays changes last, since setting it takes longest.
 pub fn steps(actual: &Plane, desired: &Plane) -> Vec<Step> {
     let mut steps = Vec::new();
     remove_entries(actual, desired, &mut steps);
-    for (id, link) in &actual.links {
-        if desired.links.get(id) != Some(link) {
-            steps.push(Step::RemoveLink(*id));
-        }
-    }
-    for (id, link) in &desired.links {
-        if actual.links.get(id) != Some(link) {
-            steps.push(Step::AddLink(*id, *link));
-        }
-    }
+    remove_links(actual, desired, &mut steps);
+    let changed = desired.guards.iter();
+    let changed = changed.filter(|(vni, guard)| actual.guards.get(vni) != Some(guard));
+    let set = changed.map(|(&vni, guard)| {
+        let guard = guard.clone();
+        (stays(vni, actual, desired), Step::SetGuard { vni, guard })
+    });
+    let (widened, first): (Vec<_>, Vec<_>) = set.partition(|(stays, _)| *stays);
+    steps.extend(first.into_iter().map(|(_, step)| step));
+    add_links(actual, desired, &mut steps);
     add_entries(actual, desired, &mut steps);
+    steps.extend(widened.into_iter().map(|(_, step)| step));
+    for &vni in actual.guards.keys() {
+        if !desired.guards.contains_key(&vni) {
+            steps.push(Step::RemoveGuard(vni));
+        }
+    }
     steps
 }
 
-/// Whether a tunnel stays as it is. The entries of one that does not go with it.
+/// What becomes of a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    Absent,
+    Keep,
+    Mend,
+    Make,
+    Remake,
+    Remove,
+}
+
+fn fate(id: LinkId, actual: &Plane, desired: &Plane) -> Fate {
+    match (actual.links.get(&id), desired.links.get(&id)) {
+        (None, None) => Fate::Absent,
+        (None, Some(_)) => Fate::Make,
+        (Some(_), None) => Fate::Remove,
+        (Some(is), Some(wanted)) if is == wanted && !actual.amiss.contains(&id) => Fate::Keep,
+        (Some(is), Some(wanted)) if is.can_become(*wanted) => Fate::Mend,
+        (Some(_), Some(_)) => Fate::Remake,
+    }
+}
+
+/// Whether a tunnel stays. The entries of one that does not go with it.
 fn stays(vni: Vni, actual: &Plane, desired: &Plane) -> bool {
-    let id = LinkId::Vxlan(vni);
-    actual.links.contains_key(&id) && actual.links.get(&id) == desired.links.get(&id)
+    match fate(LinkId::Vxlan(vni), actual, desired) {
+        Fate::Keep | Fate::Mend => true,
+        Fate::Absent | Fate::Make | Fate::Remake | Fate::Remove => false,
+    }
+}
+
+fn remove_links(actual: &Plane, desired: &Plane, steps: &mut Vec<Step>) {
+    // Ports before their bridges.
+    for &id in actual.links.keys().rev() {
+        match fate(id, actual, desired) {
+            Fate::Remake | Fate::Remove => steps.push(Step::RemoveLink(id)),
+            Fate::Absent | Fate::Keep | Fate::Mend | Fate::Make => {}
+        }
+    }
+}
+
+fn add_links(actual: &Plane, desired: &Plane, steps: &mut Vec<Step>) {
+    let is_anew = |bridge: Vni| match fate(LinkId::Bridge(bridge), actual, desired) {
+        Fate::Make | Fate::Remake => true,
+        Fate::Absent | Fate::Keep | Fate::Mend | Fate::Remove => false,
+    };
+    // Bridges before their ports.
+    for (&id, &link) in &desired.links {
+        match fate(id, actual, desired) {
+            Fate::Make | Fate::Remake => steps.push(Step::AddLink(id, link)),
+            Fate::Mend => steps.push(Step::MendLink(id, link)),
+            Fate::Keep if link.port_of(id).is_some_and(is_anew) => {
+                steps.push(Step::MendLink(id, link));
+            }
+            Fate::Keep | Fate::Absent | Fate::Remove => {}
+        }
+    }
 }
 
 fn remove_entries(actual: &Plane, desired: &Plane, steps: &mut Vec<Step>) {
@@ -106,6 +177,8 @@ fn add_entries(actual: &Plane, desired: &Plane, steps: &mut Vec<Step>) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
@@ -134,11 +207,58 @@ mod tests {
     }
 
     #[test]
+    fn a_link_that_can_be_mended_is_not_made_anew() {
+        let desired = plane(&[(2, 2)]);
+        let id = LinkId::Vxlan(vni());
+        let (mut slower, mut down) = (desired.clone(), desired.clone());
+        slower.links.insert(id, desired.links[&id].with_mtu(1400));
+        down.amiss.insert(id);
+
+        for actual in [slower, down] {
+            let mended = [Step::MendLink(id, desired.links[&id])];
+            assert_eq!(steps(&actual, &desired), mended);
+        }
+    }
+
+    #[test]
+    fn what_was_in_a_bridge_that_is_made_anew_becomes_a_port_again() {
+        let mut desired = plane(&[]);
+        let bridge = Link::Bridge {
+            gateway: crate::core::model::Prefix("10.0.0.254/24".parse().unwrap()),
+            mtu: 1450,
+        };
+        desired.links.insert(LinkId::Bridge(vni()), bridge);
+
+        let taken = steps(&plane(&[]), &desired);
+
+        assert_eq!(taken[0], Step::AddLink(LinkId::Bridge(vni()), bridge));
+        assert!(matches!(taken[1], Step::MendLink(LinkId::Vxlan(_), _)));
+    }
+
+    #[test]
+    fn a_tunnel_has_its_guard_before_it_is_made_and_after_it_is_gone() {
+        let mut guarded = plane(&[(2, 2)]);
+        let guard = Guard {
+            port: 4789,
+            members: [vtep(2)].into(),
+        };
+        guarded.guards.insert(vni(), guard.clone());
+
+        let made = steps(&Plane::default(), &guarded);
+        let removed = steps(&guarded, &Plane::default());
+
+        let vni = vni();
+        assert_eq!(made[0], Step::SetGuard { vni, guard });
+        assert_eq!(removed.last(), Some(&Step::RemoveGuard(vni)));
+    }
+
+    #[test]
     fn a_tunnel_made_anew_gets_its_entries_again() {
         let mut slower = plane(&[(2, 2)]);
         let link = Link::Vxlan {
-            port: 4789,
-            mtu: 1400,
+            port: 4790,
+            source: Ipv4Addr::UNSPECIFIED.into(),
+            mtu: 1450,
         };
         slower.links.insert(LinkId::Vxlan(vni()), link);
 
@@ -153,6 +273,7 @@ mod tests {
     fn plane(peers: &[(u8, u8)]) -> Plane {
         let link = Link::Vxlan {
             port: 4789,
+            source: Ipv4Addr::UNSPECIFIED.into(),
             mtu: 1450,
         };
         let mut plane = Plane::default();

@@ -1,6 +1,6 @@
 //! A query's bytes and the names → the answer's bytes. Pure.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use hickory_proto::{
     op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode},
@@ -11,6 +11,7 @@ use hickory_proto::{
 };
 
 use super::Names;
+use crate::core::model::NetworkId;
 
 /// For how many seconds an answer may be kept. Short: an endpoint's address goes with the endpoint.
 pub const TTL: u32 = 5;
@@ -30,10 +31,40 @@ pub enum Transport {
     Tcp,
 }
 
+/// How a query came, and what is known of who sent it.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// What carries the answer.
+    pub transport: Transport,
+    /// The networks in which a name alone is looked for; nothing: all.
+    pub networks: Option<BTreeSet<NetworkId>>,
+    /// How many queries came before: of several addresses, the next comes first.
+    pub turn: usize,
+}
+
+/// What becomes of a query.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answered {
+    /// It is none, or not to be answered.
+    Nothing,
+    /// The answer.
+    With(Vec<u8>),
+    /// It asks for what is not ours; this refuses it, if nobody else is asked.
+    NotOurs(Vec<u8>),
+}
+
 /// Answers one query. What is no query gets no answer, so two servers cannot talk to each other for ever.
-pub fn answer(query: &[u8], names: &dyn Names, transport: Transport) -> Option<Vec<u8>> {
+pub fn answer(query: &[u8], names: &dyn Names, asked: &Asked) -> Answered {
+    match answered(query, names, asked) {
+        None => Answered::Nothing,
+        Some((bytes, ResponseCode::Refused)) => Answered::NotOurs(bytes),
+        Some((bytes, _)) => Answered::With(bytes),
+    }
+}
+
+fn answered(query: &[u8], names: &dyn Names, how: &Asked) -> Option<(Vec<u8>, ResponseCode)> {
     let Ok(request) = Message::from_vec(query) else {
-        return malformed(query);
+        return malformed(query).map(|bytes| (bytes, ResponseCode::FormErr));
     };
     if request.metadata.message_type != MessageType::Query {
         return None;
@@ -44,16 +75,26 @@ pub fn answer(query: &[u8], names: &dyn Names, transport: Transport) -> Option<V
         _ if request.metadata.op_code != OpCode::Query => ResponseCode::NotImp,
         [asked] => {
             response.queries = vec![asked.clone()];
-            resolve(asked, names, &mut response)
+            resolve(asked, names, how, &mut response)
         }
         _ => ResponseCode::FormErr,
     };
     let bytes = response.to_vec().ok()?;
     let limit = request.max_payload().min(UDP_MAX);
-    if transport == Transport::Udp && bytes.len() > usize::from(limit) {
-        return response.truncate().to_vec().ok();
+    let code = response.metadata.response_code;
+    if how.transport == Transport::Udp && bytes.len() > usize::from(limit) {
+        return Some((response.truncate().to_vec().ok()?, code));
     }
-    Some(bytes)
+    Some((bytes, code))
+}
+
+/// Makes the answer to a query that could not be passed on: that the server failed.
+pub(super) fn failed(query: &[u8]) -> Option<Vec<u8>> {
+    let request = Message::from_vec(query).ok()?;
+    let mut response = empty_response(&request);
+    response.metadata.response_code = ResponseCode::ServFail;
+    response.queries = request.queries.clone();
+    response.to_vec().ok()
 }
 
 /// Makes the answer to `request`, with nothing in it yet.
@@ -83,7 +124,7 @@ fn malformed(query: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Adds the records of the answer and returns its code.
-fn resolve(asked: &Query, names: &dyn Names, response: &mut Message) -> ResponseCode {
+fn resolve(asked: &Query, names: &dyn Names, how: &Asked, response: &mut Message) -> ResponseCode {
     if asked.query_class() != DNSClass::IN {
         return ResponseCode::Refused;
     }
@@ -93,7 +134,7 @@ fn resolve(asked: &Query, names: &dyn Names, response: &mut Message) -> Response
             prefix.prefix_len() == prefix.max_prefix_len(),
             names,
         ),
-        Err(_not_reverse) => forward(asked.name(), names),
+        Err(_not_reverse) => forward(asked.name(), names, how),
     };
     let records = match found {
         Found::NotOurs => return ResponseCode::Refused,
@@ -123,13 +164,18 @@ enum Found {
 }
 
 /// Both names may have dots, so each dot may be the one between them.
-fn forward(name: &Name, names: &dyn Names) -> Found {
+fn forward(name: &Name, names: &dyn Names, how: &Asked) -> Found {
     let labels: Option<Vec<&str>> = name
         .iter()
         .map(|label| str::from_utf8(label).ok())
         .collect();
     let Some(text) = labels.map(|labels| labels.join(".")) else {
         return Found::NotOurs;
+    };
+    let all = |mut addresses: Vec<IpAddr>| {
+        let turns = how.turn.checked_rem(addresses.len()).unwrap_or_default();
+        addresses.rotate_left(turns);
+        Found::Records(addresses.into_iter().map(record).collect())
     };
     let mut found = if names.has_network(&text) {
         Found::Records(Vec::new())
@@ -142,12 +188,15 @@ fn forward(name: &Name, names: &dyn Names) -> Found {
             continue;
         }
         match names.addresses(endpoint, network) {
-            Some(addresses) => return Found::Records(addresses.into_iter().map(record).collect()),
+            Some(addresses) => return all(addresses),
             None if matches!(found, Found::NotOurs) => found = Found::Nothing,
             None => {}
         }
     }
-    found
+    match names.anywhere(&text, how.networks.as_ref()) {
+        Some(addresses) => all(addresses),
+        None => found,
+    }
 }
 
 fn record(address: IpAddr) -> RData {
@@ -205,6 +254,22 @@ mod tests {
             }
         }
 
+        fn anywhere(
+            &self,
+            endpoint: &str,
+            networks: Option<&BTreeSet<NetworkId>>,
+        ) -> Option<Vec<IpAddr>> {
+            match (endpoint, networks) {
+                ("web", None) => self.addresses("web", "app"),
+                ("web", Some(_)) => Some(vec!["10.0.9.9".parse().unwrap()]),
+                _ => None,
+            }
+        }
+
+        fn network_of(&self, _address: IpAddr) -> Option<NetworkId> {
+            None
+        }
+
         fn names(&self, address: IpAddr) -> Option<Vec<String>> {
             match address.to_string().as_str() {
                 "10.0.0.2" | "fd00::2" => Some(vec!["web.app".into()]),
@@ -220,8 +285,23 @@ mod tests {
         message
     }
 
+    fn asked(transport: Transport) -> Asked {
+        Asked {
+            transport,
+            networks: None,
+            turn: 0,
+        }
+    }
+
+    fn bytes(query: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        match answer(query, &Fixed, &asked(transport)) {
+            Answered::Nothing => None,
+            Answered::With(bytes) | Answered::NotOurs(bytes) => Some(bytes),
+        }
+    }
+
     fn ask(message: &Message, transport: Transport) -> Message {
-        let bytes = answer(&message.to_vec().unwrap(), &Fixed, transport).unwrap();
+        let bytes = bytes(&message.to_vec().unwrap(), transport).unwrap();
         let response = Message::from_vec(&bytes).unwrap();
         assert_eq!(response.metadata.id, 7);
         assert_eq!(response.metadata.message_type, MessageType::Response);
@@ -246,6 +326,41 @@ mod tests {
         assert_eq!(
             ask_for("WEB.App.", RecordType::AAAA),
             (ResponseCode::NoError, vec!["fd00::2".into()])
+        );
+    }
+
+    #[test]
+    fn a_name_alone_is_found_in_the_askers_networks_and_addresses_come_in_turn() {
+        let query = query("web.", RecordType::A).to_vec().unwrap();
+        let first = |networks, turn| {
+            let asked = Asked {
+                transport: Transport::Udp,
+                networks,
+                turn,
+            };
+            let Answered::With(bytes) = answer(&query, &Fixed, &asked) else {
+                panic!("it is ours")
+            };
+            Message::from_vec(&bytes).unwrap().answers[0]
+                .data
+                .to_string()
+        };
+        let many = |turn| {
+            let how = Asked {
+                turn,
+                ..asked(Transport::Tcp)
+            };
+            match forward(&Name::from_ascii("many.app.").unwrap(), &Fixed, &how) {
+                Found::Records(records) => records[0].to_string(),
+                Found::NotOurs | Found::Nothing => panic!("it is there"),
+            }
+        };
+
+        assert_eq!(first(None, 0), "10.0.0.2");
+        assert_eq!(first(Some([NetworkId(9)].into()), 0), "10.0.9.9");
+        assert_eq!(
+            [many(0), many(1), many(200)],
+            ["10.0.2.0", "10.0.2.1", "10.0.2.0"]
         );
     }
 
@@ -342,10 +457,7 @@ mod tests {
         newer.set_edns(Edns::new());
         newer.edns.as_mut().unwrap().set_version(1);
 
-        assert_eq!(
-            answer(&response.to_vec().unwrap(), &Fixed, Transport::Udp),
-            None
-        );
+        assert_eq!(bytes(&response.to_vec().unwrap(), Transport::Udp), None);
         assert_eq!(
             ask(&update, Transport::Udp).metadata.response_code,
             ResponseCode::NotImp
@@ -357,7 +469,7 @@ mod tests {
         // 16 is BADSIG where there is a signature.
         let refused = ask(&newer, Transport::Udp).metadata.response_code;
         assert_eq!(u16::from(refused), u16::from(ResponseCode::BADVERS));
-        assert_eq!(answer(&[0, 7, 0], &Fixed, Transport::Udp), None);
+        assert_eq!(bytes(&[0, 7, 0], Transport::Udp), None);
     }
 
     #[test]
@@ -377,7 +489,7 @@ mod tests {
     proptest! {
         #[test]
         fn random_bytes_never_get_more_than_a_header_or_a_query_back(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            if let Some(answered) = answer(&bytes, &Fixed, Transport::Udp) {
+            if let Some(answered) = self::bytes(&bytes, Transport::Udp) {
                 prop_assert!(answered.len() <= usize::from(UDP_MAX));
                 prop_assert!(answered[2] & 0x80 != 0);
             }
@@ -386,7 +498,7 @@ mod tests {
         #[test]
         fn a_truncated_query_never_panics(cut in 0_usize..40) {
             let whole = query("web.app.", RecordType::A).to_vec().unwrap();
-            let _ = answer(&whole[..cut.min(whole.len())], &Fixed, Transport::Udp);
+            let _ = bytes(&whole[..cut.min(whole.len())], Transport::Udp);
         }
     }
 }

@@ -1,17 +1,25 @@
 //! Serves the names over UDP and TCP.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::watch,
+    sync::{Semaphore, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Names, Transport, answer};
+use super::{Answered, Asked, Askers, Names, Transport, Upstream, answer, answer::failed};
 
 /// The longest query that is read, in bytes. A longer datagram is cut, and what is left is malformed.
 const QUERY_MAX: usize = 4096;
@@ -19,29 +27,98 @@ const QUERY_MAX: usize = 4096;
 /// How many TCP connections are served at once. At the bound a new one waits, at most for [`IDLE_MAX`] of the others.
 const CONNECTIONS_MAX: usize = 64;
 
+/// How many queries are passed on to others at once. One more is told that we failed, and asks again.
+const PASSED_ON_MAX: usize = 256;
+
 /// How long a TCP connection may take for its next query, and for taking our answer.
-const IDLE_MAX: Duration = Duration::from_secs(5);
+const IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// How long we rest when a socket fails, so that a lasting failure does not keep a core busy.
 const REST: Duration = Duration::from_millis(100);
+
+/// What queries are answered from.
+pub struct Service<N> {
+    /// The names.
+    pub names: watch::Receiver<N>,
+    /// Who asks from where.
+    pub askers: watch::Receiver<Askers>,
+    /// Who answers for what is not ours.
+    pub upstream: Upstream,
+}
+
+/// A service under way.
+struct Served<N> {
+    service: Service<N>,
+    turn: AtomicUsize,
+    passed_on: Semaphore,
+}
 
 /// Answers queries until `shutdown`. Each query sees the names as they are when it is read.
 pub async fn serve<N>(
     udp: UdpSocket,
     tcp: TcpListener,
-    names: watch::Receiver<N>,
+    service: Service<N>,
     shutdown: CancellationToken,
 ) where
     N: Names + Send + Sync + 'static,
 {
-    let both = async { tokio::join!(serve_udp(&udp, &names), serve_tcp(&tcp, &names)) };
+    let served = Arc::new(Served {
+        service,
+        turn: AtomicUsize::new(0),
+        passed_on: Semaphore::new(PASSED_ON_MAX),
+    });
+    let udp = Arc::new(udp);
+    let both = async { tokio::join!(serve_udp(&udp, &served), serve_tcp(&tcp, &served)) };
     shutdown.run_until_cancelled(both).await;
 }
 
-async fn serve_udp<N: Names>(socket: &UdpSocket, names: &watch::Receiver<N>) {
+impl<N: Names> Served<N> {
+    fn answer(&self, query: &[u8], from: IpAddr, transport: Transport) -> Answered {
+        let names = self.service.names.borrow();
+        let known = self.service.askers.borrow().get(&from).cloned();
+        let own = || names.network_of(from).map(|network| [network].into());
+        let asked = Asked {
+            transport,
+            networks: known.or_else(own),
+            turn: self.turn.fetch_add(1, Ordering::Relaxed),
+        };
+        answer(query, &*names, &asked)
+    }
+
+    /// Asks others; `refused` if there are none, and that we failed if none has answered or too many are asked already.
+    async fn pass_on(
+        &self,
+        query: &[u8],
+        refused: Vec<u8>,
+        transport: Transport,
+    ) -> Option<Vec<u8>> {
+        let Ok(_permit) = self.passed_on.try_acquire() else {
+            return failed(query);
+        };
+        match self.service.upstream.ask(query, transport).await {
+            None => Some(refused),
+            Some(Ok(answer)) => Some(answer),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "a DNS query was passed on, and nobody answered");
+                failed(query)
+            }
+        }
+    }
+}
+
+async fn serve_udp<N>(socket: &Arc<UdpSocket>, served: &Arc<Served<N>>)
+where
+    N: Names + Send + Sync + 'static,
+{
     let mut buffer = [0; QUERY_MAX];
+    // As many as are passed on at once, and those that are told that it is too many.
+    let mut passing = JoinSet::new();
     loop {
-        let (len, from) = match socket.recv_from(&mut buffer).await {
+        let received = tokio::select! {
+            received = socket.recv_from(&mut buffer) => received,
+            Some(_ended) = passing.join_next() => continue,
+        };
+        let (len, from) = match received {
             Ok(received) => received,
             Err(error) => {
                 tracing::warn!(%error, "cannot receive DNS queries");
@@ -49,19 +126,33 @@ async fn serve_udp<N: Names>(socket: &UdpSocket, names: &watch::Receiver<N>) {
                 continue;
             }
         };
-        let answered = answer(&buffer[..len], &*names.borrow(), Transport::Udp);
-        if let Some(bytes) = answered
-            && let Err(error) = socket.send_to(&bytes, from).await
-        {
-            tracing::debug!(%error, %from, "a DNS answer was not sent");
+        let query = &buffer[..len];
+        match served.answer(query, from.ip(), Transport::Udp) {
+            Answered::Nothing => {}
+            Answered::With(bytes) => send(socket, &bytes, from).await,
+            Answered::NotOurs(refused) => {
+                let (socket, served, query) = (socket.clone(), served.clone(), query.to_vec());
+                passing.spawn(async move {
+                    let passed_on = served.pass_on(&query, refused, Transport::Udp).await;
+                    if let Some(bytes) = passed_on {
+                        send(&socket, &bytes, from).await;
+                    }
+                });
+            }
         }
     }
 }
 
-async fn serve_tcp<N: Names + Send + Sync + 'static>(
-    listener: &TcpListener,
-    names: &watch::Receiver<N>,
-) {
+async fn send(socket: &UdpSocket, answer: &[u8], to: SocketAddr) {
+    if let Err(error) = socket.send_to(answer, to).await {
+        tracing::debug!(%error, %to, "a DNS answer was not sent");
+    }
+}
+
+async fn serve_tcp<N>(listener: &TcpListener, served: &Arc<Served<N>>)
+where
+    N: Names + Send + Sync + 'static,
+{
     let mut connections = JoinSet::new();
     loop {
         while connections.len() >= CONNECTIONS_MAX {
@@ -69,8 +160,8 @@ async fn serve_tcp<N: Names + Send + Sync + 'static>(
         }
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(serve_connection(stream, names.clone()));
+                Ok((stream, from)) => {
+                    connections.spawn(serve_connection(stream, from.ip(), served.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept DNS connections");
@@ -83,19 +174,27 @@ async fn serve_tcp<N: Names + Send + Sync + 'static>(
 }
 
 /// Ends when the other side does, is silent, or sends what is no query; the reason does not matter to anybody.
-async fn serve_connection<N: Names>(mut stream: TcpStream, names: watch::Receiver<N>) {
-    while let Ok(Ok(())) = timeout(IDLE_MAX, serve_one(&mut stream, &names)).await {}
+async fn serve_connection<N: Names>(mut stream: TcpStream, from: IpAddr, served: Arc<Served<N>>) {
+    while let Ok(Ok(())) = timeout(IDLE_MAX, serve_one(&mut stream, from, &served)).await {}
 }
 
-async fn serve_one<N: Names>(stream: &mut TcpStream, names: &watch::Receiver<N>) -> io::Result<()> {
+async fn serve_one<N: Names>(
+    stream: &mut TcpStream,
+    from: IpAddr,
+    served: &Served<N>,
+) -> io::Result<()> {
     let len = usize::from(stream.read_u16().await?);
     if len > QUERY_MAX {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut query = vec![0; len];
     stream.read_exact(&mut query).await?;
-    let answered = answer(&query, &*names.borrow(), Transport::Tcp);
-    let bytes = answered.ok_or(io::ErrorKind::InvalidData)?;
+    let bytes = match served.answer(&query, from, Transport::Tcp) {
+        Answered::Nothing => None,
+        Answered::With(bytes) => Some(bytes),
+        Answered::NotOurs(refused) => served.pass_on(&query, refused, Transport::Tcp).await,
+    };
+    let bytes = bytes.ok_or(io::ErrorKind::InvalidData)?;
     let prefix = u16::try_from(bytes.len()).map_err(io::Error::other)?;
     stream
         .write_all(&[&prefix.to_be_bytes()[..], &bytes].concat())
@@ -105,7 +204,7 @@ async fn serve_one<N: Names>(stream: &mut TcpStream, names: &watch::Receiver<N>)
 #[cfg(test)]
 mod tests {
     use hickory_proto::{
-        op::{Message, MessageType, OpCode, Query},
+        op::{Message, MessageType, OpCode, Query, ResponseCode},
         rr::{Name as DnsName, RecordType},
     };
 
@@ -123,7 +222,7 @@ mod tests {
         let (names, watched) = watch::channel(NameTable::default());
         let shutdown = CancellationToken::new();
         let mut server = JoinSet::new();
-        server.spawn(serve(udp, tcp, watched, shutdown.clone()));
+        server.spawn(serve(udp, tcp, alone(watched), shutdown.clone()));
         let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         client.connect(udp_at).await.unwrap();
         let mut stream = TcpStream::connect(tcp_at).await.unwrap();
@@ -142,6 +241,52 @@ mod tests {
         );
         shutdown.cancel();
         assert!(server.join_next().await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn other_names_are_asked_of_others_and_refused_where_there_are_none() {
+        let theirs = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let at = theirs.local_addr().unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut buffer = [0; 512];
+            loop {
+                let (len, from) = theirs.recv_from(&mut buffer).await.unwrap();
+                let query = Message::from_vec(&buffer[..len]).unwrap();
+                let mut reply = Message::response(query.metadata.id, OpCode::Query);
+                reply.queries = query.queries.clone();
+                reply.metadata.response_code = ResponseCode::NXDomain;
+                theirs
+                    .send_to(&reply.to_vec().unwrap(), from)
+                    .await
+                    .unwrap();
+            }
+        });
+        let mut codes = Vec::new();
+        for servers in [vec![at], Vec::new()] {
+            let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let ours = udp.local_addr().unwrap();
+            let service = Service {
+                upstream: Upstream::these(servers, ours),
+                ..alone(watch::channel(NameTable::default()).1)
+            };
+            tasks.spawn(serve(udp, tcp, service, CancellationToken::new()));
+            let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            client.connect(ours).await.unwrap();
+            codes.push(ask_udp(&client).await.metadata.response_code);
+        }
+
+        assert_eq!(codes, [ResponseCode::NXDomain, ResponseCode::Refused]);
+    }
+
+    /// Nobody else is asked, and nobody is known who asks.
+    fn alone(names: watch::Receiver<NameTable>) -> Service<NameTable> {
+        Service {
+            names,
+            askers: watch::channel(Askers::new()).1,
+            upstream: Upstream::these(Vec::new(), "127.0.0.1:53".parse().unwrap()),
+        }
     }
 
     fn know_web(table: &mut NameTable) {

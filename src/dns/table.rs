@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::Names;
-use crate::core::model::{EndpointId, EndpointRecord, NetworkId, NetworkRecord};
+use crate::core::model::{EndpointId, EndpointRecord, Name, NetworkId, NetworkRecord};
 
 /// Networks and endpoints by name and by address. Its size is that of the network DB's endpoints.
 #[derive(Clone, Default, Debug)]
@@ -14,7 +14,10 @@ pub struct NameTable {
     networks: BTreeMap<NetworkId, NetworkRecord>,
     by_network_name: BTreeMap<String, NetworkId>,
     endpoints: BTreeMap<EndpointId, EndpointRecord>,
-    by_name: BTreeMap<(NetworkId, String), BTreeSet<EndpointId>>,
+    /// More names of endpoints, which may come before or after them.
+    aliases: BTreeMap<EndpointId, (NetworkId, Vec<Name>)>,
+    /// Names in lower case, then networks: a name alone is found too.
+    by_name: BTreeMap<(String, NetworkId), BTreeSet<EndpointId>>,
     by_address: BTreeMap<IpAddr, BTreeSet<EndpointId>>,
 }
 
@@ -58,9 +61,51 @@ impl NameTable {
         let Some(record) = self.endpoints.remove(&id) else {
             return;
         };
-        forget(&mut self.by_name, &name_key(&record), id);
+        let key = name_key(&record);
+        let mut aliases = self
+            .aliases
+            .get(&id)
+            .into_iter()
+            .flat_map(|(_, names)| names);
+        if aliases.all(|alias| key_of(record.network, alias) != key) {
+            forget(&mut self.by_name, &key, id);
+        }
         if let Some(address) = address(&record) {
             forget(&mut self.by_address, &address, id);
+        }
+    }
+
+    /// Gives an endpoint these names beside its own, in place of those it had.
+    pub fn put_aliases(&mut self, network: NetworkId, id: EndpointId, names: Vec<Name>) {
+        self.remove_aliases(id);
+        for name in &names {
+            let known = self.by_name.entry(key_of(network, name));
+            known.or_default().insert(id);
+        }
+        self.aliases.insert(id, (network, names));
+    }
+
+    /// Removes an endpoint's names but its own.
+    pub fn remove_aliases(&mut self, id: EndpointId) {
+        let Some((network, names)) = self.aliases.remove(&id) else {
+            return;
+        };
+        let own = self.endpoints.get(&id).map(name_key);
+        for key in names.iter().map(|name| key_of(network, name)) {
+            if own.as_ref() != Some(&key) {
+                forget(&mut self.by_name, &key, id);
+            }
+        }
+    }
+
+    /// Replaces all such names by these.
+    pub fn set_aliases(&mut self, all: Vec<(NetworkId, EndpointId, Vec<Name>)>) {
+        let before: Vec<EndpointId> = self.aliases.keys().copied().collect();
+        for id in before {
+            self.remove_aliases(id);
+        }
+        for (network, id, names) in all {
+            self.put_aliases(network, id, names);
         }
     }
 
@@ -75,12 +120,21 @@ impl NameTable {
 
     /// Replaces all endpoints by these.
     pub fn set_endpoints(&mut self, records: Vec<EndpointRecord>) {
-        self.endpoints.clear();
-        self.by_name.clear();
-        self.by_address.clear();
+        let before: Vec<EndpointId> = self.endpoints.keys().copied().collect();
+        for id in before {
+            self.remove_endpoint(id);
+        }
         for record in records {
             self.put_endpoint(record);
         }
+    }
+
+    /// Returns the addresses of those endpoints that are there; nothing if none is.
+    fn found<'a>(&self, ids: impl IntoIterator<Item = &'a EndpointId>) -> Option<Vec<IpAddr>> {
+        let records = ids.into_iter().filter_map(|id| self.endpoints.get(id));
+        let mut records = records.peekable();
+        records.peek()?;
+        Some(records.filter_map(address).collect())
     }
 
     fn network(&self, name: &str) -> Option<NetworkId> {
@@ -96,13 +150,32 @@ impl Names for NameTable {
     }
 
     fn addresses(&self, endpoint: &str, network: &str) -> Option<Vec<IpAddr>> {
-        let key = (self.network(network)?, endpoint.to_ascii_lowercase());
-        let records = self
-            .by_name
-            .get(&key)?
-            .iter()
-            .filter_map(|id| self.endpoints.get(id));
-        Some(records.filter_map(address).collect())
+        let key = (endpoint.to_ascii_lowercase(), self.network(network)?);
+        self.found(self.by_name.get(&key)?)
+    }
+
+    fn anywhere(
+        &self,
+        endpoint: &str,
+        networks: Option<&BTreeSet<NetworkId>>,
+    ) -> Option<Vec<IpAddr>> {
+        let name = endpoint.to_ascii_lowercase();
+        let all = (name.clone(), NetworkId(0))..=(name, NetworkId(u32::MAX));
+        let wanted = |network: &NetworkId| {
+            let is_here = self.networks.contains_key(network);
+            is_here && networks.is_none_or(|networks| networks.contains(network))
+        };
+        let ids = self.by_name.range(all);
+        let ids = ids.filter(|((_, network), _)| wanted(network));
+        self.found(ids.flat_map(|(_, ids)| ids))
+    }
+
+    fn network_of(&self, address: IpAddr) -> Option<NetworkId> {
+        let has = |network: &&NetworkRecord| {
+            let mut subnets = network.subnets.iter();
+            subnets.any(|subnet| subnet.prefix.0.contains(&address))
+        };
+        self.networks.values().find(has).map(|network| network.id)
     }
 
     fn names(&self, address: IpAddr) -> Option<Vec<String>> {
@@ -126,8 +199,12 @@ impl Names for NameTable {
     }
 }
 
-fn name_key(record: &EndpointRecord) -> (NetworkId, String) {
-    (record.network, record.name.as_str().to_ascii_lowercase())
+fn name_key(record: &EndpointRecord) -> (String, NetworkId) {
+    key_of(record.network, &record.name)
+}
+
+fn key_of(network: NetworkId, name: &Name) -> (String, NetworkId) {
+    (name.as_str().to_ascii_lowercase(), network)
 }
 
 fn address(record: &EndpointRecord) -> Option<IpAddr> {
@@ -146,7 +223,7 @@ fn forget<K: Ord>(index: &mut BTreeMap<K, BTreeSet<EndpointId>>, key: &K, id: En
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::model::{Mac, Name, Prefix, Subnet};
+    use crate::core::model::{Mac, Prefix, Subnet};
 
     fn network(id: u32, name: &str) -> NetworkRecord {
         NetworkRecord {
@@ -206,6 +283,46 @@ mod tests {
         );
         assert_eq!(table.names("10.0.1.2".parse().unwrap()), Some(vec![]));
         assert_eq!(table.names("192.0.2.1".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn an_alias_is_found_while_its_endpoint_is_there_whichever_comes_first() {
+        let mut table = NameTable::default();
+        table.put_network(network(1, "app"));
+        table.put_aliases(NetworkId(1), EndpointId(1), vec![Name::new("Db").unwrap()]);
+
+        assert_eq!(table.addresses("db", "app"), None);
+        table.put_endpoint(endpoint(1, 1, "pg-1", "10.0.1.2/24"));
+        table.put_endpoint(endpoint(2, 1, "pg-2", "10.0.1.3/24"));
+        table.put_aliases(NetworkId(1), EndpointId(2), vec![Name::new("db").unwrap()]);
+        let both = table.addresses("db", "app").unwrap();
+        table.remove_aliases(EndpointId(1));
+        let one = table.addresses("db", "app").unwrap();
+        table.remove_endpoint(EndpointId(2));
+
+        assert_eq!((both.len(), one.len()), (2, 1));
+        assert_eq!(table.addresses("db", "app"), None);
+        assert!(table.addresses("pg-1", "app").is_some());
+    }
+
+    #[test]
+    fn a_name_alone_is_looked_for_in_the_askers_networks_or_in_all() {
+        let mut table = NameTable::default();
+        table.put_network(network(1, "app"));
+        table.put_network(network(2, "db"));
+        table.put_endpoint(endpoint(1, 1, "web", "10.0.1.2/24"));
+        table.put_endpoint(endpoint(2, 2, "web", "10.0.2.2/24"));
+        table.put_endpoint(endpoint(3, 3, "web", "10.0.3.2/24"));
+
+        let of_db = table.anywhere("WEB", Some(&[NetworkId(2)].into()));
+
+        assert_eq!(of_db, Some(vec!["10.0.2.2".parse().unwrap()]));
+        assert_eq!(table.anywhere("web", None).map(|all| all.len()), Some(2));
+        assert_eq!(table.anywhere("we", None), None);
+        assert_eq!(
+            table.network_of("10.0.2.9".parse().unwrap()),
+            Some(NetworkId(2))
+        );
     }
 
     #[test]

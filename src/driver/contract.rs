@@ -3,7 +3,7 @@
 //! Every call may be made again: creating what exists as it is asked for, deleting what is gone, joining what has joined
 //! and leaving what has left all succeed. A restarted node makes all its calls anew.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use futures_util::future::BoxFuture;
 use serde::Serialize;
@@ -124,6 +124,15 @@ pub struct Joined {
     pub entries: Vec<TableEntry>,
 }
 
+/// A sandbox that a user has named.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SandboxPlace {
+    /// The path of its network namespace.
+    pub path: PathBuf,
+    /// The name its interface gets; nothing: the first that is free.
+    pub name: Option<String>,
+}
+
 /// Why a driver did not do it. It left nothing behind, so the caller may try again.
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
@@ -165,6 +174,12 @@ pub enum DriverError {
         /// The network.
         network: NetworkId,
     },
+    /// The network's driver makes no interface that could be moved into a sandbox.
+    #[error("the driver of network {0} gives endpoints no interface")]
+    NoInterface(NetworkId),
+    /// The endpoint cannot be moved there; whoever named the sandbox must act.
+    #[error("{0}")]
+    Sandbox(DataplaneError),
     /// The kernel did not take it.
     #[error("data plane: {0}")]
     Dataplane(#[from] DataplaneError),
@@ -239,6 +254,23 @@ pub trait Driver: Send + Sync {
         network: NetworkId,
         endpoint: EndpointId,
     ) -> BoxFuture<'_, Result<(), DriverError>>;
+
+    /// Moves an endpoint that has joined into a sandbox; returns the name that its interface has there.
+    fn enter<'a>(
+        &'a self,
+        endpoint: &'a EndpointRecord,
+        _joined: &'a Joined,
+        _sandbox: &'a SandboxPlace,
+    ) -> BoxFuture<'a, Result<String, DriverError>> {
+        let refused = DriverError::NoInterface(endpoint.network);
+        Box::pin(std::future::ready(Err(refused)))
+    }
+
+    /// Hears that all that was there at the start has been told: every endpoint of this node that has joined, every entry
+    /// of others. What a driver still holds of a former run, and was not told of, is stale.
+    fn settled(&self, _network: NetworkId) -> BoxFuture<'_, Result<(), DriverError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// Takes changes of other nodes' entries in the tables of interest, in order.
     fn event_notify<'a>(

@@ -12,7 +12,7 @@ mod remote;
 
 pub use contract::{
     Capability, Driver, DriverError, InterfaceName, Joined, ObjectType, ObjectTypeError, Route,
-    Scope, TableEvent, TableInterest,
+    SandboxPlace, Scope, TableEvent, TableInterest,
 };
 pub use null::Null;
 pub use overlay::Overlay;

@@ -13,10 +13,7 @@ use std::{
 use futures_util::future::BoxFuture;
 
 use super::{Capability, Driver, Null, Overlay};
-use crate::{
-    core::model::{Instant, LimitError, Name, Vtep},
-    dataplane::Dataplane,
-};
+use crate::core::model::{Instant, LimitError, Name};
 
 /// How long a miss is believed. Short: a person who has just installed a plugin tries again at once.
 pub const NOT_FOUND_FOR: Duration = Duration::from_secs(2);
@@ -135,10 +132,9 @@ impl Registry {
         Self::default()
     }
 
-    /// Starts with the built-in drivers. `vtep` is this node's address on the underlay.
-    pub fn built_in(vtep: Vtep, dataplane: Arc<dyn Dataplane>) -> Self {
+    /// Starts with the built-in drivers.
+    pub fn built_in(overlay: Arc<Overlay>) -> Self {
         let registry = Self::new();
-        let overlay = Arc::new(Overlay::new(vtep, dataplane));
         let needs = Allocation {
             subnets: true,
             vxlan: true,
@@ -491,9 +487,10 @@ mod tests {
     }
 
     fn plugin() -> Arc<dyn Driver> {
-        let vtep = Vtep("192.0.2.1".parse().unwrap());
+        let vtep = crate::core::model::Vtep("192.0.2.1".parse().unwrap());
+        let underlay = crate::core::overlay::Underlay::assumed(vtep);
         let memory = Arc::new(crate::dataplane::Memory::default());
-        Arc::new(Overlay::new(vtep, memory))
+        Arc::new(Overlay::new(underlay, memory))
     }
 
     fn name(text: &str) -> Name {

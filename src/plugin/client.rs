@@ -118,6 +118,14 @@ impl Client {
         Self { address, deadline }
     }
 
+    /// Returns the same client with another deadline.
+    pub fn within(&self, deadline: Duration) -> Self {
+        Self {
+            address: self.address.clone(),
+            deadline,
+        }
+    }
+
     /// Returns where the plugin listens.
     pub fn address(&self) -> &Address {
         &self.address
@@ -188,28 +196,28 @@ impl Client {
         serde_json::from_value(answer).map_err(malformed)
     }
 
-    /// Gets a document of an HTTP API that is no plugin: the engine's.
-    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
-        let request = Request::builder()
-            .uri(path)
-            .header(header::HOST, "docker")
-            .body(Full::new(Bytes::new()))
-            .expect("a path is written in the code");
-        let (status, body) = self.exchange(request, path, self.deadline).await?;
-        if status != StatusCode::OK {
-            return Err(CallError::Failed {
-                method: path.to_owned(),
-                message: error_text(&body).unwrap_or_else(|| format!("status {status}")),
-            });
-        }
-        serde_json::from_slice(&body).map_err(|source| CallError::Malformed {
-            address: self.address.clone(),
-            method: path.to_owned(),
-            source,
-        })
+    /// Returns how long a call may take.
+    pub(super) fn deadline(&self) -> Duration {
+        self.deadline
     }
 
-    async fn exchange(
+    pub(super) fn malformed(&self, method: &str, source: serde_json::Error) -> CallError {
+        CallError::Malformed {
+            address: self.address.clone(),
+            method: method.to_owned(),
+            source,
+        }
+    }
+
+    pub(super) fn late(&self, method: &str) -> CallError {
+        CallError::Deadline {
+            address: self.address.clone(),
+            method: method.to_owned(),
+            deadline: self.deadline,
+        }
+    }
+
+    pub(super) async fn exchange(
         &self,
         request: Request<Full<Bytes>>,
         method: &str,
@@ -287,7 +295,7 @@ impl Client {
         }
     }
 
-    fn broken(&self, error: &(dyn std::error::Error + 'static)) -> CallError {
+    pub(super) fn broken(&self, error: &(dyn std::error::Error + 'static)) -> CallError {
         let reasons: Vec<String> = std::iter::successors(Some(error), |error| error.source())
             .map(ToString::to_string)
             .collect();
@@ -307,7 +315,7 @@ fn error_field(answer: &Value) -> Option<&str> {
 }
 
 /// Returns what a body says of an error: its JSON field (the engine's is `message`), else all of it.
-fn error_text(body: &[u8]) -> Option<String> {
+pub(super) fn error_text(body: &[u8]) -> Option<String> {
     let json: Option<Value> = serde_json::from_slice(body).ok();
     let field = json
         .as_ref()

@@ -8,6 +8,7 @@
 
 mod client;
 mod discovery;
+mod document;
 mod engine;
 
 use std::{
@@ -25,6 +26,7 @@ use tokio::{
 
 pub use client::{Address, CallError, Client};
 pub use discovery::{Directories, DiscoveryError};
+pub use document::Lines;
 pub use engine::EngineError;
 
 /// What a caller needs a plugin to be able to do.

@@ -1,9 +1,11 @@
-//! The one file on disk: identity, generation, endpoints and their entries, Raft log, known members.
+//! The one file on disk: identity, generation, endpoints and their entries, what a container engine was promised, Raft log,
+//! known members.
 //!
 //! **Invariants:** what a call wrote is on the disk when it returns (fsync), and a crash or a full disk at any point leaves all of
 //! a call or nothing of it; one daemon at a time has the file. Calls block for as long as the disk takes: a task of the async
 //! runtime makes them on a thread for blocking work.
 
+mod engine;
 mod error;
 mod file;
 mod record;
@@ -52,7 +54,7 @@ impl Store {
         store.write(|transaction| {
             transaction.open_table(ENDPOINTS)?;
             transaction.open_table(ENTRIES)?;
-            Ok(())
+            engine::make(transaction)
         })?;
         Ok(store)
     }
@@ -177,6 +179,7 @@ impl Store {
             }
             transaction.open_table(ENDPOINTS)?;
             transaction.open_table(ENTRIES)?;
+            engine::make(transaction)?;
             let mut meta = transaction.open_table(META)?;
             meta.remove(IDENTITY)?;
             meta.remove(MEMBERS)?;

@@ -104,6 +104,31 @@ fn every_start_has_a_generation_and_a_boot_of_its_own() {
 }
 
 #[test]
+fn what_an_engine_was_promised_is_there_until_it_is_given_back() {
+    let directory = directory();
+    let address = |last: u8| std::net::IpAddr::from([10, 0, 0, last]);
+    let store = Store::open(directory.path()).unwrap();
+    store.put_engine_network("abc", NetworkId(3)).unwrap();
+    store.put_engine_network("def", NetworkId(4)).unwrap();
+    store.hold_address(NetworkId(3), address(2)).unwrap();
+    store.hold_address(NetworkId(3), address(3)).unwrap();
+    drop(store);
+
+    let store = Store::open(directory.path()).unwrap();
+    store.remove_engine_network("def").unwrap();
+    store.free_address(NetworkId(3), address(2)).unwrap();
+    store.free_address(NetworkId(3), address(9)).unwrap();
+
+    let networks = [("abc".to_owned(), NetworkId(3))].into();
+    assert_eq!(store.engine_networks().unwrap(), networks);
+    let held = [(NetworkId(3), address(3))].into();
+    assert_eq!(store.held_addresses().unwrap(), held);
+    store.clear().unwrap();
+    assert!(store.engine_networks().unwrap().is_empty());
+    assert!(store.held_addresses().unwrap().is_empty());
+}
+
+#[test]
 fn what_was_cleared_is_gone() {
     let directory = directory();
     let store = Store::open(directory.path()).unwrap();

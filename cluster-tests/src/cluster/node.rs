@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use nix::{
+    mount::{MntFlags, umount2},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -37,6 +38,8 @@ pub struct Node {
     listen: SocketAddr,
     profile: &'static str,
     client: Client,
+    /// The network namespace that it runs in, if not this process's: then the kernel carries its packets.
+    host: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -57,8 +60,19 @@ impl Node {
             profile,
             client: Client::new(directory.join("sock")).with_deadline(CALL_MAX),
             directory,
+            host: None,
             child: None,
         })
+    }
+
+    /// Has it run on a host from now on.
+    pub(super) fn run_on(&mut self, host: PathBuf) {
+        self.host = Some(host);
+    }
+
+    /// Returns where its networks' namespaces are.
+    pub fn namespaces(&self) -> PathBuf {
+        self.directory.join("netns")
     }
 
     /// Returns its name.
@@ -93,7 +107,10 @@ impl Node {
 
     /// Returns `weft` with this node's socket and nothing else of ours in its environment.
     pub fn weft(&self) -> Command {
-        let mut command = Command::new(&self.program);
+        self.clean(Command::new(&self.program))
+    }
+
+    fn clean(&self, mut command: Command) -> Command {
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("WEFT_") {
                 command.env_remove(name);
@@ -101,6 +118,8 @@ impl Node {
         }
         command.env("WEFT_SOCKET", self.client.socket());
         command.env("NO_COLOR", "1");
+        // Several nodes on one machine cannot all serve its engine.
+        command.env("WEFT_DOCKER", "off");
         command
     }
 
@@ -111,9 +130,20 @@ impl Node {
 
     /// Returns the command that would start it under another name.
     pub fn up_as(&self, name: &str) -> Command {
-        let mut command = self.weft();
+        let (mut command, dataplane) = match &self.host {
+            Some(host) => {
+                // Unlike `ip netns exec`, it leaves the mounts alone, which the daemon's next run shall find again.
+                let mut inside = Command::new("nsenter");
+                inside.arg(format!("--net={}", host.display()));
+                inside.arg(&self.program);
+                (self.clean(inside), "kernel")
+            }
+            // The nodes of one namespace would make the same tunnels.
+            None => (self.weft(), "none"),
+        };
         command
             .args(["up", "--name", name, "--profile", self.profile])
+            .args(["--dataplane", dataplane])
             .args(["--listen", &self.listen.to_string()])
             .arg("--data-dir")
             .arg(self.data_dir());
@@ -259,6 +289,14 @@ impl Drop for Node {
             // It may have ended by itself.
             let _ = child.kill();
             let _ = child.wait();
+        }
+        // The namespaces of its networks outlive it, which is what they are for.
+        for namespace in fs::read_dir(self.namespaces())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let _ = umount2(&namespace.path(), MntFlags::MNT_DETACH);
         }
     }
 }

@@ -22,6 +22,7 @@ use weft::{
 
 use super::{
     node::Node,
+    underlay::Underlay,
     until::{Seen, until},
 };
 
@@ -52,6 +53,7 @@ pub struct Cluster {
     /// The first three bytes of its addresses, and the last one of its first node less one.
     net: ([u8; 3], u8),
     place: TempDir,
+    underlay: Option<Underlay>,
     content: bool,
 }
 
@@ -66,8 +68,17 @@ impl Cluster {
             profile,
             net: loopback_net(),
             place,
+            underlay: None,
             content: false,
         })
+    }
+
+    /// Starts a cluster of a node on each of so many hosts, and waits until all are members and a leader is found.
+    pub async fn start_on(program: &str, underlay: Underlay, count: usize) -> anyhow::Result<Self> {
+        let mut cluster = Self::empty(program, Profile::Lan)?;
+        cluster.underlay = Some(underlay);
+        cluster.fill(count).await?;
+        Ok(cluster)
     }
 
     /// Starts a cluster of so many nodes, and waits until all are members and a leader is found.
@@ -78,13 +89,23 @@ impl Cluster {
     /// Starts a cluster with this profile.
     pub async fn start_with(program: &str, count: usize, profile: Profile) -> anyhow::Result<Self> {
         let mut cluster = Self::empty(program, profile)?;
-        cluster.found().await?;
-        for _ in 1..count {
-            cluster.join().await?;
-        }
-        cluster.until_members(count).await?;
-        cluster.until_led().await?;
+        cluster.fill(count).await?;
         Ok(cluster)
+    }
+
+    async fn fill(&mut self, count: usize) -> anyhow::Result<()> {
+        self.found().await?;
+        for _ in 1..count {
+            self.join().await?;
+        }
+        self.until_members(count).await?;
+        self.until_led().await?;
+        Ok(())
+    }
+
+    /// Returns the hosts that the nodes run on.
+    pub fn underlay(&self) -> anyhow::Result<&Underlay> {
+        self.underlay.as_ref().context("the nodes run on no hosts")
     }
 
     /// Adds a node that founds the cluster.
@@ -114,7 +135,10 @@ impl Cluster {
         let at = self.nodes.len();
         ensure!(at < NODES_MAX, "too many nodes");
         let number = at + 1;
-        let address = self.address(number);
+        let address = match &self.underlay {
+            Some(underlay) => underlay.address(at),
+            None => self.address(number),
+        };
         let profile = match self.profile {
             Profile::Lan => "lan",
             Profile::Wan => "wan",
@@ -125,6 +149,9 @@ impl Cluster {
             (format!("n{number}"), address),
             profile,
         )?);
+        if let Some(underlay) = &self.underlay {
+            self.nodes[at].run_on(underlay.host(at).path());
+        }
         Ok(at)
     }
 

@@ -20,11 +20,11 @@ use tokio::{net::UnixStream, time::timeout};
 
 pub use watch::Watch;
 
-use self::uri::{at_endpoint, at_key, at_network, at_table, at_watch, waiting};
+use self::uri::{at_endpoint, at_join, at_key, at_network, at_table, at_watch, waiting};
 use super::http::types::{
-    Applied, Blob, CreateEndpoint, CreateNetwork, Endpoint, Entry, ErrorBody, Failure, Leave, Left,
-    LeftEndpoint, ListedNetwork, Member, Network, NetworkDetail, PutEntry, PutMode, RotateToken,
-    Status, Table, Token, WatchQuery,
+    Applied, Blob, CreateEndpoint, CreateNetwork, Endpoint, Entry, ErrorBody, Failure, JoinQuery,
+    Leave, Left, LeftEndpoint, ListedNetwork, Member, Network, NetworkDetail, PutEntry, PutMode,
+    RotateToken, Status, Table, Token, WatchQuery,
 };
 
 /// The longest answer that is read, in bytes.
@@ -201,6 +201,17 @@ impl Client {
             NOTHING,
         )
         .await
+    }
+
+    /// Joins an endpoint of this node to its network, and has the daemon move its interface into a sandbox, if one is named.
+    pub async fn endpoint_enter(
+        &self,
+        network: &str,
+        endpoint: &str,
+        sandbox: &JoinQuery,
+    ) -> Result<Endpoint, ClientError> {
+        let uri = at_join(network, endpoint, sandbox);
+        self.send(Method::POST, &uri, NOTHING).await
     }
 
     /// Takes an endpoint of this node out of its network.

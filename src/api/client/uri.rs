@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::api::http::types::{Blob, Encoding, KeyQuery, WatchQuery};
+use crate::api::http::types::{Blob, Encoding, JoinQuery, KeyQuery, WatchQuery};
 
 pub(super) fn at_network(network: &str, rest: &str) -> String {
     let mut uri = String::from("/v1/networks/");
@@ -65,16 +65,29 @@ pub(super) fn at_watch(query: &WatchQuery) -> String {
         ("encoding", encoding),
         ("from", from.as_deref()),
     ];
-    let mut uri = String::from("/v1/watch?");
+    with_query("/v1/watch".to_owned(), &parts)
+}
+
+pub(super) fn at_join(network: &str, endpoint: &str, query: &JoinQuery) -> String {
+    let parts = [
+        ("netns", query.netns.as_deref()),
+        ("interface", query.interface.as_deref()),
+    ];
+    with_query(at_endpoint(network, endpoint, "/join"), &parts)
+}
+
+/// Adds the parts that there are.
+fn with_query(mut uri: String, parts: &[(&str, Option<&str>)]) -> String {
+    let mut mark = '?';
     for (name, value) in parts {
         if let Some(value) = value {
+            uri.push(mark);
             uri.push_str(name);
             uri.push('=');
             escape(value, &mut uri);
-            uri.push('&');
+            mark = '&';
         }
     }
-    uri.pop();
     uri
 }
 

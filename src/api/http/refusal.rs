@@ -37,7 +37,9 @@ fn code(refused: &ControllerError) -> Code {
         ControllerError::NoSuchEndpoint { .. } => Code::NoSuchEndpoint,
         ControllerError::EndpointExists { .. } => Code::EndpointExists,
         ControllerError::AddressInUse { .. } => Code::InUse,
-        ControllerError::NoSubnet { .. } => Code::Invalid,
+        ControllerError::NoSubnet { .. }
+        | ControllerError::NoAddresses(_)
+        | ControllerError::NotHeld { .. } => Code::Invalid,
         ControllerError::NotOwner { .. } => Code::NotOwner,
         ControllerError::EntryExists { .. } => Code::EntryExists,
         ControllerError::NoSuchMember(_) => Code::NoSuchMember,
@@ -85,9 +87,11 @@ fn allocator_code(refused: &AllocatorError) -> Code {
 
 fn driver_code(refused: &DriverError) -> Code {
     match refused {
-        DriverError::Option { .. } | DriverError::Subnet { .. } | DriverError::Address { .. } => {
-            Code::Invalid
-        }
+        DriverError::Option { .. }
+        | DriverError::Subnet { .. }
+        | DriverError::Address { .. }
+        | DriverError::NoInterface(_)
+        | DriverError::Sandbox(_) => Code::Invalid,
         DriverError::Unreachable { .. } => Code::Busy,
         DriverError::NoNetwork(_)
         | DriverError::NetworkExists(_)

@@ -17,15 +17,16 @@ use super::{
     extract::{Ask, At, Body},
     metrics, stream,
     types::{
-        Applied, Blob, CreateEndpoint, CreateNetwork, Endpoint, Entry, KeyQuery, Leave, Left,
-        LeftEndpoint, ListedNetwork, Member, Network, NetworkDetail, PutEntry, RotateToken, Status,
-        Table, Token, WaitQuery, WatchQuery,
+        Applied, Blob, CreateEndpoint, CreateNetwork, Endpoint, Entry, JoinQuery, KeyQuery, Leave,
+        Left, LeftEndpoint, ListedNetwork, Member, Network, NetworkDetail, PutEntry, RotateToken,
+        Status, Table, Token, WaitQuery, WatchQuery,
     },
     views::{self, Names},
 };
 use crate::{
     controller::{Controller, EndpointView, NetworkRequest, SubnetRequest},
     core::model::{Key, LimitError, TableEntry, TableName, Value},
+    driver::SandboxPlace,
     runtime::streams::Tls,
 };
 
@@ -33,6 +34,9 @@ use crate::{
 const WATCHERS_MAX: usize = 256;
 /// How long a request waits for others unless it says otherwise, and at most.
 const WAIT: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(10));
+
+/// The longest name of an interface (Linux's `IFNAMSIZ`, less the zero at its end).
+const INTERFACE_MAX: usize = 15;
 
 /// What the handlers ask.
 #[derive(Clone)]
@@ -212,9 +216,38 @@ async fn endpoint_create(
 async fn endpoint_join(
     State(api): State<Api>,
     At((network, endpoint)): At<(String, String)>,
+    Ask(query): Ask<JoinQuery>,
 ) -> Answer<Endpoint> {
-    let joined = api.controller.endpoint_join(&network, &endpoint).await?;
+    let controller = &api.controller;
+    let joined = match sandbox(query)? {
+        Some(sandbox) => {
+            controller
+                .endpoint_enter(&network, &endpoint, sandbox)
+                .await?
+        }
+        None => controller.endpoint_join(&network, &endpoint).await?,
+    };
     api.show_endpoint(joined).await
+}
+
+/// Reads which sandbox is meant.
+fn sandbox(query: JoinQuery) -> Result<Option<SandboxPlace>, Failure> {
+    let invalid = |what: &str| Err(Failure::new(Code::Invalid, what));
+    let JoinQuery { netns, interface } = query;
+    let fits = |name: &String| {
+        let is_plain = |c: char| c.is_ascii_graphic() && c != '/' && c != ':' && c != '%';
+        (1..=INTERFACE_MAX).contains(&name.len()) && name.chars().all(is_plain)
+    };
+    match (netns, interface) {
+        (_, Some(name)) if !fits(&name) => invalid("an interface's name has 1 to 15 characters"),
+        (None, Some(_)) => invalid("an interface's name needs the sandbox that it is in"),
+        (Some(path), _) if !path.starts_with('/') => invalid("the path of a sandbox begins with /"),
+        (Some(path), name) => Ok(Some(SandboxPlace {
+            path: path.into(),
+            name,
+        })),
+        (None, None) => Ok(None),
+    }
 }
 
 async fn endpoint_leave(

@@ -306,12 +306,27 @@ pub struct Endpoint {
 /// What a sandbox needs to use an endpoint that has joined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sandbox {
+    /// The interface's name in the sandbox that it was moved into; nothing if the caller moves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// The interface to move into the sandbox; nothing for a driver that gives none.
     pub interface: Option<Interface>,
     /// The default gateways, at most one for each family.
     pub gateways: Vec<IpAddr>,
     /// More routes.
     pub routes: Vec<Route>,
+}
+
+/// The query of `POST …/join`: a sandbox on this node to move the interface into.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinQuery {
+    /// The path of its network namespace, as the daemon sees it; nothing: the caller moves the interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<String>,
+    /// The interface's name there; nothing: the first free of `eth0`, `eth1` ….
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
 }
 
 /// An interface for a sandbox.

@@ -230,6 +230,7 @@ fn sandbox(sandbox: controller::Sandbox) -> Sandbox {
         via: route.via,
     });
     Sandbox {
+        name: sandbox.name,
         interface,
         gateways: sandbox.gateways,
         routes: routes.collect(),

@@ -16,14 +16,14 @@ use clap::{
     },
 };
 
-pub(super) use network::{EndpointCommand, EndpointName, NetworkCommand};
+pub(super) use network::{EndpointCommand, EndpointName, NetworkCommand, SandboxArgs};
 pub(super) use sim::SimArgs;
 pub(super) use table::{TableCommand, TableKey};
 pub(super) use trust::{KeysCommand, NodeCommand};
 pub(super) use wait::Wait;
 
 use crate::{
-    config::{Advertise, Layer, LogFormat, Profile, Secret, Seed},
+    config::{Advertise, Carrier, DockerMode, Layer, LogFormat, Profile, Resolver, Secret, Seed},
     core::model::Name,
 };
 
@@ -258,11 +258,24 @@ pub(super) struct UpArgs {
         value_name = "IP[:PORT]"
     )]
     pub(super) advertise: Option<Advertise>,
-    /// Answer DNS queries for ENDPOINT.NETWORK here, UDP and TCP; other names are refused [default: off]
+    /// Answer DNS queries here, UDP and TCP: for ENDPOINT.NETWORK and for containers' names alone [default: off]
     #[arg(long, env = "WEFT_DNS", hide_env_values = true, value_name = "IP:PORT")]
     pub(super) dns: Option<SocketAddr>,
-    /// The Docker engine's plugin socket, such as /run/docker/plugins/weft.sock; so far only the handshake is served, and
-    /// every other call is refused with an error that says so [default: off]
+    /// Who answers for all other names; may be given several times [default: the nameservers of /etc/resolv.conf]
+    #[arg(
+        long,
+        env = "WEFT_DNS_UPSTREAM",
+        hide_env_values = true,
+        value_name = "IP[:PORT]",
+        value_delimiter = ',',
+        action = ArgAction::Append
+    )]
+    pub(super) dns_upstream: Vec<Resolver>,
+    /// Serve the Docker engine of this host: its networks follow Weft's, its containers are endpoints; auto: if there is one
+    /// and this is root [default: auto]
+    #[arg(long, env = "WEFT_DOCKER", hide_env_values = true, value_parser = docker())]
+    pub(super) docker: Option<DockerMode>,
+    /// The Docker engine's plugin socket; the engine calls the driver by its name [default: /run/docker/plugins/weft.sock]
     #[arg(
         long,
         env = "WEFT_DOCKER_PLUGIN",
@@ -270,6 +283,18 @@ pub(super) struct UpArgs {
         value_name = "PATH"
     )]
     pub(super) docker_plugin: Option<PathBuf>,
+    /// The Docker engine's own socket [default: /var/run/docker.sock]
+    #[arg(
+        long,
+        env = "WEFT_DOCKER_ENGINE",
+        hide_env_values = true,
+        value_name = "PATH"
+    )]
+    pub(super) docker_engine: Option<PathBuf>,
+    /// What carries the packets of overlay networks: the kernel, which needs root, or nothing
+    /// [default: the kernel where it can, else nothing, and the log says why]
+    #[arg(long, env = "WEFT_DATAPLANE", hide_env_values = true, value_parser = carrier())]
+    pub(super) dataplane: Option<Carrier>,
     /// How patient to be with silent members [default: lan]
     #[arg(long, env = "WEFT_PROFILE", hide_env_values = true, value_parser = profile())]
     pub(super) profile: Option<Profile>,
@@ -292,6 +317,14 @@ fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
 
 fn profile() -> impl TypedValueParser<Value = Profile> {
     PossibleValuesParser::new(["lan", "wan", "local"]).try_map(|word| word.parse::<Profile>())
+}
+
+fn docker() -> impl TypedValueParser<Value = DockerMode> {
+    PossibleValuesParser::new(["auto", "on", "off"]).try_map(|word| word.parse::<DockerMode>())
+}
+
+fn carrier() -> impl TypedValueParser<Value = Carrier> {
+    PossibleValuesParser::new(["kernel", "none"]).try_map(|word| word.parse::<Carrier>())
 }
 
 fn log_format() -> impl TypedValueParser<Value = LogFormat> {
@@ -323,7 +356,11 @@ impl UpArgs {
             log_format: self.log_format,
             profile: self.profile,
             dns: self.dns,
+            dns_upstream: Some(self.dns_upstream).filter(|all| !all.is_empty()),
+            docker: self.docker,
             docker_plugin: self.docker_plugin,
+            docker_engine: self.docker_engine,
+            dataplane: self.dataplane,
             ..self.place.layer(global)
         }
     }
@@ -390,7 +427,7 @@ mod tests {
         for (setting, variable) in &variables {
             assert_eq!(*variable, format!("WEFT_{}", setting.to_uppercase()));
         }
-        assert_eq!(variables.len(), 13, "{variables:?}");
+        assert_eq!(variables.len(), 17, "{variables:?}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The grammar of `weft network` and `weft endpoint`.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::Subcommand;
 
@@ -77,7 +77,8 @@ pub(in crate::cli) enum EndpointCommand {
     #[command(after_help = "\
 Examples:
   weft endpoint create app web
-  weft endpoint create app web --address 10.0.0.7 --join")]
+  weft endpoint create app web --address 10.0.0.7 --join
+  weft endpoint create app web --join --netns /run/netns/web")]
     Create {
         /// The network's name or id
         network: String,
@@ -89,9 +90,23 @@ Examples:
         /// Join at once
         #[arg(long)]
         join: bool,
+        #[command(flatten)]
+        sandbox: SandboxArgs,
     },
     /// Join an endpoint of this node to its network: every node hears of it
-    Join(EndpointName),
+    #[command(after_help = "\
+With --netns its interface is moved into that network namespace and has its address and routes there. The endpoint \
+stays in the network until it leaves.
+
+Examples:
+  ip netns add web && weft endpoint join app web --netns /run/netns/web
+  weft endpoint join app web --netns /proc/4711/ns/net --interface app0")]
+    Join {
+        #[command(flatten)]
+        at: EndpointName,
+        #[command(flatten)]
+        sandbox: SandboxArgs,
+    },
     /// Take an endpoint of this node out of its network; it keeps its address
     #[command(after_help = "\
 With --wait the driver keeps the endpoint connected until everybody has heard, so nobody sends to what is gone.
@@ -113,6 +128,17 @@ Examples:
         /// The network's name or id
         network: Option<String>,
     },
+}
+
+/// Where the interface of an endpoint goes.
+#[derive(Debug, Clone, clap::Args)]
+pub(in crate::cli) struct SandboxArgs {
+    /// The network namespace that gets the interface [default: whoever asked moves it]
+    #[arg(long, value_name = "PATH")]
+    pub(in crate::cli) netns: Option<PathBuf>,
+    /// The interface's name there [default: the first free of eth0, eth1 …]
+    #[arg(long, value_name = "NAME", requires = "netns")]
+    pub(in crate::cli) interface: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -122,6 +122,10 @@ impl Nodes {
                 &node.listen,
                 "--profile",
                 "local",
+                "--docker",
+                "off",
+                "--dataplane",
+                "none",
             ])
             .arg("--data-dir")
             .arg(node.directory.join("data"))

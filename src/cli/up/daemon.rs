@@ -12,13 +12,19 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Up, doors::Doors, drivers, member::Member, others};
+use super::{
+    Up,
+    doors::{Doors, Plugin},
+    drivers,
+    member::Member,
+    others,
+};
 use crate::{
     api::{
         docker,
@@ -34,7 +40,9 @@ use crate::{
     config::{Config, Host, Profile},
     controller::{Controller, Parts, Streams},
     core::{membership, model::Vtep, netdb, node},
-    dns,
+    dns::{self, Upstream},
+    driver::Overlay,
+    engine::{self, Bell},
     raft::{ClusterLog, Raft, RaftConfig, Timings},
     runtime::{
         self, Handle, Sockets,
@@ -69,6 +77,7 @@ pub(super) struct Daemon {
     handle: Handle,
     raft: Raft,
     controller: Controller,
+    overlay: Arc<Overlay>,
     /// What serves others and runs beside; each ends only when told, or badly.
     services: JoinSet<&'static str>,
     tasks: TaskTracker,
@@ -104,6 +113,7 @@ impl Daemon {
         )
         .await?;
         let vtep = Vtep(member.address.ip());
+        let overlay = Arc::new(drivers::overlay(config, &store, vtep).await?);
         let plugins = drivers::plugins(&Host::here());
         let controller = Controller::new(Parts {
             node: member.identity.node,
@@ -112,7 +122,7 @@ impl Daemon {
             handle: handle.clone(),
             raft: raft.clone(),
             store: store.clone(),
-            registry: Arc::new(drivers::registry(vtep, plugins)),
+            registry: Arc::new(drivers::registry(overlay.clone(), plugins)),
             dialer: dialer.clone(),
             ca_cert_der: member.credentials.ca_cert_der.clone(),
             clock,
@@ -125,6 +135,7 @@ impl Daemon {
             handle,
             raft,
             controller,
+            overlay,
             services: JoinSet::new(),
             tasks,
             stop_services: CancellationToken::new(),
@@ -133,7 +144,7 @@ impl Daemon {
         let handler = Arc::new(daemon.controller.clone());
         let streams = streams::serve(sockets.tcp, tls.clone(), handler, daemon.stop_loop.clone());
         daemon.serve("the streams", streams);
-        daemon.open(doors, tls);
+        daemon.open(doors, tls, config);
         daemon.run_beside(cluster_log);
         daemon.tasks.spawn(others::find_again(
             daemon.handle.clone(),
@@ -144,16 +155,27 @@ impl Daemon {
         Ok(daemon)
     }
 
-    fn open(&mut self, doors: Doors, tls: Tls) {
+    fn open(&mut self, doors: Doors, tls: Tls, config: &Config) {
         let stop = self.stop_services.clone();
         let routes = http::routes(self.controller.clone(), tls, stop.clone());
         let served = http::serve(doors.control, routes, stop.clone());
         self.serve("the control API", served);
-        if let Some(door) = doors.docker {
-            self.serve("the Docker plugin", docker::serve(door, stop.clone()));
+        let (told, askers) = watch::channel(Default::default());
+        if let Some(Plugin { door, engine }) = doors.docker {
+            let (bell, controller) = (Bell::default(), self.controller.clone());
+            let served = docker::serve(door, controller.clone(), bell.clone(), stop.clone());
+            self.serve("the Docker plugin", served);
+            let followed = engine::run(engine, controller, (bell, told), stop.clone());
+            self.serve("the Docker engine's follower", followed);
         }
         if let Some(sockets) = doors.dns {
-            self.serve("DNS", dns::run(self.handle.clone(), sockets, stop));
+            let ours = sockets.addr;
+            let upstream = match &config.dns_upstream {
+                Some(servers) => Upstream::these(servers.clone(), ours),
+                None => Upstream::of_host(ours),
+            };
+            let handle = self.handle.clone();
+            self.serve("DNS", dns::run(handle, sockets, (askers, upstream), stop));
         }
     }
 
@@ -165,6 +187,13 @@ impl Daemon {
     }
 
     fn run_beside(&mut self, cluster_log: mpsc::Receiver<ClusterLog>) {
+        let (stop, overlay) = (self.stop_services.clone(), self.overlay.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = overlay.keep() => {}
+                () = stop.cancelled() => {}
+            }
+        });
         let run = self
             .controller
             .clone()
@@ -255,6 +284,7 @@ impl Daemon {
         self.stop_services.cancel();
         if ended == Ended::Left {
             sleep(FAREWELL).await;
+            self.overlay.clear().await;
         }
         self.raft.shutdown().await;
         self.stop_loop.cancel();

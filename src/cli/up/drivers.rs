@@ -1,6 +1,7 @@
 //! The drivers of this node: the built-in ones, and where the host's plugins are.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -11,20 +12,68 @@ use nix::{
 };
 
 use crate::{
-    config::Host,
-    core::model::Vtep,
-    dataplane::Memory,
-    driver::{Plugins, Registry},
+    cli::error::CliError,
+    config::{Carrier, Config, Host},
+    core::{
+        model::{NetworkId, Vtep},
+        overlay::Underlay,
+    },
+    dataplane::{Dataplane, Kernel, Memory},
+    driver::{Overlay, Plugins, Registry},
     plugin::{self, Directories, Getter},
+    store::Store,
 };
 
 /// Where the Docker engine listens, unless it is a user's own.
 const ENGINE: &str = "/var/run/docker.sock";
 
-/// Makes the registry of a node with this address on the underlay.
-pub(super) fn registry(vtep: Vtep, plugins: plugin::Config) -> Registry {
+/// Makes the overlay driver of a node with this address on the underlay, over what carries packets here.
+pub(super) async fn overlay(
+    config: &Config,
+    store: &Store,
+    vtep: Vtep,
+) -> Result<Overlay, CliError> {
+    let Some(kernel) = kernel(config).await? else {
+        let nothing = Arc::new(Memory::default());
+        return Ok(Overlay::new(Underlay::assumed(vtep), nothing));
+    };
+    let endpoints = store.endpoints()?;
+    let joined = endpoints.iter().filter(|endpoint| endpoint.joined);
+    let networks: BTreeSet<NetworkId> = joined.map(|endpoint| endpoint.record.network).collect();
+    let kept = kernel.keep_only(&networks).await;
+    kept.map_err(anyhow::Error::from)?;
+    let underlay = kernel.underlay(vtep).await.map_err(anyhow::Error::from)?;
+    let (address, mtu, dataplane) = (vtep.0, underlay.mtu, "kernel");
+    tracing::info!(%address, mtu, dataplane, "packets are carried");
+    let kernel: Arc<dyn Dataplane> = Arc::new(kernel);
+    Ok(Overlay::new(underlay, kernel))
+}
+
+/// Opens the kernel as a data plane, if it is wanted and can be.
+async fn kernel(config: &Config) -> Result<Option<Kernel>, CliError> {
+    let without = "everything else works: members, tables, networks and addresses, names";
+    if config.dataplane == Some(Carrier::None) {
+        tracing::info!("no data plane, as was asked for: packets are not carried; {without}");
+        return Ok(None);
+    }
+    let runtime_dir = config.socket.parent().unwrap_or(Path::new("/"));
+    let missing = match Kernel::open(runtime_dir.join("netns")).await {
+        Ok(kernel) => return Ok(Some(kernel)),
+        Err(missing) => missing.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    };
+    let missing = missing.join(", ");
+    if config.dataplane == Some(Carrier::Kernel) {
+        let refused = anyhow::anyhow!("the kernel cannot carry packets here: missing {missing}");
+        return Err(refused.into());
+    }
+    tracing::warn!("no data plane: packets are not carried, for want of {missing}; {without}");
+    Ok(None)
+}
+
+/// Makes the registry of a node.
+pub(super) fn registry(overlay: Arc<Overlay>, plugins: plugin::Config) -> Registry {
     let source = Plugins::new(Getter::new(plugins));
-    Registry::built_in(vtep, Arc::new(Memory::default())).with_source(Arc::new(source))
+    Registry::built_in(overlay).with_source(Arc::new(source))
 }
 
 /// Returns where the plugins of this host are.
@@ -128,7 +177,9 @@ mod tests {
             },
             ..plugin::Config::default()
         };
-        registry(Vtep("192.0.2.1".parse().unwrap()), plugins)
+        let underlay = Underlay::assumed(Vtep("192.0.2.1".parse().unwrap()));
+        let overlay = Overlay::new(underlay, Arc::new(Memory::default()));
+        registry(Arc::new(overlay), plugins)
     }
 
     /// Answers one request as a plugin does, and returns its method.

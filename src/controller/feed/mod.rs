@@ -8,9 +8,11 @@ mod heard;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use tokio::sync::oneshot;
+
 use self::heard::Heard;
 use crate::{
-    core::{model::NetworkId, watch::Filter},
+    core::{model::NetworkId, netdb::SyncState, watch::Filter},
     driver::{Driver, TableEvent, TableInterest},
     runtime::{Handle, Stopped},
 };
@@ -26,6 +28,8 @@ pub(super) struct Feed {
     driver: Arc<dyn Driver>,
     network: NetworkId,
     heard: Heard,
+    /// Told once the driver has heard of all that was there when the network had come whole.
+    told: Option<oneshot::Sender<()>>,
 }
 
 impl Feed {
@@ -35,6 +39,7 @@ impl Feed {
         driver: Arc<dyn Driver>,
         network: NetworkId,
         interests: Vec<TableInterest>,
+        told: oneshot::Sender<()>,
     ) -> Self {
         let tables: BTreeSet<_> = interests
             .into_iter()
@@ -45,6 +50,7 @@ impl Feed {
             driver,
             network,
             heard: Heard::new(network, tables),
+            told: Some(told),
         }
     }
 
@@ -62,7 +68,9 @@ impl Feed {
     /// Reads the changes after a revision until some are no longer kept.
     async fn follow(&mut self, mut after: u64) -> Result<(), Stopped> {
         let mut newest = self.handle.revision();
+        let mut synced = self.handle.synced();
         loop {
+            let state = synced.borrow_and_update().get(&self.network).copied();
             let until = *newest.borrow_and_update();
             let heard = self.handle.changes(after, self.filter(), BATCH_MAX).await?;
             let Ok(heard) = heard else { return Ok(()) };
@@ -73,9 +81,20 @@ impl Feed {
             self.tell(&events).await;
             let has_read_all = heard.next == after && until <= after;
             after = heard.next;
-            if has_read_all {
-                newest.changed().await.map_err(|_closed| Stopped)?;
+            if !has_read_all {
+                continue;
             }
+            if state == Some(SyncState::Synced)
+                && let Some(told) = self.told.take()
+            {
+                // Who waits for it may have gone.
+                let _ = told.send(());
+            }
+            let changed = tokio::select! {
+                changed = newest.changed() => changed,
+                changed = synced.changed(), if self.told.is_some() => changed,
+            };
+            changed.map_err(|_closed| Stopped)?;
         }
     }
 

@@ -1,6 +1,7 @@
 //! The life of endpoints and their entries, on nodes that really run. D1 to D8 are libnetwork's cases.
 
 mod agreement;
+mod engine;
 mod rig;
 mod waiting;
 

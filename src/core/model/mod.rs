@@ -14,6 +14,7 @@ pub use mutation::{Mutated, Mutation};
 pub use name::{Key, LimitError, Name, TableName, Value};
 pub use net::{Mac, MacError, Prefix, Vni, Vtep};
 pub use record::{
-    BlockRecord, Dot, EndpointRecord, NetworkRecord, NodeRecord, PeerRecord, Subnet, TableEntry,
+    BlockRecord, Dot, EndpointRecord, NAMES_TABLE, NamesRecord, NetworkRecord, NodeRecord,
+    PeerRecord, Subnet, TableEntry,
 };
 pub use time::{Hlc, Instant, Now, UnixMillis};

@@ -53,12 +53,36 @@ pub struct EndpointRecord {
     pub id: EndpointId,
     /// The network it belongs to.
     pub network: NetworkId,
-    /// The name a person gave; unique in the network among a node's endpoints.
+    /// The name a person gave; unique in the network among a node's endpoints. It may change.
     pub name: Name,
     /// Its address with the subnet's prefix length; nothing on a network without addresses.
     pub address: Option<Prefix>,
     /// Its MAC address.
     pub mac: Mac,
+}
+
+/// More names of an endpoint. The network's table `names`, key: the endpoint's id, 16 bytes big endian.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize, Deserialize)]
+pub struct NamesRecord {
+    /// The names, beside the one in the endpoint's record; several endpoints may have one name.
+    pub names: Vec<Name>,
+}
+
+/// The table of [`NamesRecord`]s.
+pub const NAMES_TABLE: &str = "names";
+
+impl EndpointRecord {
+    /// Returns whether both are one endpoint, under whatever name.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let Self {
+            id,
+            network,
+            name: _,
+            address,
+            mac,
+        } = self;
+        (*id, *network, *address, *mac) == (other.id, other.network, other.address, other.mac)
+    }
 }
 
 /// Where an endpoint's packets go. The network's table `overlay_peers`, key: the endpoint's id, 16 bytes big endian.

@@ -4,14 +4,15 @@
 //! the data plane applies the difference. So the order of news does not matter, and neither does hearing it twice.
 //!
 //! **Invariant:** nothing is desired while no endpoint of this node has joined. The first join makes all of it desired,
-//! peers that were heard of long before included; the last leave makes none of it.
+//! peers that were heard of long before included; the last leave makes none of it. The one exception is what a former run
+//! has left in the kernel ([`Overlay::adopt`]): it stays, and carries packets, until all has been told again.
 
 mod plane;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-pub use plane::{Link, LinkId, Plane};
+pub use plane::{Guard, Link, LinkId, Plane};
 
 use super::model::{EndpointId, Mac, PeerRecord, Prefix, Subnet, Vni, Vtep};
 
@@ -22,11 +23,17 @@ pub struct Settings {
     pub port: u16,
     /// The MTU of every link inside the network.
     pub mtu: u32,
+    /// The address that tunnelled packets come from; unspecified: the kernel chooses.
+    pub source: IpAddr,
 }
 
 impl Settings {
-    /// What VXLAN adds to a packet over IPv4: outer Ethernet, IP, UDP and VXLAN headers (RFC 7348 §5).
+    /// IANA's port for VXLAN.
+    pub const PORT: u16 = 4789;
+    /// What VXLAN adds to a packet over IPv4: inner Ethernet, IP, UDP and VXLAN headers (RFC 7348 §5).
     pub const OVERHEAD: u32 = 50;
+    /// The same over IPv6, whose header is 20 bytes longer.
+    pub const OVERHEAD_V6: u32 = 70;
     /// The smallest MTU every IPv6 link must carry (RFC 8200 §5).
     pub const MTU_MIN: u32 = 1280;
     /// The largest MTU of an Ethernet-like link.
@@ -37,8 +44,47 @@ impl Default for Settings {
     /// IANA's VXLAN port, and an underlay of 1,500 bytes.
     fn default() -> Self {
         Self {
-            port: 4789,
-            mtu: 1500 - Self::OVERHEAD,
+            port: Self::PORT,
+            mtu: Underlay::MTU - Self::OVERHEAD,
+            source: Ipv4Addr::UNSPECIFIED.into(),
+        }
+    }
+}
+
+/// What carries the tunnels: this node's address among the others', and the interface that has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Underlay {
+    /// Where tunnels to this node end.
+    pub vtep: Vtep,
+    /// Whether an interface of this node has that address. It has not behind a translator of addresses.
+    pub is_own: bool,
+    /// The MTU of that interface.
+    pub mtu: u32,
+}
+
+impl Underlay {
+    /// Ethernet's MTU.
+    pub const MTU: u32 = 1500;
+
+    /// Returns an underlay of which only the address is known.
+    pub fn assumed(vtep: Vtep) -> Self {
+        Self {
+            vtep,
+            is_own: false,
+            mtu: Self::MTU,
+        }
+    }
+
+    /// Returns how tunnels are made over it.
+    pub fn settings(&self) -> Settings {
+        let (overhead, any) = match self.vtep.0 {
+            IpAddr::V4(_) => (Settings::OVERHEAD, Ipv4Addr::UNSPECIFIED.into()),
+            IpAddr::V6(_) => (Settings::OVERHEAD_V6, Ipv6Addr::UNSPECIFIED.into()),
+        };
+        Settings {
+            port: Settings::PORT,
+            mtu: self.mtu.saturating_sub(overhead).min(Settings::MTU_MAX),
+            source: if self.is_own { self.vtep.0 } else { any },
         }
     }
 }
@@ -90,6 +136,8 @@ pub struct Overlay {
     subnets: Vec<Subnet>,
     peers: BTreeMap<EndpointId, PeerRecord>,
     locals: BTreeMap<EndpointId, Local>,
+    /// What a former run has left, without what has been told of since.
+    adopted: Plane,
 }
 
 impl Overlay {
@@ -101,25 +149,58 @@ impl Overlay {
             subnets,
             peers: BTreeMap::new(),
             locals: BTreeMap::new(),
+            adopted: Plane::default(),
         }
+    }
+
+    /// Takes what a former run of this node has left in the kernel. It is desired until [`Self::settle`], or until what
+    /// was told since says otherwise: a node that starts again must not cut off whom it has not heard of yet.
+    pub fn adopt(&mut self, left: Plane) {
+        self.adopted = left;
+        self.adopted.amiss.clear();
+        for endpoint in self.locals.keys() {
+            self.adopted.links.remove(&LinkId::Endpoint(*endpoint));
+        }
+        for peer in self.peers.values().cloned().collect::<Vec<_>>() {
+            self.supersede(&peer);
+        }
+    }
+
+    /// Takes that all has been told: what a former run has left and nobody spoke of is stale.
+    pub fn settle(&mut self) {
+        self.adopted = Plane::default();
     }
 
     /// Takes what another node says of its endpoint; nothing when it is gone.
     pub fn handle_peer(&mut self, endpoint: EndpointId, peer: Option<PeerRecord>) {
-        match peer {
-            Some(peer) => self.peers.insert(endpoint, peer),
+        let before = match &peer {
+            Some(peer) => self.peers.insert(endpoint, peer.clone()),
             None => self.peers.remove(&endpoint),
         };
+        for told in before.iter().chain(&peer) {
+            self.supersede(told);
+        }
     }
 
     /// Takes that an endpoint of this node has joined.
     pub fn handle_join(&mut self, endpoint: EndpointId, local: Local) {
         self.locals.insert(endpoint, local);
+        self.adopted.links.remove(&LinkId::Endpoint(endpoint));
     }
 
     /// Takes that an endpoint of this node has left.
     pub fn handle_leave(&mut self, endpoint: EndpointId) {
         self.locals.remove(&endpoint);
+        self.adopted.links.remove(&LinkId::Endpoint(endpoint));
+    }
+
+    /// Forgets what was adopted of a peer that has been told of: from now on its record counts.
+    fn supersede(&mut self, peer: &PeerRecord) {
+        let address = peer.address.0.addr();
+        if let Some(vni) = self.vni_of(address) {
+            self.adopted.fdb.remove(&(vni, peer.mac));
+            self.adopted.neighbours.remove(&(vni, address));
+        }
     }
 
     /// Returns whether the endpoint is this node's and has joined.
@@ -149,8 +230,8 @@ impl Overlay {
     /// An address or a MAC that two endpoints claim belongs to the smaller endpoint id, the same on every node, until
     /// that one goes; an endpoint of this node comes before every peer.
     pub fn desired(&self) -> Plane {
-        let mut plane = Plane::default();
-        if self.locals.is_empty() {
+        let mut plane = self.remaining();
+        if self.locals.is_empty() && plane.links.is_empty() {
             return plane;
         }
         self.add_tunnels(&mut plane);
@@ -166,11 +247,46 @@ impl Overlay {
                 plane.fdb.insert(port, peer.vtep);
             }
         }
+        self.add_guards(&mut plane);
         plane
     }
 
+    /// What was adopted and is still of use: nothing once it has no endpoint left.
+    fn remaining(&self) -> Plane {
+        let is_endpoint = |id: &LinkId| matches!(id, LinkId::Endpoint(_));
+        let has_endpoint = self.adopted.links.keys().any(is_endpoint);
+        if !has_endpoint && self.locals.is_empty() {
+            return Plane::default();
+        }
+        let mut plane = self.adopted.clone();
+        plane.guards.clear();
+        for local in self.locals.values() {
+            let address = local.address.0.addr();
+            plane.neighbours.retain(|(_, of), _| *of != address);
+        }
+        plane
+    }
+
+    /// Who is sent packets may send some, through every tunnel of the network: between its subnets, the sender's node
+    /// routes. A network of which nobody else is known takes none.
+    fn add_guards(&self, plane: &mut Plane) {
+        let members: BTreeSet<Vtep> = plane.fdb.values().copied().collect();
+        let tunnels = plane
+            .links
+            .iter()
+            .filter_map(|(id, link)| match (id, link) {
+                (LinkId::Vxlan(vni), Link::Vxlan { port, .. }) => Some((*vni, *port)),
+                (LinkId::Bridge(_) | LinkId::Vxlan(_) | LinkId::Endpoint(_), _) => None,
+            });
+        let guards = tunnels.map(|(vni, port)| {
+            let members = members.clone();
+            (vni, Guard { port, members })
+        });
+        plane.guards = guards.collect();
+    }
+
     fn add_tunnels(&self, plane: &mut Plane) {
-        let Settings { port, mtu } = self.settings;
+        let Settings { port, mtu, source } = self.settings;
         for subnet in &self.subnets {
             let Some(vni) = subnet.vni else { continue };
             let gateway = gateway_of(subnet);
@@ -179,7 +295,7 @@ impl Overlay {
                 .insert(LinkId::Bridge(vni), Link::Bridge { gateway, mtu });
             plane
                 .links
-                .insert(LinkId::Vxlan(vni), Link::Vxlan { port, mtu });
+                .insert(LinkId::Vxlan(vni), Link::Vxlan { port, source, mtu });
         }
     }
 
@@ -200,11 +316,13 @@ impl Overlay {
         addresses.collect()
     }
 
-    /// The peers on other nodes whose subnet has a tunnel, by endpoint id.
+    /// The peers on other nodes whose subnet has a tunnel, by endpoint id. A tunnel has ends of one family.
     fn reachable(&self) -> impl Iterator<Item = (Vni, &PeerRecord)> {
+        let same_family = |peer: &PeerRecord| peer.vtep.0.is_ipv4() == self.vtep.0.is_ipv4();
         self.peers
             .iter()
             .filter(|(id, peer)| peer.vtep != self.vtep && !self.locals.contains_key(id))
+            .filter(move |(_, peer)| same_family(peer))
             .filter_map(|(_, peer)| Some((self.vni_of(peer.address.0.addr())?, peer)))
     }
 

@@ -1,6 +1,9 @@
-//! What a kernel holds for one network: links, forwarding entries, neighbours. Desired and actual have one shape.
+//! What a kernel holds for one network: links, forwarding entries, neighbours, guards. Desired and actual have one shape.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use crate::core::model::{EndpointId, Mac, Prefix, Vni, Vtep};
 
@@ -15,7 +18,7 @@ pub enum LinkId {
     Endpoint(EndpointId),
 }
 
-/// What a link is like. A link that differs is made anew.
+/// What a link is like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Link {
     /// A bridge that carries the gateway's address, the same on every node.
@@ -29,6 +32,8 @@ pub enum Link {
     Vxlan {
         /// The UDP port on the underlay.
         port: u16,
+        /// The address that its packets come from; unspecified: the kernel chooses one of that family.
+        source: IpAddr,
         /// Its MTU.
         mtu: u32,
     },
@@ -45,13 +50,60 @@ pub enum Link {
     },
 }
 
-/// The links, forwarding entries and neighbours of one network on one node.
+impl Link {
+    /// Returns its MTU.
+    pub fn mtu(&self) -> u32 {
+        match *self {
+            Self::Bridge { mtu, .. } | Self::Vxlan { mtu, .. } | Self::Endpoint { mtu, .. } => mtu,
+        }
+    }
+
+    /// Returns the same link with another MTU.
+    #[must_use]
+    pub fn with_mtu(mut self, wanted: u32) -> Self {
+        match &mut self {
+            Self::Bridge { mtu, .. } | Self::Vxlan { mtu, .. } | Self::Endpoint { mtu, .. } => {
+                *mtu = wanted;
+            }
+        }
+        self
+    }
+
+    /// Returns whether it can be turned into `other` where it is: a sandbox keeps the link that it has.
+    pub fn can_become(self, other: Self) -> bool {
+        self.with_mtu(other.mtu()) == other
+    }
+
+    /// Returns the bridge that it must be a port of.
+    pub fn port_of(&self, id: LinkId) -> Option<Vni> {
+        match (id, self) {
+            (_, Self::Endpoint { vni, .. }) => Some(*vni),
+            (LinkId::Vxlan(vni), Self::Vxlan { .. }) => Some(vni),
+            (LinkId::Bridge(_) | LinkId::Vxlan(_) | LinkId::Endpoint(_), _) => None,
+        }
+    }
+}
+
+/// Who may send a subnet's packets through the tunnel: anybody else's are dropped before they are unwrapped.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Guard {
+    /// The UDP port on the underlay.
+    pub port: u16,
+    /// The nodes that carry endpoints of the network.
+    pub members: BTreeSet<Vtep>,
+}
+
+/// The links, forwarding entries, neighbours and guards of one network on one node.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Plane {
     /// The links.
     pub links: BTreeMap<LinkId, Link>,
+    /// The links that are there and not as they were made: down, in no bridge, without their address. None is desired.
+    pub amiss: BTreeSet<LinkId>,
     /// The FDB: behind which node a MAC address is.
     pub fdb: BTreeMap<(Vni, Mac), Vtep>,
     /// The neighbours: which MAC address an address has.
     pub neighbours: BTreeMap<(Vni, IpAddr), Mac>,
+    /// Whose packets each tunnel takes.
+    pub guards: BTreeMap<Vni, Guard>,
 }

@@ -95,6 +95,100 @@ fn a_record_that_names_no_single_endpoint_is_refused() {
     assert!(matches!(check_peer(&bad_mac), Err(PeerError::Mac(_))));
 }
 
+#[test]
+fn what_a_former_run_has_left_stays_until_all_has_been_told() {
+    let left = left();
+    let mut overlay = overlay();
+    overlay.adopt(left.clone());
+    assert_eq!(overlay.desired(), left);
+
+    overlay.handle_join(EndpointId(1), local("10.0.0.1/24", 1));
+
+    let kept = overlay.desired();
+    assert!(kept.links.contains_key(&LinkId::Endpoint(EndpointId(7))));
+    assert_eq!(vtep_of(&kept, 9), Some(vtep("192.0.2.9")));
+    overlay.settle();
+    assert_eq!(overlay.desired(), joined().desired());
+}
+
+#[test]
+fn what_was_told_since_counts_more_than_what_a_former_run_has_left() {
+    let mut overlay = overlay();
+    overlay.adopt(left());
+
+    overlay.handle_peer(EndpointId(9), Some(peer("10.0.0.9/24", 9, "192.0.2.3")));
+    assert_eq!(vtep_of(&overlay.desired(), 9), Some(vtep("192.0.2.3")));
+
+    overlay.handle_peer(EndpointId(9), None);
+    assert_eq!(vtep_of(&overlay.desired(), 9), None);
+    overlay.handle_leave(EndpointId(7));
+    assert_eq!(overlay.desired(), Plane::default());
+}
+
+#[test]
+fn only_nodes_that_carry_endpoints_may_send_through_a_tunnel() {
+    let mut overlay = joined();
+    assert!(overlay.desired().guards[&vni()].members.is_empty());
+
+    overlay.handle_peer(EndpointId(2), Some(peer("10.0.0.2/24", 2, "192.0.2.2")));
+    overlay.handle_peer(EndpointId(3), Some(peer("10.9.0.3/24", 3, "192.0.2.3")));
+
+    let members = [vtep("192.0.2.2")].into();
+    assert_eq!(overlay.desired().guards[&vni()].members, members);
+}
+
+#[test]
+fn a_node_with_endpoints_in_one_subnet_may_send_into_all_others() {
+    let second = Subnet {
+        prefix: prefix("10.1.0.0/24"),
+        gateway: "10.1.0.254".parse().unwrap(),
+        vni: Vni::new(4097),
+    };
+    let mut overlay = overlay();
+    overlay.subnets.push(second);
+    overlay.handle_join(EndpointId(1), local("10.0.0.1/24", 1));
+
+    overlay.handle_peer(EndpointId(2), Some(peer("10.1.0.2/24", 2, "192.0.2.2")));
+
+    let guards = overlay.desired().guards;
+    let members: BTreeSet<Vtep> = [vtep("192.0.2.2")].into();
+    assert_eq!(guards.len(), 2);
+    assert!(guards.values().all(|guard| guard.members == members));
+}
+
+#[test]
+fn a_tunnel_has_ends_of_one_family() {
+    let mut overlay = joined();
+
+    overlay.handle_peer(EndpointId(2), Some(peer("10.0.0.2/24", 2, "2001:db8::2")));
+
+    assert_eq!(overlay.desired(), joined().desired());
+}
+
+#[test]
+fn the_mtu_inside_is_what_the_underlay_leaves() {
+    let over = |vtep_: &str| Underlay {
+        vtep: vtep(vtep_),
+        is_own: true,
+        mtu: 9000,
+    };
+
+    assert_eq!(over("192.0.2.1").settings().mtu, 8950);
+    assert_eq!(over("2001:db8::1").settings().mtu, 8930);
+    let source = over("192.0.2.1").settings().source;
+    assert_eq!(source, vtep("192.0.2.1").0);
+    let translated = Underlay::assumed(vtep("2001:db8::1")).settings();
+    assert_eq!(translated.source, IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+}
+
+/// What a run left with endpoint 7 here and endpoint 9 behind another node.
+fn left() -> Plane {
+    let mut before = overlay();
+    before.handle_join(EndpointId(7), local("10.0.0.7/24", 7));
+    before.handle_peer(EndpointId(9), Some(peer("10.0.0.9/24", 9, "192.0.2.9")));
+    before.desired()
+}
+
 fn overlay() -> Overlay {
     let subnet = Subnet {
         prefix: prefix("10.0.0.0/24"),

@@ -1,5 +1,5 @@
-//! Keeps the names in step with the network DB: the cluster's table `networks`, and the tables `endpoints` of every network
-//! that this node carries.
+//! Keeps the names in step with the network DB: the cluster's table `networks`, and the tables `endpoints` and `names` of
+//! every network that this node carries.
 //!
 //! **Invariant:** what is known here follows from what is visible there, not from which changes were heard: it begins with a
 //! list, and whenever changes were lost it lists again. Its size is that of those tables; nothing is queued.
@@ -7,11 +7,14 @@
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{NameTable, serve};
+use super::{Askers, NameTable, Service, Upstream, serve};
 use crate::{
     core::{
         allocator::NETWORKS_TABLE,
-        model::{EndpointId, EndpointRecord, Key, NetworkId, NetworkRecord, TableName, Value},
+        model::{
+            EndpointId, EndpointRecord, Key, NAMES_TABLE, NamesRecord, NetworkId, NetworkRecord,
+            TableName, Value,
+        },
         watch::Filter,
         wire::codec,
     },
@@ -22,10 +25,20 @@ use crate::{
 const ENDPOINTS_TABLE: &str = "endpoints";
 
 /// Answers for the names that a node knows, until `stop` or until the node itself stops.
-pub async fn run(handle: Handle, sockets: Sockets, stop: CancellationToken) {
+pub async fn run(
+    handle: Handle,
+    sockets: Sockets,
+    (askers, upstream): (watch::Receiver<Askers>, Upstream),
+    stop: CancellationToken,
+) {
     let (names, known) = watch::channel(NameTable::default());
+    let service = Service {
+        names: known,
+        askers,
+        upstream,
+    };
     tokio::select! {
-        () = serve(sockets.udp, sockets.tcp, known, stop) => {}
+        () = serve(sockets.udp, sockets.tcp, service, stop) => {}
         Err(Stopped) = follow(&handle, &names) => {}
     }
 }
@@ -41,7 +54,12 @@ async fn follow(handle: &Handle, names: &watch::Sender<NameTable>) -> Result<(),
         table: Some(table(ENDPOINTS_TABLE)),
         ..Filter::default()
     };
+    let of_names = Filter {
+        table: Some(table(NAMES_TABLE)),
+        ..Filter::default()
+    };
     let mut networks = handle.watch(of_networks, None);
+    let mut aliases = handle.watch(of_names, None);
     let mut endpoints = handle.watch(of_endpoints, None);
     loop {
         tokio::select! {
@@ -52,6 +70,10 @@ async fn follow(handle: &Handle, names: &watch::Sender<NameTable>) -> Result<(),
             event = endpoints.next() => {
                 let event = event?;
                 names.send_modify(|names| handle_endpoints(names, event));
+            }
+            event = aliases.next() => {
+                let event = event?;
+                names.send_modify(|names| handle_aliases(names, event));
             }
         }
     }
@@ -94,8 +116,8 @@ fn handle_endpoints(names: &mut NameTable, event: WatchEvent) {
             match value.and_then(|value| endpoint(change.network, &change.key, &value)) {
                 Some(record) => names.put_endpoint(record),
                 None => {
-                    if let Ok(id) = change.key.as_bytes().try_into() {
-                        names.remove_endpoint(EndpointId(u128::from_be_bytes(id)));
+                    if let Some(id) = endpoint_of(&change.key) {
+                        names.remove_endpoint(id);
                     }
                 }
             }
@@ -103,6 +125,38 @@ fn handle_endpoints(names: &mut NameTable, event: WatchEvent) {
         // What a network has not brought yet comes as changes; after a lag, a snapshot follows.
         WatchEvent::State { .. } | WatchEvent::Lagged => {}
     }
+}
+
+fn handle_aliases(names: &mut NameTable, event: WatchEvent) {
+    match event {
+        WatchEvent::Snapshot { entries, .. } => {
+            let all = entries.iter().filter_map(|entry| {
+                let record: NamesRecord = readable(codec::decode(entry.value.as_bytes()))?;
+                Some((entry.network, endpoint_of(&entry.key)?, record.names))
+            });
+            names.set_aliases(all.collect());
+        }
+        WatchEvent::Change(revised) => {
+            let change = revised.change;
+            let Some(id) = endpoint_of(&change.key) else {
+                return;
+            };
+            let record = change.value;
+            let record: Option<NamesRecord> =
+                record.and_then(|value| readable(codec::decode(value.as_bytes())));
+            match record {
+                Some(record) => names.put_aliases(change.network, id, record.names),
+                None => names.remove_aliases(id),
+            }
+        }
+        // What a network has not brought yet comes as changes; after a lag, a snapshot follows.
+        WatchEvent::State { .. } | WatchEvent::Lagged => {}
+    }
+}
+
+fn endpoint_of(key: &Key) -> Option<EndpointId> {
+    let bytes = key.as_bytes().try_into().ok()?;
+    Some(EndpointId(u128::from_be_bytes(bytes)))
 }
 
 /// Returns the network of an entry; nothing if it is not what its key says.

@@ -40,11 +40,20 @@ async fn an_endpoint_is_answered_for_while_it_is_there() {
     client.connect(sockets.addr).await.unwrap();
     let stop = CancellationToken::new();
     let mut running = JoinSet::new();
-    running.spawn(run(node.handle.clone(), sockets, stop.clone()));
+    let askers = watch::channel(Askers::new()).1;
+    let upstream = Upstream::these(Vec::new(), sockets.addr);
+    let handle = node.handle.clone();
+    running.spawn(run(handle, sockets, (askers, upstream), stop.clone()));
 
     node.put_network().await;
     node.put_endpoint("10.0.0.2/24").await;
     let there = ask_until(&client, |answer| !answer.answers.is_empty()).await;
+    node.put_alias("www").await;
+    let alias = async || {
+        let answer = ask(&client, "www.").await;
+        answer.answers.first().map(|first| first.data.to_string())
+    };
+    while alias().await.as_deref() != Some("10.0.0.2") {}
     node.handle
         .delete(APP, table(ENDPOINTS_TABLE), key(&WEB.0.to_be_bytes()))
         .await
@@ -163,6 +172,14 @@ impl Node {
         put.await.unwrap();
     }
 
+    async fn put_alias(&self, name: &str) {
+        let names = vec![Name::new(name).unwrap()];
+        let value = Value::new(codec::encode(&NamesRecord { names })).unwrap();
+        let entry = (table(NAMES_TABLE), key(&WEB.0.to_be_bytes()), value);
+        let put = self.handle.put(APP, entry, PutMode::Upsert);
+        put.await.unwrap();
+    }
+
     async fn stop(self) {
         self.stop.cancel();
         self.tasks.close();
@@ -187,22 +204,25 @@ async fn until(known: &mut watch::Receiver<NameTable>, is_so: impl Fn(&NameTable
 
 /// Asks for the address of `web.app` until the answer is so.
 async fn ask_until(client: &UdpSocket, is_so: impl Fn(&Message) -> bool) -> Message {
-    let mut query = Message::new(1, MessageType::Query, OpCode::Query);
-    let name = DnsName::from_ascii("web.app.").unwrap();
-    query.add_query(Query::query(name, RecordType::A));
-    let query = query.to_vec().unwrap();
     let asked = async {
         loop {
-            let mut buffer = [0; 1500];
-            client.send(&query).await.unwrap();
-            let len = client.recv(&mut buffer).await.unwrap();
-            let answer = Message::from_vec(&buffer[..len]).unwrap();
+            let answer = ask(client, "web.app.").await;
             if is_so(&answer) {
                 return answer;
             }
         }
     };
     timeout(SOON, asked).await.unwrap()
+}
+
+async fn ask(client: &UdpSocket, name: &str) -> Message {
+    let mut query = Message::new(1, MessageType::Query, OpCode::Query);
+    let name = DnsName::from_ascii(name).unwrap();
+    query.add_query(Query::query(name, RecordType::A));
+    let mut buffer = [0; 1500];
+    client.send(&query.to_vec().unwrap()).await.unwrap();
+    let len = timeout(SOON, client.recv(&mut buffer)).await.unwrap();
+    Message::from_vec(&buffer[..len.unwrap()]).unwrap()
 }
 
 fn key(bytes: &[u8]) -> Key {

@@ -6,33 +6,40 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
 use serde_json::json;
 
 use super::{
-    Capability, Driver, DriverError, InterfaceName, Joined, ObjectType, Route, Scope, TableEvent,
-    TableInterest, contract::check_subnet,
+    Capability, Driver, DriverError, InterfaceName, Joined, ObjectType, Route, SandboxPlace, Scope,
+    TableEvent, TableInterest, contract::check_subnet,
 };
 use crate::{
     core::{
         model::{
             EndpointId, EndpointRecord, Key, NetworkId, NetworkRecord, PeerRecord, Prefix,
-            TableEntry, TableName, Value, Vtep,
+            TableEntry, TableName, Value,
         },
-        overlay::{self, Local, Plane, Settings, check_peer},
+        overlay::{self, Local, Plane, Settings, Underlay, check_peer},
         wire::codec,
     },
-    dataplane::{Dataplane, reconcile},
+    dataplane::{Dataplane, DataplaneError, Placement, link_name, reconcile, steps},
 };
 
 /// The table in which every node says where its endpoints are.
 const TABLE: &str = "overlay_peers";
+/// The first port that is nobody's by convention.
+const PORT_MIN: u16 = 1024;
+/// How long after a change from outside the kernel is looked at: what is changed in one go is mended in one.
+const CALM: Duration = Duration::from_millis(50);
+/// How often the kernel is looked at although nothing seems to have changed.
+const EVERY: Duration = Duration::from_secs(10);
 
 /// The driver `overlay`.
 pub struct Overlay {
-    vtep: Vtep,
+    underlay: Underlay,
     dataplane: Arc<dyn Dataplane>,
     networks: Mutex<BTreeMap<NetworkId, Arc<Network>>>,
 }
@@ -48,17 +55,59 @@ struct State {
     endpoints: BTreeMap<EndpointId, EndpointRecord>,
     /// Peer records that could not be used.
     refused: u64,
+    /// Whether the kernel was asked what a former run has left in it.
+    has_adopted: bool,
     /// Set by `delete_network`: a call that still holds the network must not program it again.
     gone: bool,
 }
 
 impl Overlay {
-    /// Starts without networks. `vtep` is this node's address on the underlay.
-    pub fn new(vtep: Vtep, dataplane: Arc<dyn Dataplane>) -> Self {
+    /// Starts without networks.
+    pub fn new(underlay: Underlay, dataplane: Arc<dyn Dataplane>) -> Self {
         Self {
-            vtep,
+            underlay,
             dataplane,
             networks: Mutex::default(),
+        }
+    }
+
+    /// Keeps the kernel as it should be whoever changes it, for as long as it is polled.
+    pub async fn keep(&self) {
+        let mut clock = tokio::time::interval(EVERY);
+        loop {
+            tokio::select! {
+                network = self.dataplane.changed() => {
+                    tokio::time::sleep(CALM).await;
+                    self.mend(network).await;
+                }
+                _ = clock.tick() => {
+                    self.dataplane.doubt().await;
+                    let networks: Vec<NetworkId> = self.networks().keys().copied().collect();
+                    for network in networks {
+                        self.mend(network).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes all networks out of the kernel: the node has left its cluster.
+    pub async fn clear(&self) {
+        let networks: Vec<NetworkId> = self.networks().keys().copied().collect();
+        for network in networks {
+            if let Err(error) = self.delete_network(network).await {
+                tracing::warn!(%network, %error, "the data plane of a network is left behind");
+            }
+        }
+    }
+
+    async fn mend(&self, id: NetworkId) {
+        let Ok(network) = self.network(id) else {
+            return;
+        };
+        let mut state = network.state.lock().await;
+        if let Err(error) = self.apply(id, &mut state).await {
+            tracing::warn!(network = %id, %error, "the data plane is not as it should be; it is tried again");
         }
     }
 
@@ -72,7 +121,11 @@ impl Overlay {
         found.ok_or(DriverError::NoNetwork(id))
     }
 
-    async fn apply(&self, id: NetworkId, state: &State) -> Result<(), DriverError> {
+    async fn apply(&self, id: NetworkId, state: &mut State) -> Result<(), DriverError> {
+        if !state.has_adopted {
+            state.overlay.adopt(self.dataplane.list(id).await?);
+            state.has_adopted = true;
+        }
         let desired = match state.gone {
             true => Plane::default(),
             false => state.overlay.desired(),
@@ -81,7 +134,7 @@ impl Overlay {
     }
 
     fn add_network(&self, record: &NetworkRecord) -> Result<Vec<TableInterest>, DriverError> {
-        let settings = parse(&record.options)?;
+        let settings = parse(&record.options, self.underlay.settings())?;
         check_subnets(record)?;
         let mut networks = self.networks();
         if let Some(held) = networks.get(&record.id) {
@@ -91,9 +144,10 @@ impl Overlay {
             return Ok(vec![interest()]);
         }
         let state = State {
-            overlay: overlay::Overlay::new(self.vtep, settings, record.subnets.clone()),
+            overlay: overlay::Overlay::new(self.underlay.vtep, settings, record.subnets.clone()),
             endpoints: BTreeMap::new(),
             refused: 0,
+            has_adopted: false,
             gone: false,
         };
         let network = Network {
@@ -117,13 +171,89 @@ impl Overlay {
             mac: endpoint.mac,
         };
         state.overlay.handle_join(endpoint.id, local);
-        if let Err(refused) = self.apply(endpoint.network, &state).await {
+        if let Err(refused) = self.apply(endpoint.network, &mut state).await {
             if !had_joined {
                 state.overlay.handle_leave(endpoint.id);
             }
             return Err(refused);
         }
-        Ok(joined(&network.record, endpoint, address, self.vtep))
+        Ok(self.joined(&network.record, endpoint, address))
+    }
+
+    fn joined(
+        &self,
+        network: &NetworkRecord,
+        endpoint: &EndpointRecord,
+        address: Prefix,
+    ) -> Joined {
+        let own = |prefix: &Prefix| prefix.0.contains(&address.0.addr());
+        let same_family = |ip: &IpAddr| ip.is_ipv4() == address.0.addr().is_ipv4();
+        let gateway = network.subnets.iter().find(|subnet| own(&subnet.prefix));
+        let gateway = gateway.map(|subnet| subnet.gateway);
+        let others = network.subnets.iter().filter(|subnet| !own(&subnet.prefix));
+        let peer = PeerRecord {
+            address,
+            mac: endpoint.mac,
+            vtep: self.underlay.vtep,
+        };
+        let entry = TableEntry {
+            table: table(),
+            key: endpoint_key(endpoint.id),
+            value: Value::new(codec::encode(&peer)).expect("a peer record is far below the limit"),
+        };
+        let interface = InterfaceName {
+            source: link_name(endpoint.id),
+            prefix: "eth".to_owned(),
+        };
+        Joined {
+            interface: self.dataplane.has_links().then_some(interface),
+            gateways: gateway.into_iter().collect(),
+            routes: others
+                .filter(|subnet| same_family(&subnet.gateway))
+                .map(|subnet| Route {
+                    destination: subnet.prefix,
+                    via: gateway,
+                })
+                .collect(),
+            entries: vec![entry],
+        }
+    }
+
+    async fn settle(&self, id: NetworkId) -> Result<(), DriverError> {
+        let Ok(network) = self.network(id) else {
+            return Ok(());
+        };
+        let mut state = network.state.lock().await;
+        state.overlay.settle();
+        self.apply(id, &mut state).await
+    }
+
+    async fn enter_now(
+        &self,
+        endpoint: &EndpointRecord,
+        joined: &Joined,
+        sandbox: &SandboxPlace,
+    ) -> Result<String, DriverError> {
+        let any = |gateway: &IpAddr| match gateway {
+            IpAddr::V4(_) => ipnet::Ipv4Net::default().into(),
+            IpAddr::V6(_) => ipnet::Ipv6Net::default().into(),
+        };
+        let gateways = joined.gateways.iter();
+        let default = gateways.map(|gateway| (Prefix(any(gateway)), *gateway));
+        let routes = joined.routes.iter();
+        let routes = routes.filter_map(|route| Some((route.destination, route.via?)));
+        let placement = Placement {
+            endpoint: endpoint.id,
+            mac: endpoint.mac,
+            address: endpoint.address,
+            name: sandbox.name.clone(),
+            routes: routes.chain(default).collect(),
+        };
+        let placed = self.dataplane.place(&sandbox.path, &placement).await;
+        placed.map_err(|error| match error {
+            DataplaneError::Sandbox { .. } | DataplaneError::NoLinks => DriverError::Sandbox(error),
+            DataplaneError::LinkGone(_) | DataplaneError::Refused { .. } => error.into(),
+        })
     }
 
     async fn leave_now(&self, id: NetworkId, endpoint: EndpointId) -> Result<(), DriverError> {
@@ -132,7 +262,7 @@ impl Overlay {
         };
         let mut state = network.state.lock().await;
         state.overlay.handle_leave(endpoint);
-        self.apply(id, &state).await
+        self.apply(id, &mut state).await
     }
 
     async fn notify(&self, events: &[TableEvent]) -> Result<(), DriverError> {
@@ -144,7 +274,7 @@ impl Overlay {
         for event in events.iter().filter(|event| event.table.as_str() == TABLE) {
             handle_event(&mut state, event);
         }
-        self.apply(first.network, &state).await
+        self.apply(first.network, &mut state).await
     }
 
     async fn show(&self, id: NetworkId) -> serde_json::Value {
@@ -152,9 +282,17 @@ impl Overlay {
             return serde_json::Value::Null;
         };
         let state = network.state.lock().await;
-        let actual = self.dataplane.list(id).await.unwrap_or_default();
+        let actual = self.dataplane.list(id).await;
+        let problem = actual.as_ref().err().map(ToString::to_string);
+        let actual = actual.unwrap_or_default();
+        let missing = steps(&actual, &state.overlay.desired());
+        let missing: Vec<String> = missing.iter().map(|step| format!("{step:?}")).collect();
         json!({
-            "vtep": self.vtep,
+            "vtep": self.underlay.vtep,
+            "carries_packets": self.dataplane.has_links(),
+            "mtu_of_underlay": self.underlay.mtu,
+            "problem": problem,
+            "not_yet": missing,
             "peers": peers(&state.overlay, &actual),
             "links": actual.links.len(),
             "fdb": fdb(&actual),
@@ -178,8 +316,10 @@ fn table() -> TableName {
 /// Reads the options that are the driver's; the allocator's (`vxlanid_list`) pass by.
 ///
 /// Encryption of the data path fails closed: it is refused, not left out.
-fn parse(options: &BTreeMap<String, String>) -> Result<Settings, DriverError> {
-    let mut settings = Settings::default();
+fn parse(
+    options: &BTreeMap<String, String>,
+    mut settings: Settings,
+) -> Result<Settings, DriverError> {
     for (option, value) in options {
         let wrong = |expected| DriverError::Option {
             option: option.clone(),
@@ -193,6 +333,12 @@ fn parse(options: &BTreeMap<String, String>) -> Result<Settings, DriverError> {
                 settings.mtu = mtu
                     .filter(fits)
                     .ok_or_else(|| wrong("an MTU from 1280 to 65485 is expected"))?;
+            }
+            "vxlan_port" => {
+                let port = value.parse().ok();
+                settings.port = port
+                    .filter(|port| *port >= PORT_MIN)
+                    .ok_or_else(|| wrong("a UDP port from 1024 to 65535 is expected"))?;
             }
             "encrypted" if value != "false" => {
                 return Err(wrong("encryption of the data path is not available"));
@@ -226,50 +372,6 @@ fn address_of(
         network: endpoint.network,
     };
     endpoint.address.filter(in_subnet).ok_or(missing)
-}
-
-fn joined(
-    network: &NetworkRecord,
-    endpoint: &EndpointRecord,
-    address: Prefix,
-    vtep: Vtep,
-) -> Joined {
-    let own = |prefix: &Prefix| prefix.0.contains(&address.0.addr());
-    let same_family = |ip: &IpAddr| ip.is_ipv4() == address.0.addr().is_ipv4();
-    let gateway = network.subnets.iter().find(|subnet| own(&subnet.prefix));
-    let gateway = gateway.map(|subnet| subnet.gateway);
-    let others = network.subnets.iter().filter(|subnet| !own(&subnet.prefix));
-    let peer = PeerRecord {
-        address,
-        mac: endpoint.mac,
-        vtep,
-    };
-    let entry = TableEntry {
-        table: table(),
-        key: endpoint_key(endpoint.id),
-        value: Value::new(codec::encode(&peer)).expect("a peer record is far below the limit"),
-    };
-    Joined {
-        interface: Some(InterfaceName {
-            source: link_name(endpoint.id),
-            prefix: "eth".to_owned(),
-        }),
-        gateways: gateway.into_iter().collect(),
-        routes: others
-            .filter(|subnet| same_family(&subnet.gateway))
-            .map(|subnet| Route {
-                destination: subnet.prefix,
-                via: gateway,
-            })
-            .collect(),
-        entries: vec![entry],
-    }
-}
-
-/// The name of an endpoint's link: at most 15 bytes, as Linux wants it (`IFNAMSIZ`).
-fn link_name(endpoint: EndpointId) -> String {
-    let id = endpoint.to_string();
-    format!("weft{}", id.get(..11).unwrap_or(&id))
 }
 
 fn endpoint_key(endpoint: EndpointId) -> Key {
@@ -350,7 +452,7 @@ impl Driver for Overlay {
     }
 
     fn check_options(&self, options: &BTreeMap<String, String>) -> Result<(), DriverError> {
-        parse(options).map(drop)
+        parse(options, self.underlay.settings()).map(drop)
     }
 
     fn create_network<'a>(
@@ -368,7 +470,7 @@ impl Driver for Overlay {
             let mut state = held.state.lock().await;
             state.gone = true;
             // Kept until the kernel is clean, so that a failed call can be made again.
-            self.apply(network, &state).await?;
+            self.apply(network, &mut state).await?;
             self.networks().remove(&network);
             Ok(())
         })
@@ -383,7 +485,9 @@ impl Driver for Overlay {
             let mut state = network.state.lock().await;
             address_of(&state.overlay, endpoint)?;
             match state.endpoints.get(&endpoint.id) {
-                Some(held) if held != endpoint => Err(DriverError::EndpointExists(endpoint.id)),
+                Some(held) if !held.is_same(endpoint) => {
+                    Err(DriverError::EndpointExists(endpoint.id))
+                }
                 Some(_) => Ok(()),
                 None => {
                     state.endpoints.insert(endpoint.id, endpoint.clone());
@@ -420,6 +524,19 @@ impl Driver for Overlay {
         endpoint: EndpointId,
     ) -> BoxFuture<'_, Result<(), DriverError>> {
         Box::pin(self.leave_now(network, endpoint))
+    }
+
+    fn enter<'a>(
+        &'a self,
+        endpoint: &'a EndpointRecord,
+        joined: &'a Joined,
+        sandbox: &'a SandboxPlace,
+    ) -> BoxFuture<'a, Result<String, DriverError>> {
+        Box::pin(self.enter_now(endpoint, joined, sandbox))
+    }
+
+    fn settled(&self, network: NetworkId) -> BoxFuture<'_, Result<(), DriverError>> {
+        Box::pin(self.settle(network))
     }
 
     fn event_notify<'a>(

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    core::model::{Mac, Name, NodeId, Subnet, Vni},
-    dataplane::{DataplaneError, Memory, Step},
+    core::model::{Mac, Name, NodeId, Subnet, Vni, Vtep},
+    dataplane::{Memory, Step},
 };
 
 #[tokio::test]
@@ -135,7 +135,7 @@ async fn an_endpoint_without_an_address_in_the_network_is_refused() {
 
 #[tokio::test]
 async fn a_failed_join_leaves_nothing() {
-    let driver = Overlay::new(vtep(1), Arc::new(Broken));
+    let driver = Overlay::new(Underlay::assumed(vtep(1)), Arc::new(Broken));
     driver.create_network(&network()).await.unwrap();
     driver.create_endpoint(&endpoint(1)).await.unwrap();
 
@@ -173,14 +173,17 @@ impl Dataplane for Broken {
         Box::pin(std::future::ready(Ok(Plane::default())))
     }
 
-    fn take(&self, network: NetworkId, _: Step) -> BoxFuture<'_, Result<(), DataplaneError>> {
+    fn apply(&self, network: NetworkId, _: Vec<Step>) -> BoxFuture<'_, Result<(), DataplaneError>> {
         Box::pin(std::future::ready(Err(DataplaneError::LinkGone(network))))
     }
 }
 
 fn driver() -> (Overlay, Arc<Memory>) {
     let memory = Arc::new(Memory::default());
-    (Overlay::new(vtep(1), memory.clone()), memory)
+    (
+        Overlay::new(Underlay::assumed(vtep(1)), memory.clone()),
+        memory,
+    )
 }
 
 fn network() -> NetworkRecord {

@@ -1,0 +1,505 @@
+//! Hosts on this machine, each with a real Docker engine and a `weft` daemon: a network namespace and a mount namespace for
+//! each, all on one bridge.
+//!
+//! Nothing of the machine's own engine is touched: every path is inside a directory that goes with the hosts, and where the
+//! engine has none to give (`/run/docker`, where it looks for plugins) the mount namespace has its own.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::{MetadataExt, symlink},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+use weft::{api::client::Client, plugin};
+
+use super::{
+    command::{Ran, run},
+    until::{Seen, until},
+};
+
+/// The image in every engine: busybox.
+pub const IMAGE: &str = "box";
+/// What busybox is to be in it.
+const APPLETS: [&str; 10] = [
+    "sh", "ping", "nslookup", "wget", "nc", "httpd", "ip", "sleep", "cat", "echo",
+];
+/// Where a static busybox is, if it is installed.
+const BUSYBOX: [&str; 2] = ["/bin/busybox", "/usr/bin/busybox"];
+/// How many lines of a log are shown when a test fails.
+const TAIL: usize = 40;
+/// How long an engine may take to stop its containers and itself, before it is killed.
+const STOP_MAX: Duration = Duration::from_secs(20);
+
+/// How often it is looked whether it has stopped.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Hosts with engines. Who is content with them calls [`Self::end`]; otherwise the logs are shown.
+#[derive(Debug)]
+pub struct Engines {
+    hosts: Vec<EngineHost>,
+    /// The network namespace of the bridge that connects them.
+    underlay: Namespace,
+    place: TempDir,
+    content: bool,
+}
+
+/// One host.
+#[derive(Debug)]
+pub struct EngineHost {
+    name: String,
+    address: String,
+    namespace: Namespace,
+    program: PathBuf,
+    directory: PathBuf,
+    engine: Option<Child>,
+    weft: Option<Child>,
+    client: Client,
+}
+
+impl Engines {
+    /// Returns whether engines can be started here; if not, it says why on standard error.
+    ///
+    /// With `WEFT_REQUIRE_DOCKER=1` that they cannot is an error.
+    #[expect(clippy::print_stderr, reason = "who skips a test has to say so")]
+    pub fn can_be() -> anyhow::Result<bool> {
+        let Err(missing) = look() else {
+            return Ok(true);
+        };
+        if std::env::var_os("WEFT_REQUIRE_DOCKER").is_some_and(|value| value == "1") {
+            return Err(missing.context("WEFT_REQUIRE_DOCKER=1, but no engine can be started"));
+        }
+        eprintln!("skipped, for want of a Docker engine to start: {missing:#}");
+        Ok(false)
+    }
+
+    /// Starts so many hosts, each with an engine that has the image; their daemons are not started yet.
+    pub async fn start(program: &str, count: u8) -> anyhow::Result<Self> {
+        // A path of a socket may be 107 bytes long: the names are kept short.
+        let place = tempfile::Builder::new().prefix("wd").tempdir()?;
+        let underlay = Namespace::make("u").await?;
+        underlay.ip("link add name shared type bridge").await?;
+        underlay.ip("link set shared up").await?;
+        let mut engines = Self {
+            hosts: Vec::new(),
+            underlay,
+            place,
+            content: false,
+        };
+        let image = image(engines.place.path()).await?;
+        for number in 1..=count {
+            let host = EngineHost::make(program, number, &engines).await?;
+            engines.hosts.push(host);
+        }
+        for host in &mut engines.hosts {
+            host.start_engine()?;
+        }
+        for host in &engines.hosts {
+            host.until_engine().await?;
+            let image = image.to_string_lossy();
+            host.docker(&["import", &image, IMAGE]).await?.done()?;
+        }
+        Ok(engines)
+    }
+
+    /// Starts the daemons: the first founds the cluster, the others join it; all are up.
+    pub async fn start_weft(&mut self) -> anyhow::Result<()> {
+        let token = self.place.path().join("token");
+        let token = token.to_string_lossy().into_owned();
+        let seed = format!("{}:9338", self.hosts[0].address);
+        for (at, host) in self.hosts.iter_mut().enumerate() {
+            let entrance: &[&str] = match at {
+                0 => &["--init"],
+                _ => &["--join", &seed],
+            };
+            let entrance = [entrance, &["--token-file", &token]].concat();
+            host.start_weft(&entrance)?;
+            host.until_up().await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the hosts.
+    pub fn hosts(&self) -> &[EngineHost] {
+        &self.hosts
+    }
+
+    /// Returns a host, to do something to it.
+    pub fn host(&mut self, at: usize) -> &mut EngineHost {
+        &mut self.hosts[at]
+    }
+
+    /// Stops everything, and checks that no daemon has logged what none ever may.
+    pub fn end(mut self) -> anyhow::Result<()> {
+        for host in &mut self.hosts {
+            host.stop_engine()?;
+            host.stop_weft()?;
+            let logged = host.logged();
+            let never = |line: &&str| ["panicked at", "ERROR"].iter().any(|it| line.contains(it));
+            if let Some(line) = logged.lines().find(never) {
+                bail!("{} has logged: {line}", host.name);
+            }
+        }
+        self.content = true;
+        Ok(())
+    }
+}
+
+impl Drop for Engines {
+    #[expect(
+        clippy::print_stderr,
+        reason = "the harness shows it when a test fails"
+    )]
+    fn drop(&mut self) {
+        if !self.content {
+            for host in &self.hosts {
+                eprintln!("{}", tail(&host.name, &host.logged()));
+                let engine = fs::read_to_string(host.directory.join("engine.log"));
+                let engine = engine.unwrap_or_default();
+                eprintln!("{}", tail(&format!("{}'s engine", host.name), &engine));
+            }
+        }
+    }
+}
+
+impl EngineHost {
+    async fn make(program: &str, number: u8, engines: &Engines) -> anyhow::Result<Self> {
+        let name = format!("h{number}");
+        let directory = engines.place.path().join(&name);
+        for inside in ["plugins", "run", "containerd"] {
+            fs::create_dir_all(directory.join(inside))?;
+        }
+        let address = format!("10.77.0.{number}");
+        // Names without --dns: the engine asks who is told here, and the daemon listens there.
+        let daemon = format!("{{\"dns\": [\"{address}\"]}}");
+        fs::write(directory.join("daemon.json"), daemon)?;
+        let namespace = Namespace::make(&number.to_string()).await?;
+        let (inside, outside) = (&namespace.name, &engines.underlay.name);
+        let wire = format!("link add v{number} type veth peer name eth0 netns {inside}");
+        engines.underlay.ip(&wire).await?;
+        let up = format!("link set v{number} master shared up");
+        engines.underlay.ip(&up).await.context(outside.clone())?;
+        for words in [
+            "link set lo up".to_owned(),
+            format!("addr add {address}/24 dev eth0"),
+            "link set eth0 up".to_owned(),
+            // A way out that leads nowhere: containers get a default route.
+            "route add default via 10.77.0.254".to_owned(),
+        ] {
+            namespace.ip(&words).await?;
+        }
+        Ok(Self {
+            name,
+            address,
+            namespace,
+            program: program.into(),
+            client: Client::new(directory.join("weft.sock")).with_deadline(STOP_MAX),
+            directory,
+            engine: None,
+            weft: None,
+        })
+    }
+
+    /// Returns its name, which is its daemon's.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns its address on the bridge.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Returns a client of its daemon.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Returns a client of the socket that its daemon serves for its engine.
+    pub fn plugin(&self) -> plugin::Client {
+        let socket = self.directory.join("plugins/weft.sock");
+        plugin::Client::new(plugin::Address::Unix(socket), STOP_MAX)
+    }
+
+    /// Runs `docker` against its engine.
+    pub async fn docker(&self, args: &[&str]) -> anyhow::Result<Ran> {
+        let mut command = Command::new("docker");
+        command.args(["-H", &self.engine_socket()]).args(args);
+        run(command.into(), b"").await
+    }
+
+    /// Runs a command of `weft` against its daemon.
+    pub async fn weft(&self, args: &[&str]) -> anyhow::Result<Ran> {
+        let mut command = Command::new(&self.program);
+        command.arg("--socket").arg(self.client.socket()).args(args);
+        run(command.into(), b"").await
+    }
+
+    /// Runs a command on the host itself.
+    pub async fn command(&self, words: &[&str]) -> anyhow::Result<Ran> {
+        let mut command = self.namespace.enter();
+        command.args(words);
+        run(command.into(), b"").await
+    }
+
+    /// Starts the daemon: as told here the first time, later without a word more.
+    pub fn start_weft(&mut self, more: &[&str]) -> anyhow::Result<()> {
+        ensure!(self.weft.is_none(), "{} runs already", self.name);
+        let mut command = clean(self.namespace.enter());
+        command.arg(&self.program);
+        command.args(["up", "--dataplane", "kernel", "--name", &self.name]);
+        command.arg("--listen");
+        command.arg(format!("{}:9338", self.address));
+        command.arg("--dns").arg(format!("{}:53", self.address));
+        for (option, path) in [
+            ("--data-dir", "weft"),
+            ("--socket", "weft.sock"),
+            ("--docker-plugin", "plugins/weft.sock"),
+            ("--docker-engine", "run/docker.sock"),
+        ] {
+            command.arg(option).arg(self.directory.join(path));
+        }
+        command.args(more);
+        self.weft = Some(logged_to(command, &self.directory.join("weft.log"))?);
+        Ok(())
+    }
+
+    /// Waits until the daemon is up.
+    pub async fn until_up(&mut self) -> anyhow::Result<()> {
+        until("the daemon is up", async || {
+            if let Some(status) = ended(&mut self.weft)? {
+                return Ok(Seen::Good(Err(status)));
+            }
+            let ready = self.client.status().await?.ready;
+            Ok(match ready {
+                true => Seen::Good(Ok(())),
+                false => Seen::NotYet("it is not ready".to_owned()),
+            })
+        })
+        .await?
+        .map_err(|status| anyhow::anyhow!("{} ended by itself: {status}", self.name))
+    }
+
+    /// Ends the daemon as a power failure would.
+    pub fn kill_weft(&mut self) -> anyhow::Result<()> {
+        if let Some(mut child) = self.weft.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Stops the daemon as an operator would.
+    pub fn stop_weft(&mut self) -> anyhow::Result<()> {
+        stop(&mut self.weft, &self.name)
+    }
+
+    /// Starts the engine.
+    pub fn start_engine(&mut self) -> anyhow::Result<()> {
+        ensure!(self.engine.is_none(), "{}'s engine runs", self.name);
+        let directory = self.directory.display();
+        // Its own place for plugins, and no containerd but one that it starts itself.
+        let script = format!(
+            "mkdir -p {directory}/rundocker/plugins /run/docker /run/containerd &&
+             mount --bind {directory}/rundocker /run/docker &&
+             mount --bind {directory}/plugins /run/docker/plugins &&
+             mount --bind {directory}/containerd /run/containerd &&
+             exec dockerd --config-file {directory}/daemon.json --data-root {directory}/data \
+             --exec-root {directory}/exec --pidfile {directory}/run/docker.pid --host {}",
+            self.engine_socket()
+        );
+        let command = self.private(&script);
+        self.engine = Some(logged_to(command, &self.directory.join("engine.log"))?);
+        Ok(())
+    }
+
+    /// Waits until the engine answers.
+    pub async fn until_engine(&self) -> anyhow::Result<()> {
+        until("the engine answers", async || {
+            let version = self.docker(&["version"]).await?;
+            Ok(Seen::when(version.done().is_ok(), || version.stderr))
+        })
+        .await
+    }
+
+    /// Stops the engine, which stops its containers.
+    pub fn stop_engine(&mut self) -> anyhow::Result<()> {
+        stop(&mut self.engine, &format!("{}'s engine", self.name))
+    }
+
+    /// Returns what its daemon has logged.
+    pub fn logged(&self) -> String {
+        fs::read_to_string(self.directory.join("weft.log")).unwrap_or_default()
+    }
+
+    fn engine_socket(&self) -> String {
+        format!("unix://{}/run/docker.sock", self.directory.display())
+    }
+
+    /// Returns a shell in a mount namespace of its own on this host. Its process becomes what it executes.
+    fn private(&self, script: &str) -> Command {
+        let mut command = self.namespace.enter();
+        command.args(["unshare", "--mount", "--propagation", "private"]);
+        command.args(["sh", "-c", script, "sh"]);
+        command
+    }
+}
+
+/// The command, with nothing of ours in its environment.
+fn clean(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("WEFT_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+impl Drop for EngineHost {
+    fn drop(&mut self) {
+        // What was going on matters more than that it does not end in peace.
+        let _ = self.stop_engine();
+        let _ = self.stop_weft();
+        // Networks that are not removed have a namespace each, which a daemon that stops leaves as it is.
+        let places = fs::read_dir(self.directory.join("netns"));
+        for place in places.into_iter().flatten().flatten() {
+            let unmounted = Command::new("umount").arg(place.path()).output();
+            drop(unmounted);
+        }
+    }
+}
+
+/// A network namespace, removed when this goes.
+#[derive(Debug)]
+struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    async fn make(what: &str) -> anyhow::Result<Self> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("weft-test-{}-{number}-{what}", std::process::id());
+        ip(&["netns", "add", &name]).await?;
+        Ok(Self { name })
+    }
+
+    /// Runs `ip` inside.
+    async fn ip(&self, words: &str) -> anyhow::Result<()> {
+        let inside = ["-n", &self.name].into_iter();
+        let words: Vec<&str> = inside.chain(words.split(' ')).collect();
+        ip(&words).await
+    }
+
+    /// Returns a command that runs the words added to it inside. `ip netns exec` would hide the cgroups.
+    fn enter(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.name));
+        command
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .output();
+    }
+}
+
+async fn ip(words: &[&str]) -> anyhow::Result<()> {
+    let mut command = Command::new("ip");
+    command.args(words);
+    run(command.into(), b"").await?.done()?;
+    Ok(())
+}
+
+fn look() -> anyhow::Result<()> {
+    let is_root = fs::metadata("/proc/self")?.uid() == 0;
+    ensure!(is_root, "only root can make namespaces");
+    for program in ["dockerd", "docker", "nsenter", "unshare", "ip", "tar"] {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let mut places = std::env::split_paths(&path);
+        ensure!(
+            places.any(|place| place.join(program).exists()),
+            "there is no {program}"
+        );
+    }
+    busybox().map(drop)
+}
+
+fn busybox() -> anyhow::Result<&'static Path> {
+    let mut places = BUSYBOX.iter().map(Path::new);
+    let found = places.find(|place| place.exists());
+    found.context("there is no static busybox (package busybox-static)")
+}
+
+/// Makes the image as an archive.
+async fn image(place: &Path) -> anyhow::Result<PathBuf> {
+    let root = place.join("image");
+    fs::create_dir_all(root.join("bin"))?;
+    fs::create_dir_all(root.join("www"))?;
+    fs::copy(busybox()?, root.join("bin/busybox"))?;
+    for applet in APPLETS {
+        symlink("busybox", root.join("bin").join(applet))?;
+    }
+    fs::write(root.join("www/index.html"), "hello from web\n")?;
+    let archive = place.join("image.tar");
+    let mut tar = Command::new("tar");
+    tar.arg("-C").arg(&root).arg("-cf").arg(&archive).arg(".");
+    run(tar.into(), b"").await?.done()?;
+    Ok(archive)
+}
+
+fn logged_to(mut command: Command, path: &Path) -> anyhow::Result<Child> {
+    let log = File::options().create(true).append(true).open(path)?;
+    let started = command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn();
+    started.with_context(|| format!("cannot run {command:?}"))
+}
+
+fn ended(child: &mut Option<Child>) -> anyhow::Result<Option<ExitStatus>> {
+    let status = match child {
+        Some(running) => running.try_wait()?,
+        None => bail!("it was not started"),
+    };
+    if status.is_some() {
+        *child = None;
+    }
+    Ok(status)
+}
+
+/// Asks a process to end, and kills it if it does not.
+fn stop(child: &mut Option<Child>, name: &str) -> anyhow::Result<()> {
+    let Some(mut running) = child.take() else {
+        return Ok(());
+    };
+    kill(Pid::from_raw(running.id().try_into()?), Signal::SIGTERM)?;
+    for _ in 0..STOP_MAX.as_millis() / LOOK_EVERY.as_millis() {
+        if let Some(status) = running.try_wait()? {
+            ensure!(status.success(), "{name} stopped with {status}");
+            return Ok(());
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    running.kill()?;
+    running.wait()?;
+    bail!("{name} had to be killed")
+}
+
+fn tail(name: &str, logged: &str) -> String {
+    let lines: Vec<&str> = logged.lines().collect();
+    let last = lines[lines.len().saturating_sub(TAIL)..].join("\n");
+    format!("--- {name} ---\n{last}\n")
+}

@@ -1,0 +1,173 @@
+//! Containers of different hosts reach each other by name: real engines, real packets, and nothing between them but Weft.
+//!
+//! Skipped where no engine can be started, unless `WEFT_REQUIRE_DOCKER=1`.
+
+use cluster_tests::cluster::{EngineHost, Engines, IMAGE, Seen, until};
+use weft::{api::http::types::EndpointState, core::model::Name};
+
+/// The daemon under test.
+const WEFT: &str = env!("CARGO_BIN_EXE_weft-under-test");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_of_different_hosts_reach_each_other_by_name() -> anyhow::Result<()> {
+    if !Engines::can_be()? {
+        return Ok(());
+    }
+    let mut engines = Engines::start(WEFT, 3).await?;
+    engines.start_weft().await?;
+
+    a_network_made_once_is_on_every_engine(&engines).await?;
+    a_container_is_reached_by_its_names(&engines).await?;
+    a_network_in_use_says_where(&engines).await?;
+    a_daemon_that_was_killed_comes_back_to_its_containers(&mut engines).await?;
+    an_engine_that_was_restarted_leaves_no_address_taken(&mut engines).await?;
+    a_removed_network_is_on_no_engine(&engines).await?;
+    engines.end()
+}
+
+async fn a_network_made_once_is_on_every_engine(engines: &Engines) -> anyhow::Result<()> {
+    let [first, ..] = engines.hosts() else {
+        anyhow::bail!("there are no hosts")
+    };
+    // A network of a user's own stays as it is.
+    first.docker(&["network", "create", "mine"]).await?.done()?;
+    for network in ["app", "mine"] {
+        first.weft(&["network", "create", network]).await?.done()?;
+    }
+    for host in engines.hosts() {
+        until_driver(host, "app", "weft").await?;
+    }
+    until_driver(first, "mine", "bridge").await?;
+    until_driver(&engines.hosts()[1], "mine", "weft").await
+}
+
+async fn until_driver(host: &EngineHost, network: &str, driver: &str) -> anyhow::Result<()> {
+    let what = format!("{}'s engine has network {network} of {driver}", host.name());
+    until(&what, async || {
+        let shown = ["network", "inspect", "--format", "{{.Driver}}", network];
+        let shown = host.docker(&shown).await?;
+        Ok(Seen::when(shown.stdout.trim() == driver, || {
+            format!("{shown:?}")
+        }))
+    })
+    .await
+}
+
+async fn a_container_is_reached_by_its_names(engines: &Engines) -> anyhow::Result<()> {
+    let [first, second, ..] = engines.hosts() else {
+        anyhow::bail!("there are too few hosts")
+    };
+    run_web(first).await?;
+
+    // The next `docker run` elsewhere finds it: nothing is waited for.
+    let script = "ping -c 1 -W 2 web && wget -q -O - http://web/ && wget -q -O - http://www.app/";
+    let asked = run_once(second, script).await?;
+
+    let answers = asked.lines().filter(|line| *line == "hello from web");
+    anyhow::ensure!(answers.count() == 2, "{asked}");
+    // The engine's own bridge still publishes ports.
+    let published = first
+        .command(&["busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/"])
+        .await?;
+    anyhow::ensure!(published.done()? == "hello from web\n", "{published:?}");
+    Ok(())
+}
+
+async fn run_web(host: &EngineHost) -> anyhow::Result<()> {
+    let options = ["run", "--detach", "--name", "web", "--network", "app"];
+    let more = ["--network-alias", "www", "--publish", "8080:80"];
+    // As process 1 it would not hear SIGTERM, and the engine would wait ten seconds.
+    let command = ["--stop-signal", "KILL", IMAGE, "httpd", "-f", "-h", "/www"];
+    let args = [&options[..], &more, &command].concat();
+    host.docker(&args).await?.done()?;
+    Ok(())
+}
+
+async fn run_once(host: &EngineHost, script: &str) -> anyhow::Result<String> {
+    let options = ["run", "--rm", "--network", "app", IMAGE, "sh", "-c", script];
+    Ok(host.docker(&options).await?.done()?.to_owned())
+}
+
+async fn a_network_in_use_says_where(engines: &Engines) -> anyhow::Result<()> {
+    let third = &engines.hosts()[2];
+    third
+        .weft(&["network", "rm", "app"])
+        .await?
+        .refused(5, &["app", "web@h1"])
+}
+
+async fn a_daemon_that_was_killed_comes_back_to_its_containers(
+    engines: &mut Engines,
+) -> anyhow::Result<()> {
+    let first = engines.host(0);
+    first.kill_weft()?;
+    first.start_weft(&[])?;
+    first.until_up().await?;
+    until_joined(first, &["web"]).await?;
+
+    let asked = run_once(&engines.hosts()[1], "wget -q -O - http://web/");
+
+    anyhow::ensure!(asked.await? == "hello from web\n");
+    Ok(())
+}
+
+/// Waits until these are the joined endpoints of the network, as a host's daemon shows them.
+async fn until_joined(host: &EngineHost, names: &[&str]) -> anyhow::Result<()> {
+    let what = format!("{} shows {names:?}", host.name());
+    until(&what, async || {
+        let endpoints = host.client().endpoints(Some("app")).await?;
+        let joined = endpoints
+            .iter()
+            .filter(|endpoint| endpoint.state == EndpointState::Joined);
+        let seen: Vec<&str> = joined
+            .map(|endpoint| Name::as_str(&endpoint.name))
+            .collect();
+        Ok(Seen::when(seen == names, || format!("{endpoints:?}")))
+    })
+    .await
+}
+
+async fn an_engine_that_was_restarted_leaves_no_address_taken(
+    engines: &mut Engines,
+) -> anyhow::Result<()> {
+    // While the daemon is away, the engine's calls are lost.
+    let first = engines.host(0);
+    first.stop_weft()?;
+    first.stop_engine()?;
+    first.start_weft(&[])?;
+    first.until_up().await?;
+    first.start_engine()?;
+    first.until_engine().await?;
+
+    until_joined(first, &[]).await?;
+    let gone = run_once(&engines.hosts()[1], "nslookup web || echo gone").await?;
+    anyhow::ensure!(gone.contains("gone"), "{gone}");
+    let first = engines.host(0);
+    first.docker(&["start", "web"]).await?.done()?;
+    let asked = run_once(&engines.hosts()[1], "wget -q -O - http://web/");
+    anyhow::ensure!(asked.await? == "hello from web\n");
+    Ok(())
+}
+
+async fn a_removed_network_is_on_no_engine(engines: &Engines) -> anyhow::Result<()> {
+    let [first, second, ..] = engines.hosts() else {
+        anyhow::bail!("there are too few hosts")
+    };
+    first.docker(&["rm", "--force", "web"]).await?.done()?;
+    until_joined(second, &[]).await?;
+    for network in ["app", "mine"] {
+        second.weft(&["network", "rm", network]).await?.done()?;
+    }
+    for host in engines.hosts() {
+        let what = format!("{}'s engine has no network of weft", host.name());
+        until(&what, async || {
+            let listed = ["network", "ls", "--quiet", "--filter", "driver=weft"];
+            let listed = host.docker(&listed).await?;
+            Ok(Seen::when(listed.done()?.is_empty(), || {
+                listed.stdout.clone()
+            }))
+        })
+        .await?;
+    }
+    until_driver(first, "mine", "bridge").await
+}

@@ -1,0 +1,293 @@
+//! Single settings: what a person may write for each, and what is refused.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    str::FromStr,
+};
+
+use serde::{Deserialize, Deserializer, de};
+
+use super::{DockerMode, PORT};
+
+/// The port of DNS.
+const DNS_PORT: u16 = 53;
+
+/// A secret that does not show itself.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// How patient membership is: the figures are those of `core::membership`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// One data centre.
+    #[default]
+    Lan,
+    /// Between data centres.
+    Wan,
+    /// One machine, for tests and demonstrations.
+    Local,
+}
+
+/// What carries the packets of overlay networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Carrier {
+    /// The kernel; a node on which it cannot does not start.
+    Kernel,
+    /// Nothing: the node takes part in everything else.
+    None,
+}
+
+/// Why a setting was refused. The operator wrote it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettingError {
+    /// It is none of the words.
+    #[error("{given:?} is none of {words}")]
+    Word {
+        /// What was given.
+        given: String,
+        /// What may be given.
+        words: &'static str,
+    },
+    /// It is no address.
+    #[error("{0:?} is no address: HOST or HOST:PORT is expected")]
+    Seed(String),
+    /// It is no address of a resolver.
+    #[error("{0:?} is no resolver: an IP, or IP:PORT, is expected")]
+    Resolver(String),
+    /// It is no address that others could reach.
+    #[error("{0:?} is no address that others could reach: an IP, or IP:PORT, is expected")]
+    Advertise(String),
+}
+
+impl FromStr for LogFormat {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(SettingError::Word {
+                given: text.to_owned(),
+                words: "text, json",
+            }),
+        }
+    }
+}
+
+impl FromStr for DockerMode {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            _ => Err(SettingError::Word {
+                given: text.to_owned(),
+                words: "auto, on, off",
+            }),
+        }
+    }
+}
+
+impl FromStr for Carrier {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        match text {
+            "kernel" => Ok(Self::Kernel),
+            "none" => Ok(Self::None),
+            _ => Err(SettingError::Word {
+                given: text.to_owned(),
+                words: "kernel, none",
+            }),
+        }
+    }
+}
+
+impl FromStr for Profile {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        match text {
+            "lan" => Ok(Self::Lan),
+            "wan" => Ok(Self::Wan),
+            "local" => Ok(Self::Local),
+            _ => Err(SettingError::Word {
+                given: text.to_owned(),
+                words: "lan, wan, local",
+            }),
+        }
+    }
+}
+
+/// Where others reach us: an address, with a port if it differs from the one we listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Advertise {
+    /// The address.
+    pub ip: IpAddr,
+    /// The port.
+    pub port: Option<u16>,
+}
+
+impl Advertise {
+    /// Returns the whole address, given the port that we really listen on.
+    pub fn with_port(self, listening: u16) -> SocketAddr {
+        SocketAddr::new(self.ip, self.port.unwrap_or(listening))
+    }
+}
+
+impl FromStr for Advertise {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        let refused = || SettingError::Advertise(text.to_owned());
+        let advertise = match (text.parse::<IpAddr>(), text.parse::<SocketAddr>()) {
+            (Ok(ip), _) => Self { ip, port: None },
+            (Err(_), Ok(address)) => Self {
+                ip: address.ip(),
+                port: Some(address.port()),
+            },
+            (Err(_), Err(_)) => return Err(refused()),
+        };
+        if advertise.ip.is_unspecified() || advertise.ip.is_multicast() {
+            return Err(refused());
+        }
+        Ok(advertise)
+    }
+}
+
+/// Who answers DNS queries: an address, on port 53 if no other is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resolver(pub SocketAddr);
+
+impl FromStr for Resolver {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        let with_port = || text.parse().ok();
+        let bare = |ip| SocketAddr::new(ip, DNS_PORT);
+        let parsed = text.parse().ok().map(bare).or_else(with_port);
+        parsed
+            .map(Self)
+            .ok_or_else(|| SettingError::Resolver(text.to_owned()))
+    }
+}
+
+/// A member to join through: a host and a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seed {
+    /// A name or an address.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl Seed {
+    /// Looks the host up. It blocks.
+    pub fn resolve(&self) -> std::io::Result<Vec<SocketAddr>> {
+        Ok((self.host.as_str(), self.port).to_socket_addrs()?.collect())
+    }
+}
+
+impl FromStr for Seed {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        let refused = || SettingError::Seed(text.to_owned());
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Ok(Self {
+                host: address.ip().to_string(),
+                port: address.port(),
+            });
+        }
+        let (host, port) = match text.rsplit_once(':') {
+            Some(_) if text.parse::<IpAddr>().is_ok() => (text, PORT),
+            Some((host, port)) => (host, port.parse().map_err(|_no_port| refused())?),
+            None => (text, PORT),
+        };
+        let is_ip = host.parse::<IpAddr>().is_ok();
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if host.is_empty() || port == 0 || !(is_ip || host.chars().all(fits)) {
+            return Err(refused());
+        }
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+        })
+    }
+}
+
+impl fmt::Display for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+macro_rules! deserialize_from_str {
+    ($($setting:ty),*) => {
+        $(impl<'de> Deserialize<'de> for $setting {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+            }
+        })*
+    };
+}
+
+deserialize_from_str!(Advertise, Resolver, Seed);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_nobody_can_reach_is_not_advertised() {
+        for text in ["0.0.0.0", "[::]:1", "239.0.0.1", "node1", ""] {
+            assert!(text.parse::<Advertise>().is_err(), "{text}");
+        }
+        let advertise: Advertise = "192.0.2.1".parse().unwrap();
+        assert_eq!(advertise.with_port(7).to_string(), "192.0.2.1:7");
+    }
+
+    #[test]
+    fn a_seed_is_a_host_with_or_without_a_port() {
+        for (text, expected) in [
+            ("node1", "node1:9338"),
+            ("node1:1", "node1:1"),
+            ("10.0.0.1", "10.0.0.1:9338"),
+            ("::1", "[::1]:9338"),
+            ("[::1]:5", "[::1]:5"),
+        ] {
+            let seed: Seed = text.parse().unwrap();
+            assert_eq!(seed.to_string(), expected);
+        }
+        for text in ["", ":1", "a:", "a:0", "a:99999", "a b", "http://a:1"] {
+            assert!(text.parse::<Seed>().is_err(), "{text}");
+        }
+    }
+}

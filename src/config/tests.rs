@@ -1,0 +1,111 @@
+//! What the layers of settings make together.
+
+use super::*;
+
+fn layer(toml: &str) -> Layer {
+    Layer::from_toml(Path::new("weft.toml"), toml).unwrap()
+}
+
+fn refused(toml: &str) -> String {
+    let error = Layer::from_toml(Path::new("weft.toml"), toml).unwrap_err();
+    error.to_string()
+}
+
+#[test]
+fn a_file_may_say_everything() {
+    let layer = layer(
+        r#"
+        name = "n1"
+        listen = "10.0.0.1:9338"
+        advertise = "192.0.2.7"
+        data-dir = "/srv/weft"
+        socket = "/run/w.sock"
+        join = ["a", "b:9000", "[::1]:9001"]
+        token = "weft-1-x"
+        log = "debug"
+        log-format = "json"
+        profile = "wan"
+        dns = "127.0.0.1:53"
+        dns-upstream = ["192.0.2.1", "[::1]:54"]
+        docker = "on"
+        docker-plugin = "/run/p.sock"
+        docker-engine = "/run/e.sock"
+        "#,
+    );
+
+    let config = Config::resolve(layer, &Host::default()).unwrap();
+
+    let join: Vec<String> = config.join.iter().map(Seed::to_string).collect();
+    assert_eq!(join, ["a:9338", "b:9000", "[::1]:9001"]);
+    assert_eq!(config.log_format, LogFormat::Json);
+    assert_eq!(config.profile, Profile::Wan);
+    assert_eq!(config.data_dir, Path::new("/srv/weft"));
+    assert!(config.dns.is_some() && config.docker.is_some());
+}
+
+#[test]
+fn a_file_is_refused_with_the_line_and_what_is_wrong() {
+    assert_eq!(
+        refused("name = \"a\"\nport = 3\n")
+            .split(", expected")
+            .next(),
+        Some("weft.toml:2: unknown field `port`")
+    );
+    assert!(refused("\n\nname = \"-\"").starts_with("weft.toml:3: a name may have"));
+    assert!(refused("listen = \"here\"").starts_with("weft.toml:1: invalid socket address"));
+    assert!(refused("join = [\"a:b\"]").contains("HOST or HOST:PORT is expected"));
+    assert!(refused("name = ").starts_with("weft.toml:1: "));
+}
+
+#[test]
+fn a_higher_layer_wins_and_a_lower_one_fills_in() {
+    let flags = layer("name = \"flag\"\nlog = \"debug\"");
+    let file = layer("name = \"file\"\nprofile = \"local\"");
+
+    let config = Config::resolve(flags.over(file), &Host::default()).unwrap();
+
+    assert_eq!(config.name.as_str(), "flag");
+    assert_eq!(config.log, "debug");
+    assert_eq!(config.profile, Profile::Local);
+    assert_eq!(config.listen, "0.0.0.0:9338".parse().unwrap());
+}
+
+#[test]
+fn a_token_replaces_a_token_file_of_a_lower_layer() {
+    let flags = layer("token = \"weft-1-x\"");
+    let file = layer("token-file = \"/t\"");
+
+    let both = flags.over(file);
+
+    assert_eq!(both.token, Some(Secret("weft-1-x".to_owned())));
+    assert_eq!(both.token_file, None);
+}
+
+#[test]
+fn defaults_fit_who_runs_it() {
+    let user = Host {
+        name: "box.example.org".to_owned(),
+        is_root: false,
+        has_docker: false,
+        runtime_dir: Some("/run/user/1000".into()),
+        state_dir: Some("/home/u/.local/state".into()),
+    };
+    let root = Host {
+        is_root: true,
+        ..user.clone()
+    };
+
+    assert_eq!(user.socket(), Path::new("/run/user/1000/weft/weft.sock"));
+    assert_eq!(user.data_dir(), Path::new("/home/u/.local/state/weft"));
+    assert_eq!(root.socket(), Path::new("/run/weft/weft.sock"));
+    assert_eq!(root.data_dir(), Path::new("/var/lib/weft"));
+    let config = Config::resolve(Layer::default(), &user).unwrap();
+    assert_eq!(config.name.as_str(), "box");
+}
+
+#[test]
+fn a_token_does_not_show_in_logs() {
+    let layer = layer("token = \"weft-1-secret\"");
+
+    assert!(!format!("{layer:?}").contains("secret"));
+}

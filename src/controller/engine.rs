@@ -1,0 +1,359 @@
+//! A container engine's part: it asks for an address first and names the endpoint itself, gives both back one by one, and
+//! tells neither again after a restart.
+//!
+//! **Invariant:** an address that the engine was told is on disk as held until it is given back, so it is handed to nobody
+//! else; all here but a new block of addresses and a static one is answered from this node alone.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use tokio::sync::watch;
+
+use super::{
+    Controller, ControllerError, EndpointView, Held, HeldEndpoint, Setup,
+    publish::{endpoint_key, names_table},
+};
+use crate::{
+    core::{
+        model::{
+            EndpointId, EndpointRecord, Mac, Name, NamesRecord, NetworkId, NetworkRecord, Prefix,
+            TableEntry, Value,
+        },
+        wire::codec,
+    },
+    store::StoredEndpoint,
+};
+
+impl Controller {
+    /// Follows how far each network has come on this node.
+    pub fn setups(&self) -> watch::Receiver<BTreeMap<NetworkId, Setup>> {
+        self.desk.setups.subscribe()
+    }
+
+    /// Returns which network each of the engine's networks stands for.
+    pub async fn engine_networks(&self) -> Result<BTreeMap<String, NetworkId>, ControllerError> {
+        self.disk(|store| store.engine_networks()).await
+    }
+
+    /// Remembers which network a network of the engine stands for.
+    pub async fn engine_network_put(
+        &self,
+        id: &str,
+        network: NetworkId,
+    ) -> Result<(), ControllerError> {
+        let id = id.to_owned();
+        self.disk(move |store| store.put_engine_network(&id, network))
+            .await
+    }
+
+    /// Forgets a network of the engine.
+    pub async fn engine_network_remove(&self, id: &str) -> Result<(), ControllerError> {
+        let id = id.to_owned();
+        self.disk(move |store| store.remove_engine_network(&id))
+            .await
+    }
+
+    /// Takes an address for an endpoint that is made later, this one if one is wanted, and holds it.
+    pub async fn address_hold(
+        &self,
+        network: NetworkId,
+        wanted: Option<IpAddr>,
+    ) -> Result<Prefix, ControllerError> {
+        let network = self.ready_by_id(network).await?;
+        let this = self.clone();
+        self.finish(async move { this.hold(&network, wanted).await })
+            .await
+    }
+
+    /// Gives a held address back. One that is not held is left alone; one that an endpoint has is refused.
+    pub async fn address_free(
+        &self,
+        network: NetworkId,
+        address: IpAddr,
+    ) -> Result<(), ControllerError> {
+        let this = self.clone();
+        self.finish(async move { this.free(network, address).await })
+            .await
+    }
+
+    /// Returns every held address, and the endpoint that has it.
+    pub async fn held(&self) -> Result<Vec<Held>, ControllerError> {
+        let (held, endpoints) = self
+            .disk(|store| Ok((store.held_addresses()?, store.endpoints()?)))
+            .await?;
+        let held = held.into_iter().map(|(network, address)| {
+            let has_it = |stored: &&StoredEndpoint| has(&stored.record, network, address);
+            let endpoint = endpoints.iter().find(has_it).map(|found| found.record.id);
+            Held {
+                network,
+                address,
+                endpoint,
+            }
+        });
+        Ok(held.collect())
+    }
+
+    /// Makes an endpoint with a held address. The same one again is answered as before.
+    pub async fn held_endpoint_create(
+        &self,
+        network: NetworkId,
+        wish: HeldEndpoint,
+    ) -> Result<EndpointView, ControllerError> {
+        let network = self.ready_by_id(network).await?;
+        let this = self.clone();
+        self.finish(async move { this.create_held(&network, wish).await })
+            .await
+    }
+
+    /// Connects an endpoint and tells every node where it is.
+    pub async fn held_endpoint_join(
+        &self,
+        network: NetworkId,
+        endpoint: EndpointId,
+    ) -> Result<EndpointView, ControllerError> {
+        let network = self.ready_by_id(network).await?;
+        let this = self.clone();
+        self.finish(async move { this.join(&network, &endpoint.to_string()).await })
+            .await
+    }
+
+    /// Disconnects an endpoint; one that is not there, or whose network is gone, has left.
+    pub async fn held_endpoint_leave(
+        &self,
+        network: NetworkId,
+        endpoint: EndpointId,
+    ) -> Result<(), ControllerError> {
+        let Some(network) = self.network_of_own(network, endpoint).await? else {
+            return Ok(());
+        };
+        let this = self.clone();
+        let left = self.finish(async move {
+            this.leave_endpoint(&network, &endpoint.to_string())
+                .await
+                .map(drop)
+        });
+        gone_is_done(left.await)
+    }
+
+    /// Removes an endpoint, which leaves first; its address stays held. One that is not there is removed.
+    pub async fn held_endpoint_remove(
+        &self,
+        network: NetworkId,
+        endpoint: EndpointId,
+    ) -> Result<(), ControllerError> {
+        let Some(network) = self.network_of_own(network, endpoint).await? else {
+            return Ok(());
+        };
+        let this = self.clone();
+        let removed =
+            self.finish(async move { this.remove_endpoint(&network, &endpoint.to_string()).await });
+        gone_is_done(removed.await)
+    }
+
+    /// Gives an endpoint of this node these names; the first that no other endpoint here has is the one of its record.
+    /// Others that it has stay, unless these are all.
+    pub async fn endpoint_name(
+        &self,
+        (network, endpoint): (NetworkId, EndpointId),
+        names: Vec<Name>,
+        are_all: bool,
+    ) -> Result<(), ControllerError> {
+        let this = self.clone();
+        self.finish(async move { this.give_names((network, endpoint), names, are_all).await })
+            .await
+    }
+
+    async fn hold(
+        &self,
+        network: &NetworkRecord,
+        wanted: Option<IpAddr>,
+    ) -> Result<Prefix, ControllerError> {
+        let mut hand = self.desk.hands.hold(network.id).await;
+        let taken = self.take_address(&mut hand, network, wanted).await?;
+        let Some(prefix) = taken else {
+            return Err(ControllerError::NoAddresses(network.name.clone()));
+        };
+        let (id, address) = (network.id, prefix.0.addr());
+        let written = self.disk(move |store| store.hold_address(id, address));
+        if let Err(refused) = written.await {
+            self.release_address(&mut hand, id, taken).await;
+            return Err(refused);
+        }
+        Ok(prefix)
+    }
+
+    async fn free(&self, network: NetworkId, address: IpAddr) -> Result<(), ControllerError> {
+        let mut hand = self.desk.hands.hold(network).await;
+        if !self.is_held(network, address).await? {
+            return Ok(());
+        }
+        let own = self.own_records(network).await?;
+        if own.iter().any(|record| has(record, network, address)) {
+            return Err(ControllerError::AddressInUse { address });
+        }
+        self.disk(move |store| store.free_address(network, address))
+            .await?;
+        // A lease of one address is given back to the leader, for whom the engine need not wait.
+        let this = self.clone();
+        self.desk.tasks.spawn(async move {
+            let alone = Prefix(address.into());
+            this.release_address(&mut hand, network, Some(alone)).await;
+        });
+        Ok(())
+    }
+
+    /// Returns whether an engine holds the address, so that it is not free when its endpoint goes.
+    pub(super) async fn is_held(
+        &self,
+        network: NetworkId,
+        address: IpAddr,
+    ) -> Result<bool, ControllerError> {
+        let held = self.disk(|store| store.held_addresses()).await?;
+        Ok(held.contains(&(network, address)))
+    }
+
+    async fn create_held(
+        &self,
+        network: &NetworkRecord,
+        wish: HeldEndpoint,
+    ) -> Result<EndpointView, ControllerError> {
+        let _hand = self.desk.hands.hold(network.id).await;
+        let HeldEndpoint {
+            id,
+            name,
+            address,
+            mac,
+        } = wish;
+        let own = self.own_endpoints(network.id).await?;
+        let same = |stored: &&StoredEndpoint| {
+            let record = &stored.record;
+            record.id == id
+                && has(record, network.id, address)
+                && mac.is_none_or(|mac| mac == record.mac)
+        };
+        if let Some(there) = own.iter().find(same) {
+            return Ok(self.view(there, None));
+        }
+        if own
+            .iter()
+            .any(|stored| stored.record.id == id || stored.record.name == name)
+        {
+            let network = network.name.clone();
+            return Err(ControllerError::EndpointExists { network, name });
+        }
+        if own
+            .iter()
+            .any(|stored| has(&stored.record, network.id, address))
+        {
+            return Err(ControllerError::AddressInUse { address });
+        }
+        let inside = |prefix: &&Prefix| prefix.0.contains(&address);
+        let mut subnets = network.subnets.iter().map(|subnet| &subnet.prefix);
+        let Some(subnet) = subnets.find(inside) else {
+            return Err(ControllerError::NotHeld { address });
+        };
+        if !self.is_held(network.id, address).await? {
+            return Err(ControllerError::NotHeld { address });
+        }
+        let address = ipnet::IpNet::new(address, subnet.0.prefix_len()).ok();
+        let record = EndpointRecord {
+            id,
+            network: network.id,
+            name,
+            address: address.map(Prefix),
+            mac: mac.unwrap_or_else(|| Mac::random(&mut super::entropy())),
+        };
+        self.create_on_driver(network, record).await
+    }
+
+    async fn give_names(
+        &self,
+        (network, endpoint): (NetworkId, EndpointId),
+        mut names: Vec<Name>,
+        are_all: bool,
+    ) -> Result<(), ControllerError> {
+        let _hand = self.desk.hands.hold(network).await;
+        let own = self.own_endpoints(network).await?;
+        let Some(before) = own.iter().find(|stored| stored.record.id == endpoint) else {
+            return Ok(());
+        };
+        if !are_all {
+            names.extend(more_names(before));
+        }
+        let now = named(before, &own, names);
+        if now == *before {
+            return Ok(());
+        }
+        let name = now.record.name.clone();
+        self.publish_names(before, now).await?;
+        tracing::info!(%network, %endpoint, %name, "endpoint named");
+        Ok(())
+    }
+
+    /// Returns the network of an endpoint of this node; nothing if there is no such endpoint, and nothing to be done.
+    async fn network_of_own(
+        &self,
+        network: NetworkId,
+        endpoint: EndpointId,
+    ) -> Result<Option<NetworkRecord>, ControllerError> {
+        let own = self.own_records(network).await?;
+        if own.iter().all(|record| record.id != endpoint) {
+            return Ok(None);
+        }
+        self.ready_by_id(network).await.map(Some)
+    }
+
+    async fn ready_by_id(&self, network: NetworkId) -> Result<NetworkRecord, ControllerError> {
+        // After a start the network may not have come yet.
+        self.until_ready(network).await;
+        let record = self.network_by_id(network).await?;
+        self.ready(record).await
+    }
+}
+
+fn has(record: &EndpointRecord, network: NetworkId, address: IpAddr) -> bool {
+    record.network == network && record.address.is_some_and(|has| has.0.addr() == address)
+}
+
+fn gone_is_done(outcome: Result<(), ControllerError>) -> Result<(), ControllerError> {
+    match outcome {
+        Err(ControllerError::NoSuchEndpoint { .. }) => Ok(()),
+        other => other,
+    }
+}
+
+/// Returns the names of an endpoint beside the one of its record.
+fn more_names(endpoint: &StoredEndpoint) -> Vec<Name> {
+    let mut entries = endpoint.entries.iter();
+    let entry = entries.find(|entry| entry.table == names_table());
+    let record = entry.and_then(|entry| codec::decode::<NamesRecord>(entry.value.as_bytes()).ok());
+    record.map(|record| record.names).unwrap_or_default()
+}
+
+/// The same endpoint under other names.
+fn named(before: &StoredEndpoint, own: &[StoredEndpoint], mut names: Vec<Name>) -> StoredEndpoint {
+    let mut now = before.clone();
+    let is_taken = |name: &&Name| {
+        let others = own
+            .iter()
+            .filter(|other| other.record.id != before.record.id);
+        others
+            .map(|other| &other.record.name)
+            .any(|had| had == *name)
+    };
+    if let Some(free) = names.iter().find(|name| !is_taken(name)) {
+        now.record.name = free.clone();
+    }
+    names.retain(|name| *name != now.record.name);
+    names.sort();
+    names.dedup();
+    now.entries.retain(|entry| entry.table != names_table());
+    if !names.is_empty() {
+        let record = NamesRecord { names };
+        now.entries.push(TableEntry {
+            table: names_table(),
+            key: endpoint_key(now.record.id),
+            value: Value::new(codec::encode(&record)).expect("the door bounds how many there are"),
+        });
+    }
+    now
+}

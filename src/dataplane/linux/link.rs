@@ -1,0 +1,205 @@
+//! Links: a bridge and a tunnel a subnet, a pair an endpoint.
+//!
+//! A link is made in one request, in the namespace in which it stays: of one that was begun by a process that died, nothing
+//! is in the host's namespace, and what is in the network's is found by its name. A tunnel is asked for from the host's
+//! namespace, so its UDP socket is there, on the underlay, while the link is where nobody else's packets are.
+
+use std::{fs::File, os::fd::AsRawFd};
+
+use futures_util::TryStreamExt;
+use rtnetlink::{
+    LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVxlan,
+    packet_route::link::{
+        InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkMessage,
+    },
+};
+
+use super::{
+    address,
+    name::{alias, name},
+    netlink::{
+        Netlink, errno,
+        libc_errno::{EEXIST, ENODEV},
+        refused, refused_in, unless,
+    },
+};
+use crate::{
+    core::{
+        model::{Mac, NetworkId, Prefix, Vni},
+        overlay::{Link, LinkId},
+    },
+    dataplane::DataplaneError,
+};
+
+/// A link as the kernel shows it.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) index: u32,
+    pub(super) name: String,
+    pub(super) alias: Option<String>,
+    pub(super) mac: Option<Mac>,
+    pub(super) mtu: u32,
+    pub(super) is_up: bool,
+    /// The bridge that it is a port of, 0 if none.
+    pub(super) bridge: u32,
+}
+
+/// Both ends of what is made: the host's namespace and the network's.
+pub(super) struct Ends<'a> {
+    pub(super) network: NetworkId,
+    pub(super) host: &'a Netlink,
+    pub(super) inner: &'a Netlink,
+    pub(super) namespace: &'a File,
+}
+
+/// Lists all links of a namespace.
+pub(super) async fn list(netlink: &Netlink) -> Result<Vec<Found>, DataplaneError> {
+    let listed = netlink.handle.link().get().execute();
+    let listed = listed.map_ok(read).try_collect().await;
+    listed.map_err(refused("list links"))
+}
+
+/// Looks a link up by its name.
+pub(super) async fn find(netlink: &Netlink, name: &str) -> Result<Option<Found>, DataplaneError> {
+    let asked = netlink.handle.link().get().match_name(name).execute();
+    match asked.map_ok(read).try_next().await {
+        Ok(found) => Ok(found),
+        Err(error) if errno(&error) == ENODEV => Ok(None),
+        Err(error) => Err(refused(format!("look up link {name}"))(error)),
+    }
+}
+
+fn read(message: LinkMessage) -> Found {
+    let mut found = Found {
+        index: message.header.index,
+        name: String::new(),
+        alias: None,
+        mac: None,
+        mtu: 0,
+        is_up: message.header.flags.contains(LinkFlags::Up),
+        bridge: 0,
+    };
+    for attribute in message.attributes {
+        if let LinkAttribute::IfName(name) = attribute {
+            found.name = name;
+        } else if let LinkAttribute::IfAlias(alias) = attribute {
+            found.alias = Some(alias);
+        } else if let LinkAttribute::Address(mac) = attribute {
+            found.mac = mac.try_into().ok().map(Mac);
+        } else if let LinkAttribute::Mtu(mtu) = attribute {
+            found.mtu = mtu;
+        } else if let LinkAttribute::Controller(index) = attribute {
+            found.bridge = index;
+        }
+    }
+    found
+}
+
+impl Ends<'_> {
+    /// Makes a link.
+    pub(super) async fn add(&self, id: LinkId, link: Link) -> Result<(), DataplaneError> {
+        let made = match (id, link) {
+            (_, Link::Bridge { mtu, .. }) => self.add_bridge(&name(id), mtu).await,
+            (LinkId::Vxlan(vni), Link::Vxlan { .. }) => self.add_vxlan(vni, link).await,
+            (_, Link::Endpoint { mac, mtu, .. }) => self.add_pair(&name(id), mac, mtu).await,
+            (LinkId::Bridge(_) | LinkId::Endpoint(_), Link::Vxlan { .. }) => Ok(()),
+        };
+        made.map_err(|error| match (errno(&error), link) {
+            (EEXIST, Link::Vxlan { port, .. }) => DataplaneError::Refused {
+                what: format!("make link {}", name(id)),
+                reason: format!(
+                    "something else on this host has a tunnel of that VNI on port {port}"
+                ),
+            },
+            _ => refused(format!("make link {}", name(id)))(error),
+        })?;
+        self.finish(id, link).await
+    }
+
+    /// Makes a link that is there as it was meant.
+    pub(super) async fn finish(&self, id: LinkId, link: Link) -> Result<(), DataplaneError> {
+        let text = name(id);
+        let gone = || DataplaneError::LinkGone(self.network);
+        let found = find(self.inner, &text).await?.ok_or_else(gone)?;
+        let mut message = LinkUnspec::new_with_index(found.index)
+            .mtu(link.mtu())
+            .alias(alias(id, link))
+            .up();
+        match link.port_of(id) {
+            Some(vni) => {
+                let bridge = find(self.inner, &name(LinkId::Bridge(vni))).await?;
+                message = message.controller(bridge.ok_or_else(gone)?.index);
+            }
+            // A bridge whose address nobody has set takes that of one of its ports, another one whenever they change.
+            None => message = message.address(found.mac.map_or_else(Vec::new, |mac| mac.0.into())),
+        }
+        let set = self
+            .inner
+            .handle
+            .link()
+            .set(message.build())
+            .execute()
+            .await;
+        set.map_err(refused_in(self.network, format!("set up link {text}")))?;
+        match link {
+            Link::Bridge { gateway, .. } => self.give_gateway(found.index, gateway).await,
+            Link::Vxlan { .. } | Link::Endpoint { .. } => Ok(()),
+        }
+    }
+
+    async fn give_gateway(&self, bridge: u32, gateway: Prefix) -> Result<(), DataplaneError> {
+        let added = address::add(self.inner, bridge, gateway).await;
+        added.map_err(refused_in(
+            self.network,
+            format!("give a bridge the address {gateway}"),
+        ))
+    }
+
+    /// Removes a link, if it is there.
+    pub(super) async fn remove(&self, id: LinkId) -> Result<(), DataplaneError> {
+        let text = name(id);
+        let Some(found) = find(self.inner, &text).await? else {
+            return Ok(());
+        };
+        let removed = self.inner.handle.link().del(found.index).execute().await;
+        unless(removed, &[ENODEV]).map_err(refused(format!("remove link {text}")))
+    }
+
+    async fn add_bridge(&self, name: &str, mtu: u32) -> Result<(), rtnetlink::Error> {
+        let message = LinkBridge::new(name).mtu(mtu).build();
+        self.inner.handle.link().add(message).execute().await
+    }
+
+    async fn add_vxlan(&self, vni: Vni, link: Link) -> Result<(), rtnetlink::Error> {
+        let Link::Vxlan { port, source, mtu } = link else {
+            return Ok(());
+        };
+        let source = match source {
+            std::net::IpAddr::V4(source) => InfoVxlan::Local(source),
+            std::net::IpAddr::V6(source) => InfoVxlan::Local6(source),
+        };
+        let message = LinkVxlan::new(&name(LinkId::Vxlan(vni)), vni.get())
+            .append_info_data(source)
+            .port(port)
+            .learning(false)
+            .proxy(true)
+            .mtu(mtu)
+            .setns_by_fd(self.namespace.as_raw_fd())
+            .build();
+        self.host.handle.link().add(message).execute().await
+    }
+
+    async fn add_pair(&self, name: &str, mac: Mac, mtu: u32) -> Result<(), rtnetlink::Error> {
+        let inner = LinkUnspec::new_with_name(name)
+            .mtu(mtu)
+            .setns_by_fd(self.namespace.as_raw_fd())
+            .build();
+        let message = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth)
+            .name(name)
+            .address(mac.0.to_vec())
+            .mtu(mtu)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(inner)))
+            .build();
+        self.host.handle.link().add(message).execute().await
+    }
+}

@@ -1,0 +1,445 @@
+//! The data plane in the Linux kernel: a network namespace for each network, with bridges, tunnels and the inner ends of its
+//! endpoints' pairs.
+//!
+//! **Invariants:** what a network has is in its own namespace, so no packet of one network is in another. Nothing is kept
+//! here that the kernel could not be asked for: a namespace is found by its mount, a link by its name and alias, a guard by
+//! the name of its set.
+
+mod address;
+mod fdb;
+mod guard;
+mod link;
+mod name;
+mod namespace;
+mod neighbour;
+mod netlink;
+mod probe;
+mod sandbox;
+mod underlay;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream};
+use tokio::{sync::Notify, task::JoinSet};
+
+pub use probe::Missing;
+
+use self::{guard::Guards, link::Ends, netlink::Netlink};
+use super::{Dataplane, DataplaneError, Placement, Step};
+use crate::core::{
+    model::{NetworkId, Vni, Vtep},
+    overlay::{Link, LinkId, Plane, Underlay},
+};
+
+/// How many requests about entries are under way at once. More gain nothing: the kernel takes one at a time.
+const PIPELINED: usize = 256;
+
+/// The kernel as a data plane.
+pub struct Kernel {
+    /// Where the namespaces are mounted.
+    directory: PathBuf,
+    host: Netlink,
+    guards: Guards,
+    spaces: Mutex<BTreeMap<NetworkId, Arc<Space>>>,
+    touched: Arc<Touched>,
+}
+
+/// A network's namespace.
+struct Space {
+    namespace: File,
+    netlink: Netlink,
+    _listener: JoinSet<()>,
+}
+
+/// The networks whose namespace saw a change.
+#[derive(Default)]
+struct Touched {
+    networks: Mutex<BTreeSet<NetworkId>>,
+    some: Notify,
+}
+
+impl Kernel {
+    /// Opens it, with the namespaces mounted in `directory`. Where it cannot work, it says all that is missing.
+    pub async fn open(directory: PathBuf) -> Result<Self, Vec<Missing>> {
+        let missing = probe::look(&directory).await;
+        if !missing.is_empty() {
+            return Err(missing);
+        }
+        let host = Netlink::open().map_err(|error| {
+            let reason = error.to_string();
+            vec![Missing {
+                what: "netlink",
+                reason,
+            }]
+        })?;
+        let (guards, works) = Guards::open().await;
+        if let Err(error) = works {
+            tracing::warn!(
+                %error,
+                "tunnelled packets are taken from any address, not from members only: that needs nftables and its program nft"
+            );
+        }
+        Ok(Self {
+            directory,
+            host,
+            guards,
+            spaces: Mutex::default(),
+            touched: Arc::default(),
+        })
+    }
+
+    /// Looks up what carries the tunnels.
+    pub async fn underlay(&self, vtep: Vtep) -> Result<Underlay, DataplaneError> {
+        underlay::find(&self.host, vtep).await
+    }
+
+    /// Removes what a former run has left of all networks but these.
+    pub async fn keep_only(&self, networks: &BTreeSet<NetworkId>) -> Result<(), DataplaneError> {
+        let found = namespace::list(&self.directory).map_err(refused("list network namespaces"))?;
+        for network in found {
+            if !networks.contains(&network) {
+                tracing::info!(%network, "what a former run has left of a network is removed");
+                self.clear(network).await?;
+            }
+        }
+        self.guards.keep_only(networks).await
+    }
+
+    /// Removes all that is there of a network.
+    async fn clear(&self, network: NetworkId) -> Result<(), DataplaneError> {
+        if let Some(space) = self.find(network).await? {
+            let ends = self.ends(network, &space);
+            let links = link::list(&space.netlink).await?;
+            for id in links.iter().filter_map(|link| name::id_of(&link.name)) {
+                ends.remove(id).await?;
+            }
+        }
+        self.remove(network)
+    }
+
+    fn remove(&self, network: NetworkId) -> Result<(), DataplaneError> {
+        self.spaces().remove(&network);
+        let place = namespace::place(&self.directory, network);
+        namespace::remove(&place).map_err(refused("remove a network's namespace"))
+    }
+
+    async fn list_now(&self, network: NetworkId) -> Result<Plane, DataplaneError> {
+        let mut plane = Plane {
+            guards: self.guards.list(network).await?,
+            ..Plane::default()
+        };
+        if let Some(space) = self.find(network).await? {
+            let tunnels = list_links(&space.netlink, &mut plane).await?;
+            if !tunnels.is_empty() {
+                plane.fdb = fdb::list(&space.netlink, &tunnels).await?;
+                plane.neighbours = neighbour::list(&space.netlink, &tunnels).await?;
+            }
+        }
+        Ok(plane)
+    }
+
+    async fn apply_now(&self, network: NetworkId, steps: Vec<Step>) -> Result<(), DataplaneError> {
+        let adds = |step: &Step| matches!(step, Step::AddLink(..));
+        let space = match self.find(network).await? {
+            Some(space) => Some(space),
+            None if steps.iter().any(adds) => Some(self.make(network).await?),
+            None => None,
+        };
+        let mut rest = steps.as_slice();
+        while let Some((first, after)) = rest.split_first() {
+            let entries = rest.iter().take_while(|step| tunnel_of(step).is_some());
+            match (entries.count(), &space) {
+                (0, _) => {
+                    self.take(network, space.as_deref(), first).await?;
+                    rest = after;
+                }
+                (count, space) => {
+                    let (entries, others) = rest.split_at(count);
+                    let space = space.as_ref().ok_or(DataplaneError::LinkGone(network))?;
+                    take_entries(network, &space.netlink, entries).await?;
+                    rest = others;
+                }
+            }
+        }
+        let removes = |step: &Step| matches!(step, Step::RemoveLink(_));
+        if let Some(space) = space.filter(|_| steps.iter().any(removes))
+            && has_no_link(&space.netlink).await?
+        {
+            self.remove(network)?;
+        }
+        Ok(())
+    }
+
+    async fn take(
+        &self,
+        network: NetworkId,
+        space: Option<&Space>,
+        step: &Step,
+    ) -> Result<(), DataplaneError> {
+        let gone = DataplaneError::LinkGone(network);
+        let ends = space.map(|space| self.ends(network, space));
+        match (step, ends) {
+            (Step::SetGuard { vni, guard }, _) => {
+                let guard = Some(guard.clone());
+                self.guards.set(network, *vni, guard).await
+            }
+            (Step::RemoveGuard(vni), _) => self.guards.set(network, *vni, None).await,
+            (Step::AddLink(id, link), Some(ends)) => ends.add(*id, *link).await,
+            (Step::MendLink(id, link), Some(ends)) => ends.finish(*id, *link).await,
+            (Step::RemoveLink(id), Some(ends)) => ends.remove(*id).await,
+            (Step::RemoveLink(_), None) => Ok(()),
+            (
+                Step::AddLink(..)
+                | Step::MendLink(..)
+                | Step::SetFdb { .. }
+                | Step::RemoveFdb { .. }
+                | Step::SetNeighbour { .. }
+                | Step::RemoveNeighbour { .. },
+                _,
+            ) => Err(gone),
+        }
+    }
+
+    fn ends<'a>(&'a self, network: NetworkId, space: &'a Space) -> Ends<'a> {
+        Ends {
+            network,
+            host: &self.host,
+            inner: &space.netlink,
+            namespace: &space.namespace,
+        }
+    }
+
+    /// Opens a network's namespace, if there is one.
+    async fn find(&self, network: NetworkId) -> Result<Option<Arc<Space>>, DataplaneError> {
+        let place = namespace::place(&self.directory, network);
+        let failed = "open a network's namespace";
+        let open = self.spaces().get(&network).cloned();
+        if let Some(space) = open {
+            namespace::keep(&place, &space.namespace).map_err(refused(failed))?;
+            return Ok(Some(space));
+        }
+        let Some(found) = namespace::open(&place).map_err(refused(failed))? else {
+            return Ok(None);
+        };
+        Ok(Some(self.enter(network, found).await?))
+    }
+
+    async fn make(&self, network: NetworkId) -> Result<Arc<Space>, DataplaneError> {
+        let place = namespace::place(&self.directory, network);
+        let made = namespace::make(&place).await;
+        let made = made.map_err(refused("make a network's namespace"))?;
+        self.enter(network, made).await
+    }
+
+    async fn enter(
+        &self,
+        network: NetworkId,
+        namespace: File,
+    ) -> Result<Arc<Space>, DataplaneError> {
+        let failed = "enter a network's namespace";
+        let again = namespace.try_clone().map_err(refused(failed))?;
+        let touched = self.touched.clone();
+        let opened = namespace::inside(again, move || {
+            let listener = netlink::listen(move || touched.add(network))?;
+            Ok((Netlink::open()?, listener))
+        });
+        let (netlink, listener) = opened.await.map_err(refused(failed))?;
+        let space = Arc::new(Space {
+            namespace,
+            netlink,
+            _listener: listener,
+        });
+        self.spaces().insert(network, space.clone());
+        Ok(space)
+    }
+
+    fn spaces(&self) -> MutexGuard<'_, BTreeMap<NetworkId, Arc<Space>>> {
+        // Every change is one insert or remove: nobody who panicked left it half done.
+        self.spaces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Touched {
+    fn add(&self, network: NetworkId) {
+        let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
+        if networks.insert(network) {
+            self.some.notify_one();
+        }
+    }
+
+    async fn next(&self) -> NetworkId {
+        loop {
+            match self.take() {
+                Some(network) => return network,
+                None => self.some.notified().await,
+            }
+        }
+    }
+
+    fn take(&self) -> Option<NetworkId> {
+        let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
+        networks.pop_first()
+    }
+}
+
+impl Dataplane for Kernel {
+    fn list(&self, network: NetworkId) -> BoxFuture<'_, Result<Plane, DataplaneError>> {
+        Box::pin(self.list_now(network))
+    }
+
+    fn apply(
+        &self,
+        network: NetworkId,
+        steps: Vec<Step>,
+    ) -> BoxFuture<'_, Result<(), DataplaneError>> {
+        Box::pin(self.apply_now(network, steps))
+    }
+
+    fn has_links(&self) -> bool {
+        true
+    }
+
+    fn changed(&self) -> BoxFuture<'_, NetworkId> {
+        Box::pin(self.touched.next())
+    }
+
+    fn doubt(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.guards.forget())
+    }
+
+    fn place<'a>(
+        &'a self,
+        sandbox: &'a Path,
+        placement: &'a Placement,
+    ) -> BoxFuture<'a, Result<String, DataplaneError>> {
+        Box::pin(sandbox::place(&self.host, sandbox, placement))
+    }
+}
+
+/// Reads the links of a namespace into a plane, and returns its tunnels by index.
+async fn list_links(
+    netlink: &Netlink,
+    plane: &mut Plane,
+) -> Result<BTreeMap<u32, Vni>, DataplaneError> {
+    let found = link::list(netlink).await?;
+    let addresses = address::list(netlink).await?;
+    let bridges: BTreeMap<&str, u32> = found
+        .iter()
+        .map(|link| (link.name.as_str(), link.index))
+        .collect();
+    let mut tunnels = BTreeMap::new();
+    for link in &found {
+        let alias = link.alias.as_deref();
+        let Some((id, read)) = name::read(&link.name, alias, link.mtu) else {
+            continue;
+        };
+        // One that was not finished is like no other, so it is made anew.
+        let made = read.unwrap_or(UNFINISHED);
+        let bridge = made.port_of(id).map(|vni| name::name(LinkId::Bridge(vni)));
+        let is_port = bridge.is_none_or(|bridge| bridges.get(&*bridge) == Some(&link.bridge));
+        let has_address = match made {
+            Link::Bridge { gateway, .. } => addresses.contains(&(link.index, gateway)),
+            Link::Vxlan { .. } | Link::Endpoint { .. } => true,
+        };
+        if !(link.is_up && is_port && has_address) {
+            plane.amiss.insert(id);
+        }
+        if let LinkId::Vxlan(vni) = id {
+            tunnels.insert(link.index, vni);
+        }
+        plane.links.insert(id, made);
+    }
+    Ok(tunnels)
+}
+
+/// No link that is desired: no VXLAN link has port 0.
+const UNFINISHED: Link = Link::Vxlan {
+    port: 0,
+    source: std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+    mtu: 0,
+};
+
+async fn has_no_link(netlink: &Netlink) -> Result<bool, DataplaneError> {
+    let left = link::list(netlink).await?;
+    Ok(!left.iter().any(|link| name::id_of(&link.name).is_some()))
+}
+
+/// The tunnel that a step is about, if it is about an entry: such steps may be taken in any order.
+fn tunnel_of(step: &Step) -> Option<Vni> {
+    match *step {
+        Step::SetFdb { vni, .. }
+        | Step::RemoveFdb { vni, .. }
+        | Step::SetNeighbour { vni, .. }
+        | Step::RemoveNeighbour { vni, .. } => Some(vni),
+        Step::SetGuard { .. }
+        | Step::RemoveGuard(_)
+        | Step::AddLink(..)
+        | Step::MendLink(..)
+        | Step::RemoveLink(_) => None,
+    }
+}
+
+/// Takes steps about entries, many at a time.
+async fn take_entries(
+    network: NetworkId,
+    netlink: &Netlink,
+    steps: &[Step],
+) -> Result<(), DataplaneError> {
+    let mut tunnels = BTreeMap::new();
+    for vni in steps.iter().filter_map(tunnel_of) {
+        if let std::collections::btree_map::Entry::Vacant(vacant) = tunnels.entry(vni) {
+            let found = link::find(netlink, &name::name(LinkId::Vxlan(vni))).await?;
+            let found = found.ok_or(DataplaneError::LinkGone(network))?;
+            vacant.insert(found.index);
+        }
+    }
+    let index = |step: &Step| tunnel_of(step).and_then(|vni| tunnels.get(&vni).copied());
+    let requests: Vec<_> = steps
+        .iter()
+        .filter_map(|step| Some((index(step)?, step.clone())))
+        .map(|(tunnel, step)| take_entry(network, netlink, tunnel, step))
+        .collect();
+    let mut taken = stream::iter(requests).buffer_unordered(PIPELINED);
+    while taken.try_next().await?.is_some() {}
+    Ok(())
+}
+
+async fn take_entry(
+    network: NetworkId,
+    netlink: &Netlink,
+    tunnel: u32,
+    step: Step,
+) -> Result<(), DataplaneError> {
+    let taken = match step {
+        Step::SetFdb { mac, vtep, .. } => fdb::set(netlink, tunnel, (mac, vtep)).await,
+        Step::RemoveFdb { mac, .. } => fdb::remove(netlink, tunnel, mac).await,
+        Step::SetNeighbour { address, mac, .. } => {
+            neighbour::set(netlink, tunnel, (address, mac)).await
+        }
+        Step::RemoveNeighbour { address, .. } => neighbour::remove(netlink, tunnel, address).await,
+        Step::SetGuard { .. }
+        | Step::RemoveGuard(_)
+        | Step::AddLink(..)
+        | Step::MendLink(..)
+        | Step::RemoveLink(_) => Ok(()),
+    };
+    taken.map_err(netlink::refused_in(
+        network,
+        format!("take a step ({step:?})"),
+    ))
+}
+
+fn refused(what: &'static str) -> impl FnOnce(std::io::Error) -> DataplaneError {
+    move |error| DataplaneError::Refused {
+        what: what.to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

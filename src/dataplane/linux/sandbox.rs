@@ -1,0 +1,122 @@
+//! A sandbox that a user names: an endpoint's link is moved in and set up there.
+
+use std::{fs::File, net::IpAddr, os::fd::AsRawFd, path::Path};
+
+use rtnetlink::{LinkUnspec, RouteMessageBuilder, packet_route::route::RouteMessage};
+
+use super::{
+    address, link, namespace,
+    netlink::{Netlink, libc_errno::EEXIST, refused, unless},
+};
+use crate::{
+    core::model::Prefix,
+    dataplane::{DataplaneError, Placement, link_name},
+};
+
+/// How many interfaces of one kind a sandbox may have.
+const INTERFACES_MAX: u32 = 4096;
+
+/// Moves the endpoint's link from the host's namespace into the sandbox, unless it is there, and gives it address and routes.
+pub(super) async fn place(
+    host: &Netlink,
+    sandbox: &Path,
+    placement: &Placement,
+) -> Result<String, DataplaneError> {
+    let (file, inside) = enter(sandbox).await?;
+    let there = link::list(&inside).await?;
+    let found = there.iter().find(|link| link.mac == Some(placement.mac));
+    let name = match found {
+        Some(link) => link.name.clone(),
+        None => {
+            let name = match &placement.name {
+                Some(name) => name.clone(),
+                None => free_name(&there),
+            };
+            move_in(host, &file, placement, &name).await?;
+            name
+        }
+    };
+    set_up(&inside, &name, placement).await?;
+    Ok(name)
+}
+
+async fn enter(sandbox: &Path) -> Result<(File, Netlink), DataplaneError> {
+    let none = |reason: String| DataplaneError::Sandbox {
+        path: sandbox.to_owned(),
+        reason,
+    };
+    let opened = namespace::open(sandbox).map_err(|error| none(error.to_string()))?;
+    let file = opened.ok_or_else(|| none("nothing of that kind is there".to_owned()))?;
+    let again = file.try_clone().map_err(|error| none(error.to_string()))?;
+    let inside = namespace::inside(again, Netlink::open).await;
+    Ok((file, inside.map_err(|error| none(error.to_string()))?))
+}
+
+fn free_name(there: &[link::Found]) -> String {
+    let mut names = (0..INTERFACES_MAX).map(|n| format!("eth{n}"));
+    let is_free = |name: &String| !there.iter().any(|link| link.name == *name);
+    names.find(is_free).unwrap_or_else(|| "weft0".to_owned())
+}
+
+async fn move_in(
+    host: &Netlink,
+    sandbox: &File,
+    placement: &Placement,
+    name: &str,
+) -> Result<(), DataplaneError> {
+    let outer = link_name(placement.endpoint);
+    let what = format!("move link {outer} into the sandbox as {name}");
+    let Some(found) = link::find(host, &outer).await? else {
+        let reason = "it is not in the host's namespace: another sandbox has it".to_owned();
+        return Err(DataplaneError::Refused { what, reason });
+    };
+    let message = LinkUnspec::new_with_index(found.index)
+        .setns_by_fd(sandbox.as_raw_fd())
+        .name(name)
+        .build();
+    let moved = host.handle.link().set(message).execute().await;
+    moved.map_err(refused(what))
+}
+
+async fn set_up(inside: &Netlink, name: &str, placement: &Placement) -> Result<(), DataplaneError> {
+    let what = format!("set up link {name} in the sandbox");
+    let Some(found) = link::find(inside, name).await? else {
+        let reason = "it is gone".to_owned();
+        return Err(DataplaneError::Refused { what, reason });
+    };
+    let message = LinkUnspec::new_with_index(found.index).up().build();
+    let up = inside.handle.link().set(message).execute().await;
+    up.map_err(refused(what))?;
+    if let Some(prefix) = placement.address {
+        let given = address::add(inside, found.index, prefix).await;
+        given.map_err(refused(format!("give link {name} the address {prefix}")))?;
+    }
+    for (destination, via) in &placement.routes {
+        let added = add_route(inside, found.index, (*destination, *via)).await;
+        added.map_err(refused(format!("route {destination} via {via}")))?;
+    }
+    Ok(())
+}
+
+/// Adds a route. One that the sandbox has already is its own, and stays.
+async fn add_route(
+    inside: &Netlink,
+    link: u32,
+    (destination, via): (Prefix, IpAddr),
+) -> Result<(), rtnetlink::Error> {
+    let Some(message) = route(link, destination, via) else {
+        return Ok(());
+    };
+    let added = inside.handle.route().add(message).execute().await;
+    unless(added, &[EEXIST])
+}
+
+fn route(link: u32, destination: Prefix, via: IpAddr) -> Option<RouteMessage> {
+    let (ip, length) = (destination.0.network(), destination.0.prefix_len());
+    let built = RouteMessageBuilder::<IpAddr>::new()
+        .output_interface(link)
+        .destination_prefix(ip, length)
+        .and_then(|built| built.gateway(via));
+    // The driver gives no gateway of another family than the destination's.
+    built.ok().map(RouteMessageBuilder::build)
+}

@@ -1,0 +1,142 @@
+//! From an engine's coming to its going: its events, and what else may make a pass needed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    Askers, Bell, EngineError,
+    leaks::{DOUBT, Suspects},
+    listing::Event,
+    names::Containers,
+};
+use crate::{controller::Controller, core::model::NetworkId, plugin::Client};
+
+/// Events of containers and networks.
+const EVENTS: &str =
+    "/events?filters=%7B%22type%22%3A%7B%22container%22%3Atrue%2C%22network%22%3Atrue%7D%7D";
+/// How often everything is compared though nothing was heard.
+const SLOW: Duration = Duration::from_secs(30);
+/// How soon a pass that was not whole is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Follows one engine.
+pub(super) struct Follower {
+    pub(super) client: Client,
+    pub(super) driver: String,
+    pub(super) controller: Controller,
+    pub(super) bell: Bell,
+    pub(super) askers: watch::Sender<Askers>,
+    pub(super) containers: Containers,
+    pub(super) suspects: Suspects,
+    /// Networks of Weft that were there since this node started, so that one that is there no longer was removed.
+    pub(super) seen: BTreeSet<NetworkId>,
+    /// What was last said of a network, so that it is said once.
+    pub(super) told: BTreeMap<String, String>,
+}
+
+/// What is to be compared.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// All networks.
+    All,
+    /// The endpoints of these networks of the engine.
+    Networks(BTreeSet<String>),
+}
+
+impl Follower {
+    /// Follows the engine until it goes; an error if it is not there.
+    pub(super) async fn follow(&mut self) -> Result<(), EngineError> {
+        // The stream first: then nothing can happen unheard after the lists.
+        let mut events = self.client.lines(EVENTS).await?;
+        tracing::info!(engine = %self.client.address(), "following the Docker engine");
+        self.containers.clear();
+        let mut setups = self.controller.setups();
+        let mut extent = Extent::All;
+        loop {
+            let next = self.compare(extent).await;
+            let client = self.client.clone();
+            extent = tokio::select! {
+                line = events.next() => match line {
+                    Ok(Some(line)) => self.handle_event(&line),
+                    Ok(None) | Err(_) => return Ok(()),
+                },
+                // The node's controller outlives us.
+                _ = setups.changed() => Extent::All,
+                networks = self.bell.rung() => Extent::Networks(networks),
+                changed = self.containers.answered(&client) => match changed {
+                    true => Extent::All,
+                    false => Extent::Networks(BTreeSet::new()),
+                },
+                () = sleep_until(next) => Extent::All,
+            };
+        }
+    }
+
+    /// Makes a pass, and returns when the next is due.
+    async fn compare(&mut self, extent: Extent) -> Instant {
+        let now = Instant::now();
+        if extent == Extent::Networks(BTreeSet::new()) {
+            return now + SLOW;
+        }
+        match self.pass(extent).await {
+            Ok(true) if self.suspects.some() => now + DOUBT,
+            Ok(true) => now + SLOW,
+            Ok(false) => now + AGAIN,
+            Err(error) => {
+                self.tell("", &error.to_string());
+                now + AGAIN
+            }
+        }
+    }
+
+    /// Says something of a network of the engine, unless it was the last that was said of it.
+    pub(super) fn tell(&mut self, network: &str, what: &str) {
+        let last = self.told.insert(network.to_owned(), what.to_owned());
+        if last.as_deref() != Some(what) {
+            tracing::warn!(
+                network,
+                reason = what,
+                "the Docker engine is not in step yet"
+            );
+        }
+    }
+
+    /// Returns what an event may have changed.
+    fn handle_event(&mut self, line: &[u8]) -> Extent {
+        let event: Event = match serde_json::from_slice(line) {
+            Ok(event) => event,
+            Err(error) => {
+                tracing::debug!(%error, "an event of the engine is not understood");
+                return Extent::All;
+            }
+        };
+        let nothing = Extent::Networks(BTreeSet::new());
+        let one = |id: String| Extent::Networks(BTreeSet::from([id]));
+        match (event.kind.as_str(), event.action.as_str()) {
+            // Asked before the start, which keeps the engine from answering for a while.
+            ("container", "create" | "start" | "rename") => {
+                self.containers.ask(&self.client, &event.actor.id);
+                nothing
+            }
+            ("container", "destroy") => {
+                self.containers.forget(&event.actor.id);
+                nothing
+            }
+            ("network", "connect") => {
+                if let Some(container) = event.actor.attributes.get("container") {
+                    self.containers.ask(&self.client, container);
+                }
+                one(event.actor.id)
+            }
+            ("network", "create" | "destroy") => Extent::All,
+            _ => nothing,
+        }
+    }
+}
