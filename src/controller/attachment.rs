@@ -10,7 +10,7 @@ use crate::{
         model::{NetworkId, NetworkRecord},
         netdb::WriteError,
     },
-    driver::{Driver, RegistryError, Scope, TableInterest},
+    driver::{Driver, DriverError, RegistryError, Scope, TableInterest},
     runtime::PutError,
     store::StoredEndpoint,
 };
@@ -37,20 +37,39 @@ impl Controller {
         tracing::info!(network = %network.name, "network is taken down");
     }
 
-    /// Sets the network up and feeds its driver; it ends with the removal only.
+    /// Sets the network up and feeds its driver, anew whenever the driver has lost what it was told. It ends with the removal
+    /// only.
     async fn serve(&self, network: &NetworkRecord) {
-        let (driver, interests) = self.set_up_at_last(network).await;
-        let tables = interests
-            .iter()
-            .map(|interest| interest.table.clone())
-            .collect();
-        self.desk.driver_tables.send_modify(|of| {
-            of.insert(network.id, tables);
-        });
-        let feed = self.feed(driver.clone(), network.id, interests);
-        tokio::join!(feed, self.revive_at_last(&*driver, network));
-        // The feed ends when the node does, or has nothing to tell.
-        std::future::pending::<()>().await;
+        let mut feed = Feed::new(self.parts.handle.clone(), network.id);
+        loop {
+            let ready = self.set_up_at_last(network).await;
+            let tables = ready
+                .interests
+                .iter()
+                .map(|interest| interest.table.clone());
+            let tables = tables.collect();
+            self.desk.driver_tables.send_modify(|of| {
+                of.insert(network.id, tables);
+            });
+            let told = async {
+                if !ready.interests.is_empty() {
+                    // It ends when the node does.
+                    let _ = feed.run(&*ready.driver, &ready.interests).await;
+                }
+                std::future::pending::<()>().await;
+            };
+            let told = async {
+                tokio::select! {
+                    () = told => {}
+                    () = ready.life.cancelled() => {}
+                    () = ready.driver.watch_over() => {}
+                }
+            };
+            tokio::join!(told, self.revive_at_last(&ready, network));
+            let reason = Some("its driver was restarted, or has ended".to_owned());
+            self.show(network.id, Setup::Pending { reason });
+            tracing::info!(network = %network.name, "network is set up again: its driver has lost what it was told");
+        }
     }
 
     fn show(&self, network: NetworkId, setup: Setup) {
@@ -59,10 +78,7 @@ impl Controller {
         });
     }
 
-    async fn set_up_at_last(
-        &self,
-        network: &NetworkRecord,
-    ) -> (Arc<dyn Driver>, Vec<TableInterest>) {
+    async fn set_up_at_last(&self, network: &NetworkRecord) -> Ready {
         let (mut pause, longest) = RETRY;
         loop {
             match self.set_up(network).await {
@@ -78,43 +94,39 @@ impl Controller {
         }
     }
 
-    async fn set_up(
-        &self,
-        network: &NetworkRecord,
-    ) -> Result<(Arc<dyn Driver>, Vec<TableInterest>), ControllerError> {
+    async fn set_up(&self, network: &NetworkRecord) -> Result<Ready, ControllerError> {
         self.parts.handle.attach(network.id).await?;
         let driver = self.driver(network).await?;
+        // Before it is told: what it loses from now on is noticed.
+        let life = driver.life();
         let interests = driver.create_network(network).await?;
         let interests = match driver.capability().connectivity_scope {
             Scope::Global => interests,
             Scope::Local => Vec::new(),
         };
-        Ok((driver, interests))
+        Ok(Ready {
+            driver,
+            life,
+            interests,
+        })
     }
 
-    async fn feed(
-        &self,
-        driver: Arc<dyn Driver>,
-        network: NetworkId,
-        interests: Vec<TableInterest>,
-    ) {
-        if !interests.is_empty() {
-            let feed = Feed::new(self.parts.handle.clone(), driver, network, interests);
-            // It ends when the node does.
-            let _ = feed.run().await;
-        }
-    }
-
-    /// Brings the endpoints on disk back to the driver; the network is ready after the first try.
-    async fn revive_at_last(&self, driver: &dyn Driver, network: &NetworkRecord) {
+    /// Brings the endpoints on disk back to the driver; the network is ready after the first try. It ends with the driver's
+    /// life at the latest, but never in the middle of a step.
+    async fn revive_at_last(&self, ready: &Ready, network: &NetworkRecord) {
         let (mut pause, longest) = RETRY;
-        let mut all = self.revive(driver, network).await;
-        self.show(network.id, Setup::Ready);
-        tracing::info!(network = %network.name, "network is set up");
+        let mut all = self.revive(&*ready.driver, network).await;
+        if !ready.life.is_cancelled() {
+            self.show(network.id, Setup::Ready);
+            tracing::info!(network = %network.name, "network is set up");
+        }
         while !all {
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = ready.life.cancelled() => return,
+            }
             pause = (pause * 2).min(longest);
-            all = self.revive(driver, network).await;
+            all = self.revive(&*ready.driver, network).await;
         }
     }
 
@@ -164,26 +176,37 @@ impl Controller {
     }
 
     /// Removes this node's endpoints, which a network that is removed under them leaves behind, then the network.
+    ///
+    /// Others stop hearing of them whatever becomes of the driver, and one that the driver cannot delete keeps no other.
     async fn take_down(&self, network: &NetworkRecord) -> Result<(), ControllerError> {
         let hand = self.desk.hands.hold(network.id).await;
+        for endpoint in self.own_endpoints(network.id).await? {
+            self.unpublish(endpoint).await?;
+        }
+        self.forget_entries(network.id).await?;
         let driver = match self.driver(network).await {
             Ok(driver) => Some(driver),
             // Its plugin is gone, and its state with it.
             Err(ControllerError::Registry(RegistryError::NotFound(_))) => None,
             Err(error) => return Err(error),
         };
-        for endpoint in self.own_endpoints(network.id).await? {
-            let StoredEndpoint { record, .. } = self.unpublish(endpoint).await?;
-            if let Some(driver) = &driver {
-                driver.delete_endpoint(network.id, record.id).await?;
+        let mut failed = None;
+        for StoredEndpoint { record, .. } in self.own_endpoints(network.id).await? {
+            if let Some(driver) = &driver
+                && let Err(error) = insist(driver.delete_endpoint(network.id, record.id).await)
+            {
+                failed = Some(error);
+                continue;
             }
             self.disk(move |store| store.remove_endpoint(record.id))
                 .await?;
         }
-        if let Some(driver) = &driver {
-            driver.delete_network(network.id).await?;
+        if let Some(error) = failed {
+            return Err(error.into());
         }
-        self.forget_entries(network.id).await?;
+        if let Some(driver) = &driver {
+            insist(driver.delete_network(network.id).await)?;
+        }
         self.detach(network.id).await?;
         drop(hand);
         self.desk.hands.forget(network.id);
@@ -209,5 +232,23 @@ impl Controller {
             Ok(())
         })
         .await
+    }
+}
+
+/// A network that a driver has been told of, and the life of the driver in which it was.
+struct Ready {
+    driver: Arc<dyn Driver>,
+    life: CancellationToken,
+    interests: Vec<TableInterest>,
+}
+
+/// A network that the cluster has removed is gone, even if its driver says that it will not let go of it.
+fn insist(outcome: Result<(), DriverError>) -> Result<(), DriverError> {
+    match outcome {
+        Err(error @ DriverError::Refused { .. }) => {
+            tracing::warn!(%error, "a driver would not forget what was removed");
+            Ok(())
+        }
+        other => other,
     }
 }

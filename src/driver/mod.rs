@@ -11,8 +11,8 @@ mod registry;
 mod remote;
 
 pub use contract::{
-    Capability, Driver, DriverError, InterfaceName, Joined, ObjectType, ObjectTypeError, Route,
-    Scope, TableEvent, TableInterest,
+    Capability, Decoded, Driver, DriverError, EventBatch, InterfaceName, Joined, ObjectType,
+    ObjectTypeError, Position, Progress, Route, Scope, TableEvent, TableInterest,
 };
 pub use null::Null;
 pub use overlay::Overlay;

@@ -213,6 +213,11 @@ impl Registry {
             || contents.allocations.contains_key(name.as_str())
     }
 
+    /// Returns where a registered driver comes from.
+    pub fn origin(&self, name: &Name) -> Option<Origin> {
+        Some(self.contents().drivers.get(name.as_str())?.origin)
+    }
+
     /// Shows every driver until `visit` breaks. It sees those of the moment of the call, and may use the registry.
     pub fn walk(&self, mut visit: impl FnMut(&Name, &Arc<dyn Driver>) -> ControlFlow<()>) {
         let snapshot = self.contents().drivers.clone();
@@ -225,7 +230,7 @@ impl Registry {
 
     /// Returns the driver, asking the source if it is not registered.
     pub async fn get(&self, name: &Name, now: Instant) -> Result<Arc<dyn Driver>, RegistryError> {
-        if let Some(driver) = self.driver(name) {
+        if let Some(driver) = self.living(name) {
             return Ok(driver);
         }
         let not_found = || RegistryError::NotFound(name.clone());
@@ -251,6 +256,12 @@ impl Registry {
         }
     }
 
+    /// Returns the driver, unless it has lost all that it was told: then the source has another.
+    fn living(&self, name: &Name) -> Option<Arc<dyn Driver>> {
+        let driver = self.driver(name)?;
+        (!driver.life().is_cancelled()).then_some(driver)
+    }
+
     fn announce(&self, name: &Name, driver: &dyn Driver) -> Result<(), RegistryError> {
         let Some(notify) = &self.notify else {
             return Ok(());
@@ -267,12 +278,18 @@ impl Registry {
         self.announce(name, &*driver)?;
         let mut contents = self.contents();
         contents.misses.remove(name.as_str());
+        if let Some(held) = contents.drivers.get(name.as_str())
+            && !held.driver.life().is_cancelled()
+        {
+            return Ok(held.driver.clone());
+        }
         let origin = Origin::Plugin;
-        let held = contents.drivers.entry(name.clone());
-        Ok(held
-            .or_insert(Registration { origin, driver })
-            .driver
-            .clone())
+        let registration = Registration {
+            origin,
+            driver: driver.clone(),
+        };
+        contents.drivers.insert(name.clone(), registration);
+        Ok(driver)
     }
 
     fn was_missed(&self, name: &Name, now: Instant) -> bool {

@@ -86,6 +86,7 @@ fn driver_code(refused: &DriverError) -> Code {
             Code::Invalid
         }
         DriverError::Unreachable { .. } => Code::Busy,
+        DriverError::Restarted { .. } => Code::NotReady,
         DriverError::NoNetwork(_)
         | DriverError::NetworkExists(_)
         | DriverError::NoEndpoint(_)

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
+    net::IpAddr,
     os::unix::net::{UnixListener, UnixStream},
     thread,
     time::Duration,
@@ -9,7 +10,7 @@ use std::{
 
 use super::*;
 use crate::{
-    core::model::{Mac, Subnet},
+    core::model::{Mac, Prefix, Subnet},
     plugin::Address,
 };
 
@@ -135,7 +136,7 @@ impl Plugin {
     async fn driver(&self) -> Result<Remote, DriverError> {
         let address = Address::Unix(self.directory.path().join("p.sock"));
         let client = Client::new(address, Duration::from_secs(5));
-        Remote::connect(&Name::new("wire").unwrap(), client).await
+        Remote::connect(&Name::new("wire").unwrap(), client, false).await
     }
 
     fn methods(&self) -> Vec<String> {
