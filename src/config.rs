@@ -96,6 +96,9 @@ pub struct Layer {
     /// The Docker engine's plugin socket.
     #[serde(default)]
     pub docker_plugin: Option<PathBuf>,
+    /// Where driver plugins are looked for, if not where Docker does.
+    #[serde(default)]
+    pub plugin_dir: Option<PathBuf>,
 }
 
 impl Layer {
@@ -147,6 +150,7 @@ impl Layer {
             profile: self.profile.or(lower.profile),
             dns: self.dns.or(lower.dns),
             docker_plugin: self.docker_plugin.or(lower.docker_plugin),
+            plugin_dir: self.plugin_dir.or(lower.plugin_dir),
         }
     }
 }
@@ -182,6 +186,8 @@ pub struct Config {
     pub dns: Option<SocketAddr>,
     /// The Docker engine's plugin socket; none if not told.
     pub docker_plugin: Option<PathBuf>,
+    /// Where driver plugins are looked for, if not where Docker does.
+    pub plugin_dir: Option<PathBuf>,
 }
 
 impl Config {
@@ -209,6 +215,7 @@ impl Config {
             profile: layer.profile.unwrap_or_default(),
             dns: layer.dns,
             docker_plugin: layer.docker_plugin,
+            plugin_dir: layer.plugin_dir,
         })
     }
 }
@@ -429,10 +436,8 @@ impl FromStr for Seed {
         if host.is_empty() || port == 0 || !(is_ip || host.chars().all(fits)) {
             return Err(refused());
         }
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-        })
+        let host = host.to_owned();
+        Ok(Self { host, port })
     }
 }
 
@@ -487,6 +492,7 @@ mod tests {
             profile = "wan"
             dns = "127.0.0.1:53"
             docker-plugin = "/run/p.sock"
+            plugin-dir = "/srv/plugins"
             "#,
         );
 
@@ -494,10 +500,10 @@ mod tests {
 
         let join: Vec<String> = config.join.iter().map(Seed::to_string).collect();
         assert_eq!(join, ["a:9338", "b:9000", "[::1]:9001"]);
-        assert_eq!(config.log_format, LogFormat::Json);
-        assert_eq!(config.profile, Profile::Wan);
+        assert!(config.log_format == LogFormat::Json && config.profile == Profile::Wan);
         assert_eq!(config.data_dir, Path::new("/srv/weft"));
-        assert!(config.dns.is_some() && config.docker_plugin.is_some());
+        let paths = [config.docker_plugin, config.plugin_dir];
+        assert!(config.dns.is_some() && paths.iter().all(Option::is_some));
     }
 
     #[test]

@@ -262,6 +262,15 @@ pub(super) struct UpArgs {
         value_name = "PATH"
     )]
     pub(super) docker_plugin: Option<PathBuf>,
+    /// Where driver plugins are looked for, NAME.sock, NAME.spec or NAME.json, in place of Docker's own directories and of
+    /// what its engine manages [default: where Docker looks]
+    #[arg(
+        long,
+        env = "WEFT_PLUGIN_DIR",
+        hide_env_values = true,
+        value_name = "DIR"
+    )]
+    pub(super) plugin_dir: Option<PathBuf>,
     /// How patient to be with silent members [default: lan]
     #[arg(long, env = "WEFT_PROFILE", hide_env_values = true, value_parser = profile())]
     pub(super) profile: Option<Profile>,
@@ -316,6 +325,7 @@ impl UpArgs {
             profile: self.profile,
             dns: self.dns,
             docker_plugin: self.docker_plugin,
+            plugin_dir: self.plugin_dir,
             ..self.place.layer(global)
         }
     }
@@ -382,7 +392,7 @@ mod tests {
         for (setting, variable) in &variables {
             assert_eq!(*variable, format!("WEFT_{}", setting.to_uppercase()));
         }
-        assert_eq!(variables.len(), 13, "{variables:?}");
+        assert_eq!(variables.len(), 14, "{variables:?}");
     }
 
     #[test]
