@@ -2,6 +2,7 @@
 
 mod agreement;
 mod figures;
+mod plugins;
 mod refusals;
 mod settings;
 mod story;
