@@ -1,5 +1,6 @@
 //! Real `weft` processes: the story of a cluster, what it survives, and what it says when it refuses.
 
+mod aborts;
 mod agreement;
 mod figures;
 mod plugins;
