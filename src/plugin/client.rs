@@ -19,7 +19,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::breaker::Breaker;
+use super::{
+    breaker::Breaker,
+    tls::{self, TlsFiles},
+};
 
 /// The longest answer, in bytes. The longest known one lists a host's plugins.
 pub(super) const ANSWER_MAX: usize = 4 * 1024 * 1024;
@@ -34,13 +37,15 @@ pub enum Address {
     Unix(PathBuf),
     /// A host and a port, in clear text.
     Tcp(String),
+    /// A host and a port, by TLS.
+    Tls(String, TlsFiles),
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Tcp(authority) => write!(f, "tcp://{authority}"),
+            Self::Tcp(authority) | Self::Tls(authority, _) => write!(f, "tcp://{authority}"),
         }
     }
 }
@@ -110,6 +115,14 @@ pub enum CallError {
         /// How.
         reason: String,
     },
+    /// It is not who it should be, or the files that say who it is are wrong. It did not hear the call; the operator must act.
+    #[error("TLS with {address}: {reason}")]
+    Untrusted {
+        /// Who was called.
+        address: Address,
+        /// What is wrong.
+        reason: String,
+    },
     /// It let calls run out of time, and is left alone for a while. It did not hear this one.
     #[error(
         "{address} is not asked for {method} for another {wait:?}: it let too many calls in a row run out of time"
@@ -146,6 +159,7 @@ impl CallError {
             Self::Unreachable { .. }
             | Self::NotImplemented { .. }
             | Self::Failed { .. }
+            | Self::Untrusted { .. }
             | Self::LeftAlone { .. } => false,
         }
     }
@@ -311,6 +325,15 @@ impl Client {
                 }
                 Address::Tcp(authority) => {
                     let stream = TcpStream::connect(authority).await.map_err(unreachable)?;
+                    self.talk(stream, request, method).await
+                }
+                Address::Tls(authority, files) => {
+                    let stream = TcpStream::connect(authority).await.map_err(unreachable)?;
+                    let stream = tls::connect(stream, authority, files).await;
+                    let stream = stream.map_err(|error| CallError::Untrusted {
+                        address: self.address.clone(),
+                        reason: error.to_string(),
+                    })?;
                     self.talk(stream, request, method).await
                 }
             }

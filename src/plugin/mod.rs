@@ -10,6 +10,7 @@ mod breaker;
 mod client;
 mod discovery;
 mod engine;
+mod tls;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,6 +28,7 @@ use tokio::{
 pub use client::{Address, CallError, Client, Mark};
 pub use discovery::{Directories, DiscoveryError};
 pub use engine::EngineError;
+pub use tls::TlsFiles;
 
 /// What a caller needs a plugin to be able to do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -109,6 +111,44 @@ impl Plugin {
     /// Returns what it says it can do, in its own words.
     pub fn capabilities(&self) -> impl Iterator<Item = &str> {
         self.capabilities.iter().map(String::as_str)
+    }
+}
+
+/// A plugin among others, and how it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listed {
+    /// The name it is found by.
+    pub name: String,
+    /// How it came to this host.
+    pub origin: Origin,
+    /// Where it listens; nothing if that cannot be read.
+    pub address: Option<String>,
+    /// How it is.
+    pub state: Health,
+    /// What it says it can do, in its own words.
+    pub capabilities: BTreeSet<String>,
+}
+
+/// How a plugin is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Health {
+    /// It can be called.
+    Enabled,
+    /// The engine's operator has disabled it.
+    Disabled,
+    /// It does not answer, or what leads to it is wrong.
+    Broken(String),
+}
+
+impl Listed {
+    fn of(plugin: Plugin, state: Health) -> Self {
+        Self {
+            name: plugin.name,
+            origin: plugin.origin,
+            address: Some(plugin.client.address().to_string()),
+            state,
+            capabilities: plugin.capabilities,
+        }
     }
 }
 
@@ -283,6 +323,53 @@ impl Getter {
             found.extend(plugin.ok().filter(|plugin| plugin.can(capability)));
         }
         Ok(found)
+    }
+
+    /// Returns everything that looks like a plugin, whatever it can do, and how each is. What is dead is not waited for.
+    pub async fn list(&self) -> Result<Vec<Listed>, GetError> {
+        let managed = engine::list(&self.config).await.map_err(Arc::new)?;
+        let mut found: Vec<Listed> = managed
+            .iter()
+            .map(|managed| {
+                let state = if managed.is_enabled {
+                    Health::Enabled
+                } else {
+                    Health::Disabled
+                };
+                Listed::of(managed.plugin(&self.config), state)
+            })
+            .collect();
+        for name in discovery::scan(&self.config.directories).await {
+            if self.config.ignored.contains(&name) || found.iter().any(|held| held.name == name) {
+                continue;
+            }
+            if let Some(listed) = self.look_at(name).await {
+                found.push(listed);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Looks at a v1 plugin; nothing if it has gone meanwhile.
+    async fn look_at(&self, name: String) -> Option<Listed> {
+        let broken = |name, address: Option<&Address>, reason: String| Listed {
+            name,
+            origin: Origin::Legacy,
+            address: address.map(ToString::to_string),
+            state: Health::Broken(reason),
+            capabilities: BTreeSet::new(),
+        };
+        let address = match discovery::find(&self.config.directories, &name).await {
+            Ok(address) => address?,
+            Err(error) => return Some(broken(name, None, error.to_string())),
+        };
+        if let Some(plugin) = self.cached(&name, &address).await {
+            return Some(Listed::of(plugin, Health::Enabled));
+        }
+        match self.activate(&name, address.clone()).await {
+            Ok(plugin) => Some(Listed::of(plugin, Health::Enabled)),
+            Err(error) => Some(broken(name, Some(&address), error.to_string())),
+        }
     }
 
     /// Returns how many users a managed plugin has through us.

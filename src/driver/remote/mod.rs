@@ -243,6 +243,7 @@ impl Remote {
             CallError::Unreachable { .. }
             | CallError::Deadline { .. }
             | CallError::Broken { .. }
+            | CallError::Untrusted { .. }
             | CallError::LeftAlone { .. } => DriverError::Unreachable { driver, reason },
         }
     }
