@@ -3,11 +3,13 @@
 mod args;
 mod cni;
 mod demo;
+mod driver;
 mod endpoint;
 mod error;
 mod init;
 mod network;
 mod output;
+mod plugin;
 mod sim;
 mod status;
 mod table;
@@ -73,6 +75,8 @@ async fn dispatch(args: Args) -> Result<(), CliError> {
         Command::Members => status::members(&client(), output).await,
         Command::Network(command) => network::run(&client(), output, command).await,
         Command::Endpoint(command) => endpoint::run(&client(), output, command).await,
+        Command::Driver(command) => driver::run(&client(), output, command).await,
+        Command::Plugin(command) => plugin::run(&client(), output, command).await,
         Command::Table(command) => table::run(&client(), output, command).await,
         Command::Sim(args) => sim::run(args, output).await,
         Command::Demo { nodes, keep } => demo::run(output, nodes, keep).await,

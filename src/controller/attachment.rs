@@ -4,7 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Controller, ControllerError, Setup, feed::Feed};
+use super::{
+    Controller, ControllerError, Setup,
+    feed::Feed,
+    ipam::{Ipam, for_driver},
+};
 use crate::{
     core::{
         model::{NetworkId, NetworkRecord},
@@ -99,7 +103,7 @@ impl Controller {
         let driver = self.driver(network).await?;
         // Before it is told: what it loses from now on is noticed.
         let life = driver.life();
-        let interests = driver.create_network(network).await?;
+        let interests = driver.create_network(&for_driver(network.clone())).await?;
         let interests = match driver.capability().connectivity_scope {
             Scope::Global => interests,
             Scope::Local => Vec::new(),
@@ -200,6 +204,9 @@ impl Controller {
             }
             self.disk(move |store| store.remove_endpoint(record.id))
                 .await?;
+            if let Some(ipam) = Ipam::of(network) {
+                self.return_address(&ipam, network, record.address).await;
+            }
         }
         if let Some(error) = failed {
             return Err(error.into());

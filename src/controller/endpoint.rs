@@ -3,12 +3,17 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::{
-    AppliedView, Controller, ControllerError, EndpointState, EndpointView, Sandbox, entropy,
+    AppliedView, Controller, ControllerError, EndpointState, EndpointView, Sandbox,
+    address::Hand,
+    entropy,
+    ipam::Ipam,
     publish::{created, endpoints_table},
 };
 use crate::{
     core::{
-        model::{EndpointId, EndpointRecord, Mac, Name, NetworkId, NetworkRecord, TableEntry},
+        model::{
+            EndpointId, EndpointRecord, Mac, Name, NetworkId, NetworkRecord, Prefix, TableEntry,
+        },
         wire::codec,
     },
     driver::{Driver, Joined, Scope},
@@ -150,18 +155,24 @@ impl Controller {
             let network = network.name.clone();
             return Err(ControllerError::EndpointExists { network, name });
         }
-        let address = self.take_address(&mut hand, network, address).await?;
-        let mut rng = entropy();
+        let (id, mac) = {
+            let mut rng = entropy();
+            (EndpointId::random(&mut rng), Mac::random(&mut rng))
+        };
+        let address = match Ipam::of(network) {
+            Some(ipam) => self.ask_address(&ipam, network, (address, mac)).await?,
+            None => self.take_address(&mut hand, network, address).await?,
+        };
         let record = EndpointRecord {
-            id: EndpointId::random(&mut rng),
+            id,
             network: network.id,
             name,
             address,
-            mac: Mac::random(&mut rng),
+            mac,
         };
         let outcome = self.create_on_driver(network, record).await;
         if outcome.is_err() {
-            self.release_address(&mut hand, network.id, address).await;
+            self.give_back(&mut hand, network, address).await;
         }
         outcome
     }
@@ -285,10 +296,18 @@ impl Controller {
         let stored = self.unpublish(stored).await?;
         let driver = self.driver(network).await?;
         self.erase(&*driver, &stored.record).await?;
-        self.release_address(&mut hand, network.id, stored.record.address)
+        self.give_back(&mut hand, network, stored.record.address)
             .await;
         tracing::info!(network = %network.name, endpoint = %stored.record.name, "endpoint removed");
         Ok(())
+    }
+
+    /// Gives an address back to whoever handed it out.
+    async fn give_back(&self, hand: &mut Hand, network: &NetworkRecord, address: Option<Prefix>) {
+        match Ipam::of(network) {
+            Some(ipam) => self.return_address(&ipam, network, address).await,
+            None => self.release_address(hand, network.id, address).await,
+        }
     }
 
     /// Has a driver forget an endpoint that nobody hears of any more, then the disk.

@@ -15,6 +15,8 @@ mod attachment;
 mod endpoint;
 mod error;
 mod feed;
+mod inspect;
+mod ipam;
 mod network;
 mod node;
 mod publish;
@@ -37,8 +39,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use error::{ControllerError, Owner};
 pub use services::Streams;
 pub use view::{
-    AppliedView, EndpointState, EndpointView, ListedNetwork, MemberView, NetworkRequest,
-    NetworkView, Sandbox, Setup, StatusView, SubnetRequest, TableView,
+    AppliedView, DriverView, EndpointDetail, EndpointState, EndpointView, EntryDetail, IpamRequest,
+    ListedNetwork, MemberView, NetworkRequest, NetworkView, PluginView, Sandbox, Setup, StatusView,
+    SubnetRequest, TableView,
 };
 
 use self::{address::Hands, removal::Removals};

@@ -5,6 +5,7 @@
 //! long as the endpoint does, without the driver doing anything: whoever calls it publishes them and takes them back.
 
 mod contract;
+mod ipam;
 mod null;
 mod overlay;
 mod registry;
@@ -14,10 +15,15 @@ pub use contract::{
     Capability, Decoded, Driver, DriverError, EventBatch, InterfaceName, Joined, ObjectType,
     ObjectTypeError, Position, Progress, Route, Scope, TableEvent, TableInterest,
 };
+pub use ipam::{
+    AddressRequest, IpamCapability, IpamDriver, IpamError, Pool, PoolRequest, Spaces, pick_pool,
+};
 pub use null::Null;
 pub use overlay::Overlay;
 pub use registry::{
     Allocation, DriverSource, NOT_FOUND_FOR, Notify, Origin, Registry, RegistryError,
     SOURCE_DEADLINE, SourceError, Veto,
 };
-pub use remote::{Plugins, Remote};
+pub use remote::{Plugins, Remote, RemoteIpam};
+
+pub use crate::plugin::{Health as PluginHealth, Listed as PluginListed, Origin as PluginOrigin};

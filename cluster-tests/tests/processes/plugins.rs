@@ -78,19 +78,19 @@ async fn a_plugin_that_is_killed_comes_back_and_goes_on_where_it_was() -> anyhow
     let db = cluster.create_endpoint(1, "app", "db").await?;
     far.until_heard(&[web.id]).await?;
     near.until_heard(&[db.id]).await?;
-    let before = far.network().await?;
+    let before = far.network()?;
 
     drop(far);
     let shop = cluster.create_endpoint(0, "app", "shop").await?;
     let far = Wire::start(&python, &cluster[1], true).await?;
     far.until_heard(&[web.id, shop.id]).await?;
 
-    let after = far.network().await?;
+    let after = far.network()?;
     assert_eq!(after["stream"], before["stream"], "{before} then {after}");
     assert!(after["revision"].as_u64() > before["revision"].as_u64());
 
     // This one keeps nothing: it hears all anew, and what it says of its endpoint has changed.
-    let said = far.network().await?["heard"].clone();
+    let said = far.network()?["heard"].clone();
     drop(near);
     let near = Wire::start(&python, &cluster[0], false).await?;
     near.until_heard(&[db.id]).await?;
@@ -100,6 +100,150 @@ async fn a_plugin_that_is_killed_comes_back_and_goes_on_where_it_was() -> anyhow
     })
     .await?;
     until_ready(&cluster).await?;
+    cluster.end().await
+}
+
+/// Pools and addresses of a network may come from a plugin: they overlap nothing, are given back, and asked for again after a restart.
+#[tokio::test]
+async fn an_ipam_plugin_hands_out_pools_and_addresses_and_gets_them_back() -> anyhow::Result<()> {
+    let Some(python) = python()? else {
+        return Ok(());
+    };
+    let mut cluster = Cluster::empty(WEFT, Profile::Lan)?;
+    cluster.found().await?;
+    let node = &cluster[0];
+    // The leader's first subnet is what the plugin offers first too.
+    node.run(&["network", "create", "first"]).await?.done()?;
+    let pools = Plugin::start(&python, node, "pools", &[]).await?;
+
+    let create = [
+        "network",
+        "create",
+        "app",
+        "--ipam-driver",
+        "pools",
+        "--ipam-opt",
+        "site=7",
+    ];
+    node.run(&create).await?.done()?;
+    let network = node.client().network("app").await?.network;
+    assert_eq!(network.subnets[0].prefix.to_string(), "10.0.1.0/24");
+    assert_eq!(network.subnets[0].gateway.to_string(), "10.0.1.1");
+    let web = cluster.create_endpoint(0, "app", "web").await?;
+    assert_eq!(
+        web.address.map(|address| address.to_string()).as_deref(),
+        Some("10.0.1.2/24")
+    );
+    let state = pools.state()?;
+    assert_eq!(
+        state["pools"],
+        serde_json::json!({"10.0.1.0/24": ["10.0.1.1", "10.0.1.2"]})
+    );
+
+    // It comes back and knows nothing: nobody gets what is in use.
+    drop(pools);
+    let pools = Plugin::start(&python, node, "pools", &[]).await?;
+    let db = cluster.create_endpoint(0, "app", "db").await?;
+    assert_eq!(
+        db.address.map(|address| address.to_string()).as_deref(),
+        Some("10.0.1.3/24")
+    );
+
+    node.client().endpoint_remove("app", "web").await?;
+    let state = pools.state()?;
+    let mut held: Vec<&str> = state["pools"]["10.0.1.0/24"]
+        .as_array()
+        .context("no pool")?
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    held.sort_unstable();
+    assert_eq!(held, ["10.0.1.1", "10.0.1.3"]);
+    node.client().endpoint_remove("app", "db").await?;
+    node.client().network_remove("app").await?;
+    assert_eq!(pools.state()?["pools"], serde_json::json!({}));
+
+    let named = [
+        "network",
+        "create",
+        "app",
+        "--ipam-driver",
+        "pools",
+        "--subnet",
+        "fd00:7::/64",
+    ];
+    node.run(&named)
+        .await?
+        .refused(1, &["driver pools", "only IPv4"])?;
+    cluster.end().await
+}
+
+/// What drivers, plugins and endpoints look like closely.
+#[tokio::test]
+async fn drivers_plugins_and_endpoints_are_shown() -> anyhow::Result<()> {
+    let Some(python) = python()? else {
+        return Ok(());
+    };
+    let cluster = Cluster::start(WEFT, 2).await?;
+    let near = Wire::start(&python, &cluster[0], false).await?;
+    let _far = Wire::start(&python, &cluster[1], false).await?;
+    create_network(&cluster).await?;
+    let web = cluster.create_endpoint(0, "app", "web").await?;
+    let node = &cluster[0];
+
+    let drivers: Value = node.run(&["--json", "driver", "ls"]).await?.json()?;
+    let names: Vec<&str> = drivers
+        .as_array()
+        .context("a list")?
+        .iter()
+        .filter_map(|one| one["name"].as_str())
+        .collect();
+    assert_eq!(names, ["null", "overlay", "wire"]);
+    let wire: Value = node
+        .run(&["--json", "driver", "inspect", "wire"])
+        .await?
+        .json()?;
+    assert_eq!(wire["networks"], serde_json::json!(["app"]));
+    assert_eq!(wire["state"]["tables"], true);
+    let plugins: Value = node.run(&["--json", "plugin", "ls"]).await?.json()?;
+    assert_eq!(
+        plugins[0]["implements"],
+        serde_json::json!(["NetworkDriver", "weft.TableDriver/1.0"])
+    );
+    assert_eq!(plugins[0]["state"], "enabled");
+    node.run(&["plugin", "inspect", "nope"])
+        .await?
+        .refused(4, &["no plugin nope"])?;
+    node.run(&["driver", "inspect", "nope"])
+        .await?
+        .refused(4, &["no driver nope"])?;
+
+    for at in [0, 1] {
+        let shown: Value = cluster[at]
+            .run(&["--json", "endpoint", "inspect", "app", "web"])
+            .await?
+            .json()?;
+        let entries = shown["entries"].as_array().context("entries")?;
+        let own = entries
+            .iter()
+            .find(|entry| entry["table"] == "wire_ports")
+            .context("its entry")?;
+        assert_eq!(own["endpoint"], web.id.to_string(), "{shown}");
+        assert!(
+            own["says"]["port"]
+                .as_str()
+                .is_some_and(|port| port.ends_with(&near.child.id().to_string()))
+        );
+        assert_eq!(own["owner"], web.node.to_string());
+        assert_eq!(entries.len(), 2, "its own, and its record: {shown}");
+        assert_eq!(shown["applied"].is_null(), at == 1, "{shown}");
+    }
+    let for_people = node.run(&["endpoint", "inspect", "app", "web"]).await?;
+    assert!(
+        for_people.done()?.contains("port: "),
+        "{}",
+        for_people.stdout
+    );
     cluster.end().await
 }
 
@@ -155,26 +299,31 @@ async fn until_ready(cluster: &Cluster) -> anyhow::Result<()> {
         .await
 }
 
-/// The sample plugin beside a node. It is killed when this is dropped.
-struct Wire {
+/// A sample plugin beside a node. It is killed when this is dropped.
+struct Plugin {
     child: Child,
     socket: PathBuf,
 }
 
-impl Wire {
-    async fn start(python: &Path, node: &Node, keeps: bool) -> anyhow::Result<Self> {
-        let socket = node.plugin_dir().join("wire.sock");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/wire.py");
+impl Plugin {
+    /// Starts one by the name of its script.
+    async fn start(
+        python: &Path,
+        node: &Node,
+        name: &str,
+        more: &[PathBuf],
+    ) -> anyhow::Result<Self> {
+        let socket = node.plugin_dir().join(format!("{name}.sock"));
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins");
         let mut command = Command::new(python);
-        command.arg(script).arg(&socket);
-        if keeps {
-            command.arg(node.plugin_dir().join("wire.state"));
-        }
-        let child = command.stdin(Stdio::null()).spawn()?;
-        let wire = Self { child, socket };
-        let pid = wire.child.id();
-        wire.until("it serves", |state| state["pid"] == pid).await?;
-        Ok(wire)
+        command.arg(scripts.join(format!("{name}.py"))).arg(&socket);
+        let child = command.args(more).stdin(Stdio::null()).spawn()?;
+        let plugin = Self { child, socket };
+        let pid = plugin.child.id();
+        plugin
+            .until("it serves", |state| state["pid"] == pid)
+            .await?;
+        Ok(plugin)
     }
 
     /// Asks it for what it knows.
@@ -187,17 +336,36 @@ impl Wire {
         Ok(serde_json::from_str(body)?)
     }
 
-    /// Returns what it knows of its one network.
-    async fn network(&self) -> anyhow::Result<Value> {
-        Ok(network_of(&self.state()?).clone())
-    }
-
     async fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> anyhow::Result<()> {
         until(what, async || {
             let state = self.state()?;
             Ok(Seen::when(wanted(&state), || state.to_string()))
         })
         .await
+    }
+}
+
+/// The sample network driver beside a node.
+struct Wire(Plugin);
+
+impl std::ops::Deref for Wire {
+    type Target = Plugin;
+
+    fn deref(&self) -> &Plugin {
+        &self.0
+    }
+}
+
+impl Wire {
+    async fn start(python: &Path, node: &Node, keeps: bool) -> anyhow::Result<Self> {
+        let kept = keeps.then(|| node.plugin_dir().join("wire.state"));
+        let more: Vec<PathBuf> = kept.into_iter().collect();
+        Ok(Self(Plugin::start(python, node, "wire", &more).await?))
+    }
+
+    /// Returns what it knows of its one network.
+    fn network(&self) -> anyhow::Result<Value> {
+        Ok(network_of(&self.state()?).clone())
     }
 
     /// Waits until it has heard of exactly these endpoints of others.
@@ -220,7 +388,7 @@ impl Wire {
     }
 }
 
-impl Drop for Wire {
+impl Drop for Plugin {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ = self.child.kill();

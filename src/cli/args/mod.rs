@@ -1,5 +1,6 @@
 //! The command line's grammar, and the help that a person reads.
 
+mod driver;
 mod network;
 mod sim;
 mod table;
@@ -15,6 +16,7 @@ use clap::{
     },
 };
 
+pub(super) use driver::{DriverCommand, PluginCommand};
 pub(super) use network::{EndpointCommand, EndpointName, NetworkCommand};
 pub(super) use sim::SimArgs;
 pub(super) use table::{TableCommand, TableKey};
@@ -150,9 +152,15 @@ Examples:
     /// Create, list, inspect and remove networks
     #[command(subcommand, arg_required_else_help = true)]
     Network(NetworkCommand),
-    /// Create, join, leave, remove and list endpoints
+    /// Create, join, leave, inspect, remove and list endpoints
     #[command(subcommand, arg_required_else_help = true)]
     Endpoint(EndpointCommand),
+    /// List and inspect the drivers of this node
+    #[command(subcommand, arg_required_else_help = true)]
+    Driver(DriverCommand),
+    /// List and inspect the plugins of this host, which drivers may come from
+    #[command(subcommand, arg_required_else_help = true)]
+    Plugin(PluginCommand),
     /// Read, write and watch the tables of a network
     #[command(subcommand, arg_required_else_help = true)]
     Table(TableCommand),

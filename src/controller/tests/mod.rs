@@ -1,4 +1,10 @@
-//! The life of endpoints and their entries, on nodes that really run. D1 to D8 are libnetwork's cases.
+//! The life of endpoints and their entries, on nodes that really run. D1 to D12 are libnetwork's cases, those without a test here:
+//!
+//! D5, an object type that is none: `driver::contract`, and of a plugin `driver::remote::tests::tables`. D6, a table that nobody
+//! asked for: `feed::heard`. D9, an update to the same value: `feed::heard`, and to the same peer `core::overlay`. D10, what the
+//! leader allocates: `core::allocator` and `agreement`; it comes to every driver with the network's record. D11, what an entry
+//! means: `driver::overlay` and `driver::remote::tests::tables`. D12, a gateway that is not of its subnet: `driver::contract`, and of
+//! an IPAM plugin `driver::remote::tests::ipam`.
 
 mod agreement;
 mod rig;

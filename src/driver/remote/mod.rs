@@ -8,6 +8,7 @@
 //! **Invariant:** a [`Remote`] is one life of a plugin. When its process is another one, or gone, the remote's life ends and
 //! the registry asks for the plugin anew: a plugin that was restarted knows nothing of what it was told before.
 
+mod ipam;
 mod message;
 mod steps;
 mod tables;
@@ -22,13 +23,15 @@ use futures_util::future::BoxFuture;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio_util::sync::CancellationToken;
 
+pub use ipam::RemoteIpam;
+
 use self::{
     message::{Capabilities, DecodeReply, EventReply, Nothing},
     tables::Interests,
 };
 use super::{
-    Capability, Decoded, Driver, DriverError, DriverSource, EventBatch, Joined, Position, Progress,
-    Scope, SourceError, TableEvent, TableInterest,
+    Capability, Decoded, Driver, DriverError, DriverSource, EventBatch, IpamDriver, Joined,
+    Position, Progress, Scope, SourceError, TableEvent, TableInterest,
 };
 use crate::{
     core::model::{
@@ -56,9 +59,29 @@ impl Plugins {
     }
 
     async fn find(&self, name: &Name) -> Result<Arc<dyn Driver>, SourceError> {
-        let capability = plugin::Capability::NETWORK_DRIVER;
+        let plugin = self
+            .plugin(name, plugin::Capability::NETWORK_DRIVER)
+            .await?;
+        let has_tables = plugin.can(plugin::Capability::TABLE_DRIVER);
+        let remote = Remote::connect(name, plugin.client, has_tables).await;
+        let remote = remote.map_err(|error| SourceError::Broken(error.to_string()))?;
+        Ok(Arc::new(remote))
+    }
+
+    async fn find_ipam(&self, name: &Name) -> Result<Arc<dyn IpamDriver>, SourceError> {
+        let plugin = self.plugin(name, plugin::Capability::IPAM_DRIVER).await?;
+        let remote = RemoteIpam::connect(name, plugin.client).await;
+        let remote = remote.map_err(|error| SourceError::Broken(error.to_string()))?;
+        Ok(Arc::new(remote))
+    }
+
+    async fn plugin(
+        &self,
+        name: &Name,
+        capability: plugin::Capability,
+    ) -> Result<plugin::Plugin, SourceError> {
         let found = self.getter.get(name.as_str(), capability, Mode::Lookup);
-        let plugin = found.await.map_err(|error| match error {
+        found.await.map_err(|error| match error {
             GetError::NotFound(_) => SourceError::NotFound,
             other @ (GetError::Ambiguous(_)
             | GetError::NotImplemented { .. }
@@ -66,17 +89,27 @@ impl Plugins {
             | GetError::Engine(_)
             | GetError::Discovery(_)
             | GetError::Activation { .. }) => SourceError::Broken(other.to_string()),
-        })?;
-        let has_tables = plugin.can(plugin::Capability::TABLE_DRIVER);
-        let remote = Remote::connect(name, plugin.client, has_tables).await;
-        let remote = remote.map_err(|error| SourceError::Broken(error.to_string()))?;
-        Ok(Arc::new(remote))
+        })
     }
 }
 
 impl DriverSource for Plugins {
     fn get<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Arc<dyn Driver>, SourceError>> {
         Box::pin(self.find(name))
+    }
+
+    fn get_ipam<'a>(
+        &'a self,
+        name: &'a Name,
+    ) -> BoxFuture<'a, Result<Arc<dyn IpamDriver>, SourceError>> {
+        Box::pin(self.find_ipam(name))
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<plugin::Listed>, SourceError>> {
+        Box::pin(async {
+            let listed = self.getter.list().await;
+            listed.map_err(|error| SourceError::Broken(error.to_string()))
+        })
     }
 }
 
@@ -185,6 +218,11 @@ impl Remote {
             Ok(Nothing {}) | Err(CallError::Failed { .. } | CallError::NotImplemented { .. }) => {
                 self.done().doubts.remove(&doubt);
             }
+            // Its process has ended, and with it what it may have done.
+            Err(error) if error.is_gone() => {
+                self.life.cancel();
+                self.done().doubts.remove(&doubt);
+            }
             Err(error) => {
                 tracing::warn!(driver = self.name, %error, "what a plugin may have done is not undone yet");
                 self.done().doubts.insert(doubt);
@@ -233,19 +271,7 @@ impl Remote {
         if error.is_gone() {
             self.life.cancel();
         }
-        let driver = self.name.clone();
-        let reason = error.to_string();
-        match error {
-            CallError::Failed { .. } => DriverError::Refused { driver, reason },
-            CallError::NotImplemented { .. }
-            | CallError::TooLarge { .. }
-            | CallError::Malformed { .. } => DriverError::Protocol { driver, reason },
-            CallError::Unreachable { .. }
-            | CallError::Deadline { .. }
-            | CallError::Broken { .. }
-            | CallError::Untrusted { .. }
-            | CallError::LeftAlone { .. } => DriverError::Unreachable { driver, reason },
-        }
+        failure(&self.name, error)
     }
 
     fn broke(&self, reason: String) -> DriverError {
@@ -276,6 +302,23 @@ impl Remote {
             Err(error) => return Err(self.failure(&error)),
         };
         tables::read_decoded(reply).map_err(|wrong| self.broke(format!("{method}: {wrong}")))
+    }
+}
+
+/// A call's failure in the words of drivers.
+fn failure(name: &str, error: &CallError) -> DriverError {
+    let driver = name.to_owned();
+    let reason = error.to_string();
+    match error {
+        CallError::Failed { .. } => DriverError::Refused { driver, reason },
+        CallError::NotImplemented { .. }
+        | CallError::TooLarge { .. }
+        | CallError::Malformed { .. } => DriverError::Protocol { driver, reason },
+        CallError::Unreachable { .. }
+        | CallError::Deadline { .. }
+        | CallError::Broken { .. }
+        | CallError::Untrusted { .. }
+        | CallError::LeftAlone { .. } => DriverError::Unreachable { driver, reason },
     }
 }
 

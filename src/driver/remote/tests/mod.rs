@@ -1,19 +1,26 @@
-//! A remote driver against a plugin in this process, which answers what it is told to and writes down what it hears.
+//! Remote drivers against plugins in this process, over real sockets. M1 to M10 are libnetwork's cases.
+//!
+//! M1: `a_plugin_that_does_not_say_its_scope_is_no_driver`, `scopes_are_read_and_the_second_follows_the_first`. M2:
+//! `what_a_plugin_says_beyond_the_protocol_is_skipped`. M3: `an_endpoint_whose_address_a_plugin_changes_is_rolled_back` and, for
+//! what is no address at all, `bad`. M4: `a_join_answered_badly_is_left_and_a_refusal_is_told_in_the_plugins_words`. M5: Weft programs
+//! no external connectivity, so there is no call to be answered with 404. M6: `a_plugin_hears_each_step_once`,
+//! `routes_are_read_by_their_type`, and the bad ones in `bad`. M7 to M10, of IPAM: `ipam`.
 
-use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::IpAddr,
-    os::unix::net::{UnixListener, UnixStream},
-    thread,
-    time::Duration,
-};
+mod bad;
+mod ipam;
+mod plugin;
+mod tables;
 
+use std::net::IpAddr;
+
+use self::plugin::{Plugin, Reaction};
 use super::*;
 use crate::{
     core::model::{Mac, Prefix, Subnet},
-    plugin::Address,
+    driver::Route,
 };
 
+/// M6.
 #[tokio::test]
 async fn a_plugin_hears_each_step_once() {
     let plugin = Plugin::start(&[
@@ -61,15 +68,121 @@ async fn a_plugin_hears_each_step_once() {
     assert_eq!(heard["Interface"]["MacAddress"], "02:00:00:00:00:02");
 }
 
+/// M1.
 #[tokio::test]
 async fn a_plugin_that_does_not_say_its_scope_is_no_driver() {
-    let plugin = Plugin::start(&[("GetCapabilities", "{}")]);
+    for said in [
+        "{}",
+        r#"{"Scope":"galaxy"}"#,
+        r#"{"ConnectivityScope":"global"}"#,
+    ] {
+        let plugin = Plugin::start(&[("GetCapabilities", said)]);
 
-    let refused = plugin.driver().await.err();
+        let refused = plugin.driver().await.err();
 
-    assert!(matches!(refused, Some(DriverError::Protocol { .. })));
+        assert!(
+            matches!(refused, Some(DriverError::Protocol { .. })),
+            "{said}"
+        );
+    }
 }
 
+/// M1.
+#[tokio::test]
+async fn scopes_are_read_and_the_second_follows_the_first() {
+    let cases = [
+        (r#"{"Scope":"global"}"#, (Scope::Global, Scope::Global)),
+        (
+            r#"{"Scope":"local","ConnectivityScope":"global"}"#,
+            (Scope::Local, Scope::Global),
+        ),
+    ];
+    for (said, (data_scope, connectivity_scope)) in cases {
+        let plugin = Plugin::start(&[("GetCapabilities", said)]);
+
+        let capability = plugin.driver().await.unwrap().capability();
+
+        assert_eq!(
+            capability,
+            Capability {
+                data_scope,
+                connectivity_scope
+            }
+        );
+    }
+}
+
+/// M2. What a plugin written in Go sends for an empty list is one.
+#[tokio::test]
+async fn what_a_plugin_says_beyond_the_protocol_is_skipped() {
+    let plugin = Plugin::start(&[
+        (
+            "GetCapabilities",
+            r#"{"Scope":"global","GwAllocChecker":true,"Moons":[4]}"#,
+        ),
+        ("CreateNetwork", "null"),
+        (
+            "Join",
+            r#"{"StaticRoutes":null,"InterfaceName":null,"Colour":{"red":1},"TableEntries":[{"TableName":"t","Key":"aw=="}]}"#,
+        ),
+    ]);
+    let driver = plugin.driver().await.unwrap();
+
+    assert_eq!(driver.create_network(&network()).await.unwrap(), []);
+    let joined = driver.join(&endpoint()).await.unwrap();
+
+    // It does not say that it speaks of tables.
+    assert_eq!(joined, Joined::default());
+}
+
+/// M6.
+#[tokio::test]
+async fn routes_are_read_by_their_type() {
+    let answer = r#"{"GatewayIPv6":"fd00::1","StaticRoutes":[
+        {"Destination":"10.1.0.0/16","RouteType":0,"NextHop":"10.0.0.9"},
+        {"Destination":"10.2.0.0/16","RouteType":1}]}"#;
+    let plugin = Plugin::start(&[
+        ("GetCapabilities", r#"{"Scope":"global"}"#),
+        ("Join", answer),
+    ]);
+    let driver = plugin.driver().await.unwrap();
+
+    let joined = driver.join(&endpoint()).await.unwrap();
+
+    let route = |to: &str, via: Option<&str>| Route {
+        destination: Prefix(to.parse().unwrap()),
+        via: via.map(|via| via.parse().unwrap()),
+    };
+    assert_eq!(joined.gateways, ["fd00::1".parse::<IpAddr>().unwrap()]);
+    let expected = [
+        route("10.1.0.0/16", Some("10.0.0.9")),
+        route("10.2.0.0/16", None),
+    ];
+    assert_eq!(joined.routes, expected);
+}
+
+/// A restarted plugin is another driver: this one's life is over at the next call, and the next one knows nothing yet.
+#[tokio::test]
+async fn a_plugin_that_is_restarted_ends_the_life_of_its_driver() {
+    let scope = [("GetCapabilities", r#"{"Scope":"global"}"#)];
+    let plugin = Plugin::start(&scope);
+    let driver = plugin.driver().await.unwrap();
+    driver.create_network(&network()).await.unwrap();
+    let life = driver.life();
+
+    let plugin = plugin.restart(&scope);
+    let watched = tokio::time::timeout(Duration::from_secs(30), driver.watch_over()).await;
+
+    assert_eq!(watched, Ok(()));
+    assert!(life.is_cancelled());
+    let refused = driver.create_endpoint(&endpoint()).await;
+    assert!(matches!(refused, Err(DriverError::Restarted { .. })));
+    let next = plugin.driver().await.unwrap();
+    next.create_network(&network()).await.unwrap();
+    assert_eq!(plugin.methods(), ["GetCapabilities", "CreateNetwork"]);
+}
+
+/// M3.
 #[tokio::test]
 async fn an_endpoint_whose_address_a_plugin_changes_is_rolled_back() {
     let plugin = Plugin::start(&[
@@ -87,6 +200,7 @@ async fn an_endpoint_whose_address_a_plugin_changes_is_rolled_back() {
     assert_eq!(plugin.methods().last().unwrap(), "DeleteEndpoint");
 }
 
+/// M4, M6.
 #[tokio::test]
 async fn a_join_answered_badly_is_left_and_a_refusal_is_told_in_the_plugins_words() {
     let plugin = Plugin::start(&[
@@ -108,73 +222,6 @@ async fn a_join_answered_badly_is_left_and_a_refusal_is_told_in_the_plugins_word
 }
 
 const NETWORK: NetworkId = NetworkId(7);
-
-type Heard = Arc<Mutex<Vec<(String, serde_json::Value)>>>;
-
-/// A plugin; its thread waits for calls until the tests end.
-struct Plugin {
-    directory: tempfile::TempDir,
-    heard: Heard,
-}
-
-impl Plugin {
-    /// Answers these methods so, and all others with an empty object.
-    fn start(answers: &[(&'static str, &'static str)]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(directory.path().join("p.sock")).unwrap();
-        let heard = Heard::default();
-        let answers: BTreeMap<_, _> = answers.iter().copied().collect();
-        let noted = heard.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                serve(stream.unwrap(), &answers, &noted);
-            }
-        });
-        Self { directory, heard }
-    }
-
-    async fn driver(&self) -> Result<Remote, DriverError> {
-        let address = Address::Unix(self.directory.path().join("p.sock"));
-        let client = Client::new(address, Duration::from_secs(5));
-        Remote::connect(&Name::new("wire").unwrap(), client, false).await
-    }
-
-    fn methods(&self) -> Vec<String> {
-        let heard = self.heard.lock().unwrap();
-        heard.iter().map(|(method, _)| method.clone()).collect()
-    }
-}
-
-/// Answers one request.
-fn serve(stream: UnixStream, answers: &BTreeMap<&str, &str>, heard: &Heard) {
-    let mut stream = BufReader::new(stream);
-    let (mut method, mut length) = (String::new(), 0);
-    loop {
-        let mut line = String::new();
-        stream.read_line(&mut line).unwrap();
-        let line = line.trim_end().to_lowercase() + "\n" + line.trim_end();
-        let (lower, line) = line.split_once('\n').unwrap();
-        if let Some(path) = line.strip_prefix("POST /NetworkDriver.") {
-            method = path.split(' ').next().unwrap().to_owned();
-        } else if let Some(text) = lower.strip_prefix("content-length:") {
-            length = text.trim().parse().unwrap();
-        } else if line.is_empty() {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).unwrap();
-    let request = serde_json::from_slice(&body).unwrap_or_default();
-    let answer = answers.get(method.as_str()).copied().unwrap_or("{}");
-    heard.lock().unwrap().push((method, request));
-    let head = format!(
-        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-        answer.len()
-    );
-    let stream = stream.get_mut();
-    stream.write_all(head.as_bytes()).unwrap();
-    stream.write_all(answer.as_bytes()).unwrap();
-}
 
 fn network() -> NetworkRecord {
     NetworkRecord {
