@@ -7,9 +7,7 @@ use std::{io, path::PathBuf, sync::Arc};
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{
-        CryptoProvider, aws_lc_rs::default_provider, verify_tls12_signature, verify_tls13_signature,
-    },
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
 use serde::Deserialize;
@@ -50,7 +48,7 @@ pub(super) async fn connect(
 }
 
 async fn config(files: &TlsFiles) -> io::Result<ClientConfig> {
-    let provider = Arc::new(default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?;
@@ -228,7 +226,7 @@ mod tests {
         let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         fs::write(place.join("ca.pem"), own.cert.pem()).unwrap();
         let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
-        let provider = Arc::new(default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
