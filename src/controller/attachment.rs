@@ -14,7 +14,7 @@ use crate::{
         model::{NetworkId, NetworkRecord},
         netdb::WriteError,
     },
-    driver::{Driver, DriverError, RegistryError, Scope, TableInterest},
+    driver::{Driver, DriverError, Scope, TableInterest},
     runtime::PutError,
     store::StoredEndpoint,
 };
@@ -188,12 +188,7 @@ impl Controller {
             self.unpublish(endpoint).await?;
         }
         self.forget_entries(network.id).await?;
-        let driver = match self.driver(network).await {
-            Ok(driver) => Some(driver),
-            // Its plugin is gone, and its state with it.
-            Err(ControllerError::Registry(RegistryError::NotFound(_))) => None,
-            Err(error) => return Err(error),
-        };
+        let driver = self.driver_if_there(network).await?;
         let mut failed = None;
         for StoredEndpoint { record, .. } in self.own_endpoints(network.id).await? {
             if let Some(driver) = &driver

@@ -1,6 +1,6 @@
 //! Endpoints: created, joined, left and removed on the node that has them; seen everywhere once they have joined.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
     AppliedView, Controller, ControllerError, EndpointState, EndpointView, Sandbox,
@@ -16,7 +16,7 @@ use crate::{
         },
         wire::codec,
     },
-    driver::{Driver, Joined, Scope},
+    driver::{Driver, Joined, RegistryError, Scope},
     store::StoredEndpoint,
 };
 
@@ -244,8 +244,9 @@ impl Controller {
         let _hand = self.desk.hands.hold(network.id).await;
         let stored = self.own_endpoint(network, endpoint).await?;
         let stored = self.unpublish(stored).await?;
-        let driver = self.driver(network).await?;
-        driver.leave(network.id, stored.record.id).await?;
+        if let Some(driver) = self.driver_if_there(network).await? {
+            driver.leave(network.id, stored.record.id).await?;
+        }
         tracing::info!(network = %network.name, endpoint = %stored.record.name, "endpoint left");
         Ok(self.view(&stored, None))
     }
@@ -280,8 +281,9 @@ impl Controller {
             None => return Ok(self.view(&left, None)),
             Some(_) => {}
         }
-        let driver = self.driver(network).await?;
-        driver.leave(network.id, left.record.id).await?;
+        if let Some(driver) = self.driver_if_there(network).await? {
+            driver.leave(network.id, left.record.id).await?;
+        }
         tracing::info!(network = %network.name, endpoint = %left.record.name, "endpoint left");
         Ok(self.view(&left, None))
     }
@@ -294,8 +296,13 @@ impl Controller {
         let mut hand = self.desk.hands.hold(network.id).await;
         let stored = self.own_endpoint(network, endpoint).await?;
         let stored = self.unpublish(stored).await?;
-        let driver = self.driver(network).await?;
-        self.erase(&*driver, &stored.record).await?;
+        if let Some(driver) = self.driver_if_there(network).await? {
+            let EndpointRecord { id, network, .. } = stored.record;
+            driver.leave(network, id).await?;
+            driver.delete_endpoint(network, id).await?;
+        }
+        let id = stored.record.id;
+        self.disk(move |store| store.remove_endpoint(id)).await?;
         self.give_back(&mut hand, network, stored.record.address)
             .await;
         tracing::info!(network = %network.name, endpoint = %stored.record.name, "endpoint removed");
@@ -308,18 +315,6 @@ impl Controller {
             Some(ipam) => self.return_address(&ipam, network, address).await,
             None => self.release_address(hand, network.id, address).await,
         }
-    }
-
-    /// Has a driver forget an endpoint that nobody hears of any more, then the disk.
-    pub(super) async fn erase(
-        &self,
-        driver: &dyn Driver,
-        record: &EndpointRecord,
-    ) -> Result<(), ControllerError> {
-        let EndpointRecord { id, network, .. } = *record;
-        driver.leave(network, id).await?;
-        driver.delete_endpoint(network, id).await?;
-        self.disk(move |store| store.remove_endpoint(id)).await
     }
 
     /// Takes an endpoint's entries back: off the disk first, so that a restart does not bring them back, then from the DB.
@@ -364,10 +359,22 @@ impl Controller {
         })
     }
 
+    /// Returns the driver of a network; nothing if its plugin is no longer installed: then its state is gone too.
+    pub(super) async fn driver_if_there(
+        &self,
+        network: &NetworkRecord,
+    ) -> Result<Option<Arc<dyn Driver>>, ControllerError> {
+        match self.driver(network).await {
+            Ok(driver) => Ok(Some(driver)),
+            Err(ControllerError::Registry(RegistryError::NotFound(_))) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(super) async fn driver(
         &self,
         network: &NetworkRecord,
-    ) -> Result<std::sync::Arc<dyn Driver>, ControllerError> {
+    ) -> Result<Arc<dyn Driver>, ControllerError> {
         Ok(self.parts.registry.get(&network.driver, self.now()).await?)
     }
 

@@ -103,6 +103,51 @@ async fn a_plugin_that_is_killed_comes_back_and_goes_on_where_it_was() -> anyhow
     cluster.end().await
 }
 
+/// A plugin that is gone for good keeps nobody from hearing that its endpoints are, and they and the network can be removed.
+#[tokio::test]
+async fn a_plugin_that_is_gone_keeps_no_entry_no_endpoint_and_no_network() -> anyhow::Result<()> {
+    let Some(python) = python()? else {
+        return Ok(());
+    };
+    let cluster = Cluster::start(WEFT, 2).await?;
+    let near = Wire::start(&python, &cluster[0], false).await?;
+    let far = Wire::start(&python, &cluster[1], false).await?;
+    create_network(&cluster).await?;
+    for name in ["web", "db"] {
+        cluster.create_endpoint(0, "app", name).await?;
+    }
+    far.until("it has heard of both", |state| {
+        let heard = network_of(state)["heard"].as_object();
+        heard.is_some_and(|heard| heard.len() == 2)
+    })
+    .await?;
+
+    let socket = near.socket.clone();
+    drop(near);
+    std::fs::remove_file(socket)?;
+    cluster
+        .until_on(&[0], "it is noticed", async |node| {
+            let setup = node.client().network("app").await?.setup;
+            let is_pending = matches!(setup, Setup::Pending { .. });
+            Ok(Seen::when(is_pending, || format!("{setup:?}")))
+        })
+        .await?;
+    let client = cluster[0].client();
+    client.endpoint_leave("app", "web").await?;
+    client.endpoint_remove("app", "db").await?;
+
+    far.until_heard(&[]).await?;
+    client.endpoint_remove("app", "web").await?;
+    client.network_remove("app").await?;
+    far.until("it has no network", |state| {
+        state["networks"]
+            .as_object()
+            .is_some_and(|of| of.is_empty())
+    })
+    .await?;
+    cluster.end().await
+}
+
 /// Pools and addresses of a network may come from a plugin: they overlap nothing, are given back, and asked for again after a restart.
 #[tokio::test]
 async fn an_ipam_plugin_hands_out_pools_and_addresses_and_gets_them_back() -> anyhow::Result<()> {
