@@ -81,6 +81,35 @@ async fn entries_of_a_node_that_dies_go_and_come_back_with_it() {
         .await;
 }
 
+/// What a driver leaves of a batch comes again, and nothing of it twice.
+#[tokio::test]
+async fn a_driver_that_takes_one_event_at_a_time_hears_each_once() {
+    let mut rig = Rig::new();
+    let disks = (tempdir().unwrap(), tempdir().unwrap());
+    let a = rig.start(1, &disks.0, Spy::new().0).await;
+    rig.network("app", &[&a]).await;
+    for name in ["a", "b", "c"] {
+        join(&a, name).await;
+    }
+    let (spy, mut ear) = Spy::new();
+    let slow = Spy { takes: 1, ..spy };
+    let b = rig.start(2, &disks.1, slow).await;
+    b.meet(&a).await;
+    rig.publish(&[&b]).await;
+
+    let mut heard = Vec::new();
+    for _ in 0..3 {
+        heard.push(ear.next().await.key);
+    }
+    a.controller.endpoint_leave("app", "b").await.unwrap();
+    let gone = ear.next().await;
+
+    heard.sort();
+    assert_eq!(heard, [key("a"), key("b"), key("c")]);
+    assert_eq!((gone.key, gone.value), (key("b"), None));
+    assert!(ear.heard_nothing());
+}
+
 /// A restart that is over before anybody misses the node is no event anywhere.
 #[tokio::test]
 async fn a_quick_restart_is_heard_of_by_nobody() {
