@@ -167,7 +167,7 @@ impl RemoteIpam {
 
     fn broke(&self, method: &str, wrong: &str) -> IpamError {
         let driver = self.name.clone();
-        let reason = format!("IpamDriver.{method}: {wrong}");
+        let reason = super::brief(format!("IpamDriver.{method}: {wrong}"));
         DriverError::Protocol { driver, reason }.into()
     }
 

@@ -64,14 +64,14 @@ impl Plugins {
             .await?;
         let has_tables = plugin.can(plugin::Capability::TABLE_DRIVER);
         let remote = Remote::connect(name, plugin.client, has_tables).await;
-        let remote = remote.map_err(|error| SourceError::Broken(error.to_string()))?;
+        let remote = remote.map_err(|error| SourceError::Broken(brief(error.to_string())))?;
         Ok(Arc::new(remote))
     }
 
     async fn find_ipam(&self, name: &Name) -> Result<Arc<dyn IpamDriver>, SourceError> {
         let plugin = self.plugin(name, plugin::Capability::IPAM_DRIVER).await?;
         let remote = RemoteIpam::connect(name, plugin.client).await;
-        let remote = remote.map_err(|error| SourceError::Broken(error.to_string()))?;
+        let remote = remote.map_err(|error| SourceError::Broken(brief(error.to_string())))?;
         Ok(Arc::new(remote))
     }
 
@@ -88,7 +88,7 @@ impl Plugins {
             | GetError::Disabled(_)
             | GetError::Engine(_)
             | GetError::Discovery(_)
-            | GetError::Activation { .. }) => SourceError::Broken(other.to_string()),
+            | GetError::Activation { .. }) => SourceError::Broken(brief(other.to_string())),
         })
     }
 }
@@ -108,7 +108,7 @@ impl DriverSource for Plugins {
     fn list(&self) -> BoxFuture<'_, Result<Vec<plugin::Listed>, SourceError>> {
         Box::pin(async {
             let listed = self.getter.list().await;
-            listed.map_err(|error| SourceError::Broken(error.to_string()))
+            listed.map_err(|error| SourceError::Broken(brief(error.to_string())))
         })
     }
 }
@@ -196,6 +196,12 @@ impl Remote {
         let answer = self.client.call(&full(method), request).await;
         match answer {
             Ok(answer) => Ok(answer),
+            Err(CallError::Failed { message, .. })
+                if !self.has_tables && says_it_is_there(&message) =>
+            {
+                self.take_over((method, request), (undoing, what), &message)
+                    .await
+            }
             Err(error) => {
                 let failure = self.failure(&error);
                 if error.is_doubtful() {
@@ -204,6 +210,28 @@ impl Remote {
                 Err(failure)
             }
         }
+    }
+
+    /// Takes over what a plugin says is there already: it was made before this daemon was restarted. A join is made anew, since
+    /// its answer is needed.
+    async fn take_over<T: DeserializeOwned>(
+        &self,
+        (method, request): (&str, &impl Serialize),
+        (undoing, what): (&'static str, &impl Serialize),
+        message: &str,
+    ) -> Result<T, DriverError> {
+        tracing::info!(
+            driver = self.name,
+            method,
+            message,
+            "a plugin has it already"
+        );
+        if undoing == "Leave" {
+            self.undo(undoing, what).await;
+            return self.call(method, request).await;
+        }
+        let nothing = serde_json::Value::Object(serde_json::Map::new());
+        serde_json::from_value(nothing).map_err(|error| self.broke(error.to_string()))
     }
 
     /// Undoes what may have been done. If that is not known to have worked either, it is tried again before the next time.
@@ -276,6 +304,7 @@ impl Remote {
 
     fn broke(&self, reason: String) -> DriverError {
         let driver = self.name.clone();
+        let reason = brief(reason);
         DriverError::Protocol { driver, reason }
     }
 
@@ -305,10 +334,17 @@ impl Remote {
     }
 }
 
+/// Returns whether a refusal says that what is to be made is there. libnetwork has no code for it, only such words.
+fn says_it_is_there(message: &str) -> bool {
+    let message = message.to_lowercase();
+    let words = ["already exist", "already joined"];
+    words.iter().any(|words| message.contains(words))
+}
+
 /// A call's failure in the words of drivers.
 fn failure(name: &str, error: &CallError) -> DriverError {
     let driver = name.to_owned();
-    let reason = error.to_string();
+    let reason = brief(error.to_string());
     match error {
         CallError::Failed { .. } => DriverError::Refused { driver, reason },
         CallError::NotImplemented { .. }
@@ -320,6 +356,21 @@ fn failure(name: &str, error: &CallError) -> DriverError {
         | CallError::Untrusted { .. }
         | CallError::LeftAlone { .. } => DriverError::Unreachable { driver, reason },
     }
+}
+
+/// How much of what a plugin says ends up in an error, in bytes: it may have said megabytes.
+const REASON_MAX: usize = 1000;
+
+/// Cuts a text that is too long for a person.
+fn brief(mut text: String) -> String {
+    if text.len() > REASON_MAX {
+        let fits = (0..=REASON_MAX)
+            .rev()
+            .find(|end| text.is_char_boundary(*end));
+        text.truncate(fits.unwrap_or_default());
+        text.push('…');
+    }
+    text
 }
 
 fn full(method: &str) -> String {

@@ -86,7 +86,7 @@ fn read_entry(reply: &EntryReply) -> Result<TableEntry, String> {
     let table = table.map_err(|error| format!("table {:?}: {error}", reply.table_name))?;
     let decoded = |what: &str, text: &str| {
         let bytes = BASE64.decode(text);
-        bytes.map_err(|error| format!("{what} {text:.80?} of table {table} is no base64: {error}"))
+        bytes.map_err(|error| format!("{what} {text:?} of table {table} is no base64: {error}"))
     };
     let key = Key::new(decoded("key", &reply.key)?);
     let key = key.map_err(|error| format!("a key of table {table}: {error}"))?;

@@ -209,6 +209,28 @@ async fn what_could_not_be_undone_is_undone_before_the_next_try() {
     assert_eq!(heard[1..], expected);
 }
 
+/// Megabytes of words are no error message.
+#[tokio::test]
+async fn a_long_refusal_is_cut() {
+    let plugin = Plugin::start(&[SCOPE]);
+    let driver = plugin.driver().await.unwrap();
+    for answer in [
+        format!(r#"{{"Err":"{}"}}"#, "é".repeat(1_000_000)),
+        format!(r#"{{"Gateway":"{}"}}"#, "é".repeat(1_000_000)),
+        format!(r#"{{"InterfaceName":"{}"}}"#, "é".repeat(1_000_000)),
+    ] {
+        plugin.react("Join", Reaction::Json(answer));
+
+        let refused = driver.join(&endpoint()).await.unwrap_err().to_string();
+
+        assert!(
+            refused.len() < 1100 && refused.ends_with('…'),
+            "{refused:.200}"
+        );
+        assert!(refused.contains("NetworkDriver.Join"), "{refused}");
+    }
+}
+
 /// The circuit breaker: three late calls, and the next is refused at once.
 #[tokio::test]
 async fn a_plugin_that_hangs_is_left_alone_after_three_calls() {

@@ -161,6 +161,47 @@ async fn routes_are_read_by_their_type() {
     assert_eq!(joined.routes, expected);
 }
 
+/// After a restart of the daemon all is told again. Old plugins refuse that, and have what they are told.
+#[tokio::test]
+async fn what_a_plugin_has_from_before_a_restart_of_the_daemon_is_taken_over() {
+    let plugin = Plugin::start(&[
+        ("GetCapabilities", r#"{"Scope":"global"}"#),
+        ("CreateNetwork", r#"{"Err":"network 9e37 already exists"}"#),
+        (
+            "CreateEndpoint",
+            r#"{"Err":"Endpoint (7) already exists (Only one endpoint allowed)"}"#,
+        ),
+    ]);
+    plugin.react(
+        "Join",
+        Reaction::InTurn(vec![
+            r#"{"Err":"endpoint 7 already joined"}"#,
+            r#"{"Gateway":"10.0.0.1"}"#,
+        ]),
+    );
+    let driver = plugin.driver().await.unwrap();
+
+    driver.create_network(&network()).await.unwrap();
+    driver.create_endpoint(&endpoint()).await.unwrap();
+    let joined = driver.join(&endpoint()).await.unwrap();
+    driver
+        .delete_endpoint(NETWORK, EndpointId(1))
+        .await
+        .unwrap();
+
+    assert_eq!(joined.gateways.len(), 1);
+    let expected = [
+        "CreateNetwork",
+        "CreateEndpoint",
+        "Join",
+        "Leave",
+        "Join",
+        "Leave",
+        "DeleteEndpoint",
+    ];
+    assert_eq!(plugin.methods()[1..], expected);
+}
+
 /// A restarted plugin is another driver: this one's life is over at the next call, and the next one knows nothing yet.
 #[tokio::test]
 async fn a_plugin_that_is_restarted_ends_the_life_of_its_driver() {
