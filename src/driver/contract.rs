@@ -335,6 +335,11 @@ pub trait Driver: Send + Sync {
         None
     }
 
+    /// Returns whether it may have been there before this daemon was, and still do what it was told then.
+    fn is_older_than_us(&self) -> bool {
+        false
+    }
+
     /// As [`Self::decode_table_entry`], for a driver that must ask somebody.
     fn decode<'a>(
         &'a self,

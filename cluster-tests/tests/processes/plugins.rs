@@ -1,21 +1,29 @@
 //! Drivers in processes of their own: real nodes, each with a plugin in Python beside it, over unix sockets.
 
 use std::{
+    cell::Cell,
+    collections::BTreeSet,
     io::{Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context, ensure};
 use cluster_tests::cluster::{Cluster, Node, Profile, Seen, until};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::Value;
 use weft::{
-    api::http::types::{CreateNetwork, Setup},
+    api::http::types::{CreateEndpoint, CreateNetwork, EndpointState, Setup},
     core::model::{EndpointId, Name},
 };
 
 use crate::WEFT;
+
+/// The seed of the kills at any moment, and how many there are.
+const SEED: u64 = 11;
+const KILLS: usize = 8;
 
 /// Entries of one plugin are heard by the other, and go with the endpoint that brought them and with the node.
 #[tokio::test]
@@ -146,6 +154,87 @@ async fn a_plugin_that_is_gone_keeps_no_entry_no_endpoint_and_no_network() -> an
     })
     .await?;
     cluster.end().await
+}
+
+/// Whenever a plugin dies, in the middle of a call or between two, it and the others end up with what its node has.
+#[tokio::test]
+#[expect(
+    clippy::print_stderr,
+    reason = "the counts show that it was killed under way"
+)]
+async fn a_plugin_that_is_killed_at_any_moment_ends_up_with_what_its_node_has() -> anyhow::Result<()>
+{
+    let Some(python) = python()? else {
+        return Ok(());
+    };
+    let cluster = Cluster::start(WEFT, 2).await?;
+    let mut near = Wire::start(&python, &cluster[0], false).await?;
+    let far = Wire::start(&python, &cluster[1], false).await?;
+    create_network(&cluster).await?;
+    let mut rng = StdRng::seed_from_u64(SEED);
+    let (done, failed) = (Cell::new(0), Cell::new(0));
+    for _ in 0..KILLS {
+        let life = Duration::from_millis(rng.random_range(0..150));
+        let work = async {
+            let client = cluster[0].client();
+            loop {
+                for name in ["a", "b"] {
+                    let wish = CreateEndpoint {
+                        name: Name::new(name)?,
+                        address: None,
+                    };
+                    let steps = [
+                        client.endpoint_create("app", &wish).await.is_ok(),
+                        client.endpoint_join("app", name).await.is_ok(),
+                    ];
+                    let steps = steps.into_iter().filter(|went| *went).count();
+                    done.set(done.get() + steps);
+                    failed.set(failed.get() + 2 - steps);
+                }
+                let _ = client.endpoint_leave("app", "a").await;
+                let _ = client.endpoint_remove("app", "b").await;
+            }
+        };
+        // Not to wait for something: the kill comes at any moment, in the middle of a call.
+        let _: Result<anyhow::Result<()>, _> = tokio::time::timeout(life, work).await;
+        drop(near);
+        near = Wire::start(&python, &cluster[0], false).await?;
+        until_ready(&cluster).await?;
+        until_agreed(&cluster, &near, &far).await?;
+    }
+    eprintln!(
+        "{KILLS} kills (seed {SEED}), with {} steps done and {} refused",
+        done.get(),
+        failed.get()
+    );
+    ensure!(done.get() > 0, "nothing was done before a kill");
+    cluster.end().await
+}
+
+/// Waits until the plugin has joined exactly what its node has joined, and the other has heard of exactly that.
+async fn until_agreed(cluster: &Cluster, near: &Wire, far: &Wire) -> anyhow::Result<()> {
+    until("plugins and node agree", async || {
+        let endpoints = cluster[0].client().endpoints(Some("app")).await?;
+        let joined = endpoints
+            .iter()
+            .filter(|endpoint| endpoint.state == EndpointState::Joined);
+        let joined: BTreeSet<String> = joined
+            .map(|endpoint| endpoint.id.to_string().repeat(2))
+            .collect();
+        let near = network_of(&near.state()?).clone();
+        let at_near = near["endpoints"].as_object().into_iter().flatten();
+        let at_near: BTreeSet<String> = at_near
+            .filter(|(_, endpoint)| endpoint["joined"] == true)
+            .map(|(id, _)| id.clone())
+            .collect();
+        let far = network_of(&far.state()?).clone();
+        let at_far = far["heard"].as_object().into_iter().flatten();
+        let at_far: BTreeSet<String> = at_far.map(|(id, _)| id.clone()).collect();
+        Ok(Seen::when(joined == at_near && joined == at_far, || {
+            format!("node: {joined:?}, its plugin: {near}, the other: {far}")
+        }))
+    })
+    .await
 }
 
 /// Pools and addresses of a network may come from a plugin: they overlap nothing, are given back, and asked for again after a restart.

@@ -19,6 +19,7 @@ use self::{
 use crate::{
     core::{
         model::{NetworkId, TableName},
+        netdb::SyncState,
         watch::Filter,
     },
     driver::{Driver, TableEvent, TableInterest},
@@ -27,6 +28,8 @@ use crate::{
 
 /// How many changes are read at once.
 const READ_MAX: usize = 256;
+/// How long a driver that may know of entries already waits for those of other nodes.
+const SYNC_MAX: Duration = Duration::from_secs(2);
 /// How long a driver that did not take a batch is left alone, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
@@ -70,6 +73,9 @@ impl Feed {
         }
         loop {
             if self.read.is_none() {
+                if driver.is_older_than_us() {
+                    self.until_synced().await;
+                }
                 let (visible, revision) = self.handle.list_filtered(self.filter()).await?;
                 self.outbox.push(self.heard.handle_snapshot(visible));
                 self.read = Some(revision);
@@ -77,6 +83,17 @@ impl Feed {
             self.deliver(driver).await;
             self.follow(driver).await?;
         }
+    }
+
+    /// Waits a while for what other nodes have: what a driver in another process has set up for them, it would take down for
+    /// the moment until their entries have come.
+    async fn until_synced(&self) {
+        let mut states = self.handle.synced();
+        let synced = states.wait_for(|states| {
+            let state = states.get(&self.network);
+            state.is_some_and(|state| *state != SyncState::Syncing)
+        });
+        let _ = tokio::time::timeout(SYNC_MAX, synced).await;
     }
 
     /// Begins anew: with all that is there.
@@ -122,6 +139,7 @@ impl Feed {
     async fn deliver(&mut self, driver: &dyn Driver) {
         let (mut pause, longest) = RETRY;
         while let Some(batch) = self.outbox.next(self.network) {
+            let last = batch.last();
             let taken = match driver.event_batch(batch).await {
                 Ok(progress) => {
                     let before = self.outbox.taken();
@@ -132,7 +150,7 @@ impl Feed {
                     if let Some(wanted) = progress.pause {
                         tokio::time::sleep(wanted).await;
                     }
-                    self.outbox.taken() > before
+                    self.outbox.taken() > before || self.outbox.taken() == last
                 }
                 Err(error) => {
                     tracing::warn!(network = %self.network, %error, "a driver did not take events; they are given again");

@@ -29,6 +29,8 @@ pub(super) struct Outbox {
     taken: u64,
     /// The bytes of the events that are kept although they were taken.
     kept: usize,
+    /// Whether the driver knows of the stream: that nothing is there is to be told too, or it would keep what it heard before.
+    is_begun: bool,
 }
 
 impl Outbox {
@@ -40,6 +42,7 @@ impl Outbox {
             gone: 0,
             taken: 0,
             kept: 0,
+            is_begun: false,
         }
     }
 
@@ -54,7 +57,7 @@ impl Outbox {
         self.handle_taken(at.revision)
     }
 
-    /// Returns what the driver is to take next.
+    /// Returns what the driver is to take next: events, or at the beginning that there are none.
     pub(super) fn next<'a>(&'a mut self, network: NetworkId) -> Option<EventBatch<'a>> {
         let first = self.place(self.taken);
         let waiting = self.events.make_contiguous().get(first..)?;
@@ -69,7 +72,7 @@ impl Outbox {
             stream: self.stream,
             revision: self.taken,
         };
-        (count > 0).then_some(EventBatch {
+        (count > 0 || !self.is_begun).then_some(EventBatch {
             network,
             after,
             events: &waiting[..count],
@@ -81,6 +84,7 @@ impl Outbox {
         if through < self.gone || self.place(through) > self.events.len() {
             return Err(Lost);
         }
+        self.is_begun = true;
         self.taken = through;
         let taken = self.place(through);
         self.kept = self.events.iter().take(taken).map(size).sum();
@@ -128,6 +132,17 @@ mod tests {
 
         assert_eq!(numbers(&mut outbox), (2, vec![3, 4, 5]));
         outbox.handle_taken(5).unwrap();
+        assert_eq!(outbox.next(NETWORK), None);
+    }
+
+    #[test]
+    fn that_nothing_is_there_is_told_once() {
+        let mut outbox = Outbox::new(9);
+
+        let first = outbox.next(NETWORK).unwrap();
+        assert_eq!((first.events.len(), first.last()), (0, 0));
+        outbox.handle_taken(0).unwrap();
+
         assert_eq!(outbox.next(NETWORK), None);
     }
 

@@ -451,6 +451,10 @@ impl Driver for Remote {
         self.done().networks.get(&network)?.1.position
     }
 
+    fn is_older_than_us(&self) -> bool {
+        true
+    }
+
     fn decode<'a>(
         &'a self,
         entry: &'a TableEntry,
