@@ -32,6 +32,9 @@ const ASK_EVERY: Duration = Duration::from_millis(20);
 /// How long a node may take to end when it is asked to.
 const END_MAX: Duration = Duration::from_secs(3);
 
+/// The name of the directory of a node's driver plugins.
+const PLUGINS: &str = "plugins";
+
 /// One process.
 #[derive(Debug)]
 pub struct Member {
@@ -85,7 +88,7 @@ impl Cluster {
     ) -> anyhow::Result<()> {
         let name = Name::new(&format!("n{}", self.members.len() + 1))?;
         let place = self.directory.path().join(name.as_str());
-        std::fs::create_dir(&place)?;
+        std::fs::create_dir_all(place.join(PLUGINS))?;
         let log = File::create(place.join("log"))?;
         let client = Client::new(place.join("sock")).with_deadline(Duration::from_secs(10));
         let mut command = Command::new(program);
@@ -94,6 +97,8 @@ impl Cluster {
             .args(["--name", name.as_str(), "--docker", "off"])
             .arg("--data-dir")
             .arg(place.join("data"))
+            .arg("--plugin-dir")
+            .arg(place.join(PLUGINS))
             .arg("--socket")
             .arg(client.socket())
             .stdin(Stdio::null())
@@ -131,6 +136,13 @@ impl Cluster {
                 Ok(_) | Err(_) => sleep(ASK_EVERY).await,
             }
         }
+    }
+
+    /// Returns where a node looks for driver plugins.
+    pub fn plugin_dir(&self, place: usize) -> PathBuf {
+        self.directory
+            .path()
+            .join(format!("n{}/{PLUGINS}", place + 1))
     }
 
     fn log(&self, place: usize) -> PathBuf {

@@ -179,18 +179,18 @@ impl Hostile {
     fn new(identity: &NodeIdentity, to: SocketAddr) -> anyhow::Result<Self> {
         let mut rng = StdRng::seed_from_u64(1);
         let (cluster, receiver) = (identity.cluster, identity.node);
-        let (id, _) = identity.keyring.primary();
+        let (id, _) = identity.ring.keys.primary();
         let foreign = Keyring::new(id, ClusterKey::random(&mut rng));
         let unknown = Keyring::new(KeyId(id.0.wrapping_add(7)), ClusterKey::random(&mut rng));
         // What a member that is gone has sent, and somebody on the way has kept.
         let sealer = |node, boot, keyring| Sealer::new(cluster, NodeId(node), Boot(boot), keyring);
-        let mut before = sealer(0xbad, 1, &identity.keyring);
-        let mut after = sealer(0xbad, 2, &identity.keyring);
+        let mut before = sealer(0xbad, 1, &identity.ring.keys);
+        let mut after = sealer(0xbad, 2, &identity.ring.keys);
         let mut hostile = Self {
             socket: UdpSocket::bind((to.ip(), 0))?,
             to,
             receiver,
-            opener: Opener::new(cluster, receiver, identity.keyring.clone()),
+            opener: Opener::new(cluster, receiver, identity.ring.keys.clone()),
             opened: Vec::new(),
             unseen: Vec::new(),
             old: before.seal(receiver, b"")?.to_vec(),
@@ -200,9 +200,9 @@ impl Hostile {
                 ClusterId::random(&mut rng),
                 NodeId(0xbad),
                 Boot(2),
-                &identity.keyring,
+                &identity.ring.keys,
             ),
-            right: sealer(0xdead, 1, &identity.keyring),
+            right: sealer(0xdead, 1, &identity.ring.keys),
             noise: noise(&mut rng, 1 << 20..=1 << 20),
             rng,
         };

@@ -9,7 +9,9 @@ use super::{
 use crate::{
     api::{
         client::Client,
-        http::types::{CreateEndpoint, Endpoint, EndpointState, JoinQuery},
+        http::types::{
+            Blob, CreateEndpoint, Endpoint, EndpointDetail, EndpointState, JoinQuery, Lacking,
+        },
     },
     core::model::Name,
 };
@@ -64,6 +66,11 @@ pub(super) async fn run(
             })?;
             return told_everyone(left.applied.as_ref(), limit);
         }
+        EndpointCommand::Inspect(EndpointName { network, endpoint }) => {
+            let detail = client.endpoint(&network, &endpoint).await?;
+            output.answer(&detail, show_detail)?;
+            return Ok(());
+        }
         EndpointCommand::Rm(EndpointName { network, endpoint }) => {
             client.endpoint_remove(&network, &endpoint).await?;
             let removed = serde_json::json!({ "removed": endpoint, "network": network });
@@ -95,6 +102,56 @@ fn show(endpoint: &Endpoint, output: Output) -> Result<(), CliError> {
         show_endpoints(std::slice::from_ref(endpoint))
     })?;
     Ok(())
+}
+
+fn show_detail(detail: &EndpointDetail) -> String {
+    let heading = |text: &str| Tone::Heading.paint(text);
+    let mut listing = Listing::new(&["TABLE", "KEY", "OWNER", "BYTES", "SAYS"]);
+    for explained in &detail.entries {
+        let entry = &explained.entry;
+        let says = explained.says.iter();
+        let says: Vec<String> = says
+            .map(|(name, value)| format!("{name}: {value}"))
+            .collect();
+        listing.row(
+            Tone::Plain,
+            vec![
+                entry.table.to_string(),
+                shown_key(&entry.key),
+                entry.owner.to_string(),
+                entry.value.0.len().to_string(),
+                says.join(", "),
+            ],
+        );
+    }
+    let applied = match &detail.applied {
+        None => Tone::Faint.paint("only its own node can say"),
+        Some(applied) if applied.applied => Tone::Good.paint("every live member"),
+        Some(applied) => {
+            let name = |lacking: &Lacking| match &lacking.name {
+                Some(name) => name.to_string(),
+                None => lacking.node.to_string(),
+            };
+            let names: Vec<String> = applied.lacking.iter().map(name).collect();
+            Tone::Doubtful.paint(&format!("all but maybe {}", names.join(", ")))
+        }
+    };
+    format!(
+        "{}{} {}\n{} {applied}\n\n{}",
+        show_endpoints(std::slice::from_ref(&detail.endpoint)),
+        heading("\ndriver:"),
+        detail.driver,
+        heading("applied by:"),
+        listing.render(),
+    )
+}
+
+/// Text as it is, other bytes in hexadecimal digits, as endpoints' ids are shown.
+fn shown_key(key: &Blob) -> String {
+    match key.as_text() {
+        Some(text) => text.to_owned(),
+        None => key.0.iter().map(|byte| format!("{byte:02x}")).collect(),
+    }
 }
 
 pub(super) fn show_endpoints(endpoints: &[Endpoint]) -> String {

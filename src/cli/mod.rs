@@ -3,11 +3,13 @@
 mod args;
 mod cni;
 mod demo;
+mod driver;
 mod endpoint;
 mod error;
 mod init;
 mod network;
 mod output;
+mod plugin;
 mod sim;
 mod status;
 mod table;
@@ -74,6 +76,8 @@ async fn dispatch(args: Args) -> Result<(), CliError> {
         Command::Members => status::members(&client(), output).await,
         Command::Network(command) => network::run(&client(), output, command).await,
         Command::Endpoint(command) => endpoint::run(&client(), output, command).await,
+        Command::Driver(command) => driver::run(&client(), output, command).await,
+        Command::Plugin(command) => plugin::run(&client(), output, command).await,
         Command::Table(command) => table::run(&client(), output, command).await,
         Command::Keys(command) => trust::keys(&client(), output, command).await,
         Command::Node(command) => trust::node(&client(), output, command).await,

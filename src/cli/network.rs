@@ -12,8 +12,8 @@ use crate::{
     api::{
         client::Client,
         http::types::{
-            Applied, Code, CreateNetwork, CreateSubnet, Failure, Lacking, ListedNetwork, Network,
-            NetworkDetail, Setup, SyncState,
+            Applied, Code, CreateIpam, CreateNetwork, CreateSubnet, Failure, Lacking,
+            ListedNetwork, Network, NetworkDetail, Setup, SyncState,
         },
     },
     core::model::{Prefix, Subnet, Vni},
@@ -31,12 +31,19 @@ pub(super) async fn run(
             subnets,
             gateways,
             options,
+            ipam_driver,
+            ipam_options,
         } => {
+            let ipam = ipam_driver.map(|driver| CreateIpam {
+                driver,
+                options: ipam_options.into_iter().collect(),
+            });
             let wish = CreateNetwork {
                 name,
                 driver,
                 options: options.into_iter().collect(),
                 subnets: with_gateways(&subnets, &gateways)?,
+                ipam,
             };
             let network = client.network_create(&wish).await?;
             output.answer(&network, show_network)?;

@@ -109,6 +109,9 @@ pub struct Layer {
     /// The Docker engine's own socket.
     #[serde(default)]
     pub docker_engine: Option<PathBuf>,
+    /// Where driver plugins are looked for, if not where Docker does.
+    #[serde(default)]
+    pub plugin_dir: Option<PathBuf>,
     /// What carries packets.
     #[serde(default)]
     pub dataplane: Option<Carrier>,
@@ -166,6 +169,7 @@ impl Layer {
             docker: self.docker.or(lower.docker),
             docker_plugin: self.docker_plugin.or(lower.docker_plugin),
             docker_engine: self.docker_engine.or(lower.docker_engine),
+            plugin_dir: self.plugin_dir.or(lower.plugin_dir),
             dataplane: self.dataplane.or(lower.dataplane),
         }
     }
@@ -204,6 +208,8 @@ pub struct Config {
     pub dns_upstream: Option<Vec<SocketAddr>>,
     /// The Docker engine to serve, if any.
     pub docker: Option<Docker>,
+    /// Where driver plugins are looked for, if not where Docker does.
+    pub plugin_dir: Option<PathBuf>,
     /// What carries packets; if not told, the kernel where it can.
     pub dataplane: Option<Carrier>,
 }
@@ -236,6 +242,7 @@ impl Config {
             dns: layer.dns,
             dns_upstream: upstream.map(|all| all.into_iter().map(|one| one.0).collect()),
             docker,
+            plugin_dir: layer.plugin_dir,
             dataplane: layer.dataplane,
         })
     }

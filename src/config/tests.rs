@@ -30,6 +30,7 @@ fn a_file_may_say_everything() {
         docker = "on"
         docker-plugin = "/run/p.sock"
         docker-engine = "/run/e.sock"
+        plugin-dir = "/srv/plugins"
         "#,
     );
 
@@ -40,7 +41,7 @@ fn a_file_may_say_everything() {
     assert_eq!(config.log_format, LogFormat::Json);
     assert_eq!(config.profile, Profile::Wan);
     assert_eq!(config.data_dir, Path::new("/srv/weft"));
-    assert!(config.dns.is_some() && config.docker.is_some());
+    assert!(config.dns.is_some() && config.docker.is_some() && config.plugin_dir.is_some());
 }
 
 #[test]

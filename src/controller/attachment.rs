@@ -5,13 +5,17 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{Controller, ControllerError, Setup, feed::Feed};
+use super::{
+    Controller, ControllerError, Setup,
+    feed::Feed,
+    ipam::{Ipam, for_driver},
+};
 use crate::{
     core::{
         model::{NetworkId, NetworkRecord},
         netdb::WriteError,
     },
-    driver::{Driver, RegistryError, Scope, TableInterest},
+    driver::{Driver, DriverError, Scope, TableInterest},
     runtime::PutError,
     store::StoredEndpoint,
 };
@@ -38,27 +42,40 @@ impl Controller {
         tracing::info!(network = %network.name, "network is taken down");
     }
 
-    /// Sets the network up and feeds its driver; it ends with the removal only.
+    /// Sets the network up and feeds its driver, anew whenever the driver has lost what it was told. It ends with the removal
+    /// only.
     async fn serve(&self, network: &NetworkRecord) {
-        let (driver, interests) = self.set_up_at_last(network).await;
-        let tables = interests
-            .iter()
-            .map(|interest| interest.table.clone())
-            .collect();
-        self.desk.driver_tables.send_modify(|of| {
-            of.insert(network.id, tables);
-        });
-        let (told, all_told) = oneshot::channel();
-        let feed = self.feed((driver.clone(), interests), network.id, told);
-        let settle = async {
-            self.revive_at_last(&*driver, network).await;
-            // A driver without interests has nothing to be told.
-            let _ = all_told.await;
-            settle_at_last(&*driver, network).await;
-        };
-        tokio::join!(feed, settle);
-        // The feed ends when the node does, or has nothing to tell.
-        std::future::pending::<()>().await;
+        let mut feed = Feed::new(self.parts.handle.clone(), network.id);
+        loop {
+            let ready = self.set_up_at_last(network).await;
+            let tables = ready
+                .interests
+                .iter()
+                .map(|interest| interest.table.clone());
+            let tables = tables.collect();
+            self.desk.driver_tables.send_modify(|of| {
+                of.insert(network.id, tables);
+            });
+            let (told, all_told) = oneshot::channel();
+            let fed = async {
+                if !ready.interests.is_empty() {
+                    // It ends when the node does.
+                    let _ = feed.run(&*ready.driver, &ready.interests, told).await;
+                }
+                std::future::pending::<()>().await;
+            };
+            let fed = async {
+                tokio::select! {
+                    () = fed => {}
+                    () = ready.life.cancelled() => {}
+                    () = ready.driver.watch_over() => {}
+                }
+            };
+            tokio::join!(fed, self.settle(&ready, network, all_told));
+            let reason = Some("its driver was restarted, or has ended".to_owned());
+            self.show(network.id, Setup::Pending { reason });
+            tracing::info!(network = %network.name, "network is set up again: its driver has lost what it was told");
+        }
     }
 
     fn show(&self, network: NetworkId, setup: Setup) {
@@ -67,10 +84,7 @@ impl Controller {
         });
     }
 
-    async fn set_up_at_last(
-        &self,
-        network: &NetworkRecord,
-    ) -> (Arc<dyn Driver>, Vec<TableInterest>) {
+    async fn set_up_at_last(&self, network: &NetworkRecord) -> Ready {
         let (mut pause, longest) = RETRY;
         loop {
             match self.set_up(network).await {
@@ -86,43 +100,59 @@ impl Controller {
         }
     }
 
-    async fn set_up(
-        &self,
-        network: &NetworkRecord,
-    ) -> Result<(Arc<dyn Driver>, Vec<TableInterest>), ControllerError> {
+    async fn set_up(&self, network: &NetworkRecord) -> Result<Ready, ControllerError> {
         self.parts.handle.attach(network.id).await?;
         let driver = self.driver(network).await?;
-        let interests = driver.create_network(network).await?;
+        // Before it is told: what it loses from now on is noticed.
+        let life = driver.life();
+        let interests = driver.create_network(&for_driver(network.clone())).await?;
         let interests = match driver.capability().connectivity_scope {
             Scope::Global => interests,
             Scope::Local => Vec::new(),
         };
-        Ok((driver, interests))
+        Ok(Ready {
+            driver,
+            life,
+            interests,
+        })
     }
 
-    async fn feed(
+    /// Brings the endpoints on disk back to the driver, and says so once it has heard of all others too. It ends with the
+    /// driver's life at the latest.
+    async fn settle(
         &self,
-        (driver, interests): (Arc<dyn Driver>, Vec<TableInterest>),
-        network: NetworkId,
-        told: oneshot::Sender<()>,
+        ready: &Ready,
+        network: &NetworkRecord,
+        all_told: oneshot::Receiver<()>,
     ) {
-        if !interests.is_empty() {
-            let feed = Feed::new(self.parts.handle.clone(), driver, network, interests, told);
-            // It ends when the node does.
-            let _ = feed.run().await;
+        self.revive_at_last(ready, network).await;
+        let settled = async {
+            // A driver without interests has nothing to be told.
+            let _ = all_told.await;
+            settle_at_last(&*ready.driver, network).await;
+        };
+        tokio::select! {
+            () = settled => {}
+            () = ready.life.cancelled() => {}
         }
     }
 
-    /// Brings the endpoints on disk back to the driver; the network is ready after the first try.
-    async fn revive_at_last(&self, driver: &dyn Driver, network: &NetworkRecord) {
+    /// Brings the endpoints on disk back to the driver; the network is ready after the first try. It ends with the driver's
+    /// life at the latest, but never in the middle of a step.
+    async fn revive_at_last(&self, ready: &Ready, network: &NetworkRecord) {
         let (mut pause, longest) = RETRY;
-        let mut all = self.revive(driver, network).await;
-        self.show(network.id, Setup::Ready);
-        tracing::info!(network = %network.name, "network is set up");
+        let mut all = self.revive(&*ready.driver, network).await;
+        if !ready.life.is_cancelled() {
+            self.show(network.id, Setup::Ready);
+            tracing::info!(network = %network.name, "network is set up");
+        }
         while !all {
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = ready.life.cancelled() => return,
+            }
             pause = (pause * 2).min(longest);
-            all = self.revive(driver, network).await;
+            all = self.revive(&*ready.driver, network).await;
         }
     }
 
@@ -172,26 +202,35 @@ impl Controller {
     }
 
     /// Removes this node's endpoints, which a network that is removed under them leaves behind, then the network.
+    ///
+    /// Others stop hearing of them whatever becomes of the driver, and one that the driver cannot delete keeps no other.
     async fn take_down(&self, network: &NetworkRecord) -> Result<(), ControllerError> {
         let hand = self.desk.hands.hold(network.id).await;
-        let driver = match self.driver(network).await {
-            Ok(driver) => Some(driver),
-            // Its plugin is gone, and its state with it.
-            Err(ControllerError::Registry(RegistryError::NotFound(_))) => None,
-            Err(error) => return Err(error),
-        };
         for endpoint in self.own_endpoints(network.id).await? {
-            let StoredEndpoint { record, .. } = self.unpublish(endpoint).await?;
-            if let Some(driver) = &driver {
-                driver.delete_endpoint(network.id, record.id).await?;
+            self.unpublish(endpoint).await?;
+        }
+        self.forget_entries(network.id).await?;
+        let driver = self.driver_if_there(network).await?;
+        let mut failed = None;
+        for StoredEndpoint { record, .. } in self.own_endpoints(network.id).await? {
+            if let Some(driver) = &driver
+                && let Err(error) = insist(driver.delete_endpoint(network.id, record.id).await)
+            {
+                failed = Some(error);
+                continue;
             }
             self.disk(move |store| store.remove_endpoint(record.id))
                 .await?;
+            if let Some(ipam) = Ipam::of(network) {
+                self.return_address(&ipam, network, record.address).await;
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error.into());
         }
         if let Some(driver) = &driver {
-            driver.delete_network(network.id).await?;
+            insist(driver.delete_network(network.id).await)?;
         }
-        self.forget_entries(network.id).await?;
         self.detach(network.id).await?;
         drop(hand);
         self.desk.hands.forget(network.id);
@@ -222,6 +261,24 @@ impl Controller {
             Ok(())
         })
         .await
+    }
+}
+
+/// A network that a driver has been told of, and the life of the driver in which it was.
+struct Ready {
+    driver: Arc<dyn Driver>,
+    life: CancellationToken,
+    interests: Vec<TableInterest>,
+}
+
+/// A network that the cluster has removed is gone, even if its driver says that it will not let go of it.
+fn insist(outcome: Result<(), DriverError>) -> Result<(), DriverError> {
+    match outcome {
+        Err(error @ DriverError::Refused { .. }) => {
+            tracing::warn!(%error, "a driver would not forget what was removed");
+            Ok(())
+        }
+        other => other,
     }
 }
 

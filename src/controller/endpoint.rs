@@ -1,17 +1,22 @@
 //! Endpoints: created, joined, left and removed on the node that has them; seen everywhere once they have joined.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
-    AppliedView, Controller, ControllerError, EndpointState, EndpointView, Sandbox, entropy,
+    AppliedView, Controller, ControllerError, EndpointState, EndpointView, Sandbox,
+    address::Hand,
+    entropy,
+    ipam::Ipam,
     publish::{created, endpoints_table, names_table},
 };
 use crate::{
     core::{
-        model::{EndpointId, EndpointRecord, Mac, Name, NetworkId, NetworkRecord, TableEntry},
+        model::{
+            EndpointId, EndpointRecord, Mac, Name, NetworkId, NetworkRecord, Prefix, TableEntry,
+        },
         wire::codec,
     },
-    driver::{Driver, Joined, SandboxPlace, Scope},
+    driver::{Driver, Joined, RegistryError, SandboxPlace, Scope},
     store::StoredEndpoint,
 };
 
@@ -165,18 +170,24 @@ impl Controller {
             let network = network.name.clone();
             return Err(ControllerError::EndpointExists { network, name });
         }
-        let address = self.take_address(&mut hand, network, address).await?;
-        let mut rng = entropy();
+        let (id, mac) = {
+            let mut rng = entropy();
+            (EndpointId::random(&mut rng), Mac::random(&mut rng))
+        };
+        let address = match Ipam::of(network) {
+            Some(ipam) => self.ask_address(&ipam, network, (address, mac)).await?,
+            None => self.take_address(&mut hand, network, address).await?,
+        };
         let record = EndpointRecord {
-            id: EndpointId::random(&mut rng),
+            id,
             network: network.id,
             name,
             address,
-            mac: Mac::random(&mut rng),
+            mac,
         };
         let outcome = self.create_on_driver(network, record).await;
         if outcome.is_err() {
-            self.release_address(&mut hand, network.id, address).await;
+            self.give_back(&mut hand, network, address).await;
         }
         outcome
     }
@@ -281,8 +292,9 @@ impl Controller {
         let _hand = self.desk.hands.hold(network.id).await;
         let stored = self.own_endpoint(network, endpoint).await?;
         let stored = self.unpublish(stored).await?;
-        let driver = self.driver(network).await?;
-        driver.leave(network.id, stored.record.id).await?;
+        if let Some(driver) = self.driver_if_there(network).await? {
+            driver.leave(network.id, stored.record.id).await?;
+        }
         tracing::info!(network = %network.name, endpoint = %stored.record.name, "endpoint left");
         Ok(self.view(&stored, None))
     }
@@ -317,8 +329,9 @@ impl Controller {
             None => return Ok(self.view(&left, None)),
             Some(_) => {}
         }
-        let driver = self.driver(network).await?;
-        driver.leave(network.id, left.record.id).await?;
+        if let Some(driver) = self.driver_if_there(network).await? {
+            driver.leave(network.id, left.record.id).await?;
+        }
         tracing::info!(network = %network.name, endpoint = %left.record.name, "endpoint left");
         Ok(self.view(&left, None))
     }
@@ -331,30 +344,40 @@ impl Controller {
         let mut hand = self.desk.hands.hold(network.id).await;
         let stored = self.own_endpoint(network, endpoint).await?;
         let stored = self.unpublish(stored).await?;
-        let driver = self.driver(network).await?;
-        self.erase(&*driver, &stored.record).await?;
+        let driver = self.driver_if_there(network).await?;
+        self.erase(driver.as_deref(), &stored.record).await?;
         let address = stored.record.address;
         let is_held = match address {
             Some(address) => self.is_held(network.id, address.0.addr()).await?,
             None => false,
         };
         if !is_held {
-            self.release_address(&mut hand, network.id, address).await;
+            self.give_back(&mut hand, network, address).await;
         }
         tracing::info!(network = %network.name, endpoint = %stored.record.name, "endpoint removed");
         Ok(())
     }
 
-    /// Has a driver forget an endpoint that nobody hears of any more, then the disk.
+    /// Has a driver, if it is there, forget an endpoint that nobody hears of any more, then the disk.
     pub(super) async fn erase(
         &self,
-        driver: &dyn Driver,
+        driver: Option<&dyn Driver>,
         record: &EndpointRecord,
     ) -> Result<(), ControllerError> {
         let EndpointRecord { id, network, .. } = *record;
-        driver.leave(network, id).await?;
-        driver.delete_endpoint(network, id).await?;
+        if let Some(driver) = driver {
+            driver.leave(network, id).await?;
+            driver.delete_endpoint(network, id).await?;
+        }
         self.disk(move |store| store.remove_endpoint(id)).await
+    }
+
+    /// Gives an address back to whoever handed it out.
+    async fn give_back(&self, hand: &mut Hand, network: &NetworkRecord, address: Option<Prefix>) {
+        match Ipam::of(network) {
+            Some(ipam) => self.return_address(&ipam, network, address).await,
+            None => self.release_address(hand, network.id, address).await,
+        }
     }
 
     /// Takes an endpoint's entries back: off the disk first, so that a restart does not bring them back, then from the DB.
@@ -399,10 +422,22 @@ impl Controller {
         })
     }
 
+    /// Returns the driver of a network; nothing if its plugin is no longer installed: then its state is gone too.
+    pub(super) async fn driver_if_there(
+        &self,
+        network: &NetworkRecord,
+    ) -> Result<Option<Arc<dyn Driver>>, ControllerError> {
+        match self.driver(network).await {
+            Ok(driver) => Ok(Some(driver)),
+            Err(ControllerError::Registry(RegistryError::NotFound(_))) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(super) async fn driver(
         &self,
         network: &NetworkRecord,
-    ) -> Result<std::sync::Arc<dyn Driver>, ControllerError> {
+    ) -> Result<Arc<dyn Driver>, ControllerError> {
         Ok(self.parts.registry.get(&network.driver, self.now()).await?)
     }
 

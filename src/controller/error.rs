@@ -8,7 +8,7 @@ use crate::{
         model::{LimitError, Name, NetworkId, NodeId},
         netdb::WriteError,
     },
-    driver::{DriverError, RegistryError},
+    driver::{DriverError, IpamError, RegistryError, SourceError},
     raft::ProposeError,
     runtime::{PutError, Stopped},
     store::StoreError,
@@ -123,9 +123,15 @@ pub enum ControllerError {
     /// The driver refused.
     #[error(transparent)]
     Driver(#[from] DriverError),
+    /// The IPAM driver refused.
+    #[error(transparent)]
+    Ipam(#[from] IpamError),
     /// There is no such driver, or its plugin does not work.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The host's plugins cannot be listed; the text says what must be mended.
+    #[error("the plugins of this host are not known: {0}")]
+    Plugins(#[from] SourceError),
     /// The disk refused; the operator must act.
     #[error(transparent)]
     Store(#[from] StoreError),

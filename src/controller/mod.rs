@@ -17,6 +17,8 @@ mod engine;
 mod error;
 mod expel;
 mod feed;
+mod inspect;
+mod ipam;
 mod keys;
 mod network;
 mod node;
@@ -46,8 +48,9 @@ pub use expel::Expelled;
 pub use keys::{KeysView, Rotated};
 pub use services::Streams;
 pub use view::{
-    AppliedView, EndpointState, EndpointView, Held, HeldEndpoint, ListedNetwork, MemberView,
-    NetworkRequest, NetworkView, Sandbox, Setup, StatusView, SubnetRequest, TableView,
+    AppliedView, DriverView, EndpointDetail, EndpointState, EndpointView, EntryDetail, Held,
+    HeldEndpoint, IpamRequest, ListedNetwork, MemberView, NetworkRequest, NetworkView, PluginView,
+    Sandbox, Setup, StatusView, SubnetRequest, TableView,
 };
 
 use self::{address::Hands, removal::Removals};

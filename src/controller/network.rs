@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    Controller, ControllerError, EndpointView, ListedNetwork, NetworkRequest, NetworkView, Setup,
-    SubnetRequest,
+    Controller, ControllerError, EndpointView, IpamRequest, ListedNetwork, NetworkRequest,
+    NetworkView, Setup, SubnetRequest,
+    ipam::{Ipam, check_options},
 };
 use crate::{
     core::{
@@ -29,12 +30,39 @@ impl Controller {
         &self,
         request: NetworkRequest,
     ) -> Result<NetworkRecord, ControllerError> {
+        self.network_create_with(request, None).await
+    }
+
+    /// As [`Self::network_create`], but an IPAM driver may hand out the pools, and later the addresses.
+    pub async fn network_create_with(
+        &self,
+        mut request: NetworkRequest,
+        ipam: Option<IpamRequest>,
+    ) -> Result<NetworkRecord, ControllerError> {
         let registry = &self.parts.registry;
         let driver = registry.get(&request.driver, self.now()).await?;
+        check_options(&request.options)?;
         driver.check_options(&request.options)?;
         let allocation = registry.allocation(&request.driver);
         let allocation = allocation.unwrap_or_else(|| allocation_of(&*driver));
-        let outcome = self.propose(creation(request, allocation)).await?;
+        let ipam = match ipam {
+            Some(wish) => {
+                let capability = driver.capability();
+                Some(self.take_pools(wish, capability, &mut request).await?)
+            }
+            None => None,
+        };
+        let outcome = match self.propose(creation(request, allocation)).await {
+            Ok(outcome) => outcome,
+            // It may have been done after all: then the pools are in use.
+            Err(late @ ControllerError::Timeout(_)) => return Err(late),
+            Err(refused) => {
+                if let Some(ipam) = &ipam {
+                    self.return_pools(ipam).await;
+                }
+                return Err(refused);
+            }
+        };
         let Outcome::Network(record) = outcome else {
             return Err(ControllerError::Broken(
                 "the leader answered a new network with something else",
@@ -125,6 +153,9 @@ impl Controller {
             .await?;
         self.until(record.id, COURTESY, |setup| setup.is_none())
             .await;
+        if let Some(ipam) = Ipam::of(&record) {
+            self.return_pools(&ipam).await;
+        }
         Ok(())
     }
 

@@ -10,9 +10,9 @@ use crate::{
             ClusterId, EndpointId, EndpointRecord, Mac, Name, NetworkId, NetworkRecord, NodeId,
             Prefix, TableName,
         },
-        netdb::{SyncState, Version},
+        netdb::{EntryView, SyncState, Version},
     },
-    driver::{InterfaceName, Route},
+    driver::{Capability, Decoded, InterfaceName, Route},
     raft::RaftStatus,
     runtime::NodeStatus,
 };
@@ -28,6 +28,15 @@ pub struct NetworkRequest {
     pub options: BTreeMap<String, String>,
     /// The subnets wanted; none: what the driver needs, from the cluster's default pool.
     pub subnets: Vec<SubnetRequest>,
+}
+
+/// Who shall hand out a network's pools and addresses, in place of the leader.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IpamRequest {
+    /// The IPAM driver.
+    pub driver: Name,
+    /// Options for it.
+    pub options: BTreeMap<String, String>,
 }
 
 /// A subnet that somebody wants.
@@ -196,4 +205,44 @@ pub struct MemberView {
     pub version: Option<String>,
     /// Whether it leads.
     pub leads: bool,
+}
+
+/// A driver of this node.
+#[derive(Clone, PartialEq, Debug)]
+pub struct DriverView {
+    /// The name it is registered by.
+    pub name: Name,
+    /// Whether it is part of Weft.
+    pub is_built_in: bool,
+    /// What it can do.
+    pub capability: Capability,
+    /// The networks that it carries.
+    pub networks: Vec<Name>,
+    /// What it says of itself.
+    pub state: serde_json::Value,
+}
+
+/// A plugin of this host, in use or not.
+pub type PluginView = crate::driver::PluginListed;
+
+/// An endpoint, and what is known of it everywhere.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EndpointDetail {
+    /// The endpoint.
+    pub view: EndpointView,
+    /// The driver of its network.
+    pub driver: Name,
+    /// Its table entries, as this node sees them.
+    pub entries: Vec<EntryDetail>,
+    /// Which members may lack something that this node has written; nothing for another node's endpoint.
+    pub applied: Option<AppliedView>,
+}
+
+/// An entry, and what its driver says that it means.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EntryDetail {
+    /// The entry.
+    pub entry: EntryView,
+    /// What it means; nothing if the driver does not say.
+    pub explained: Option<Decoded>,
 }

@@ -3,10 +3,11 @@
 //! Every call may be made again: creating what exists as it is asked for, deleting what is gone, joining what has joined
 //! and leaving what has left all succeed. A restarted node makes all its calls anew.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{self, BoxFuture};
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     core::model::{
@@ -91,6 +92,52 @@ pub struct TableEvent {
     pub value: Option<Value>,
     /// The node that owns the entry, or owned it.
     pub owner: NodeId,
+}
+
+/// Where a driver is in the events of a network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Position {
+    /// Which stream: a number drawn when it begins. Another one begins with all that is there.
+    pub stream: u64,
+    /// The last event taken, counted from 1; nothing yet: 0.
+    pub revision: u64,
+}
+
+/// Events of one network, in order and without a gap: the first has the revision after that of `after`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EventBatch<'a> {
+    /// The network.
+    pub network: NetworkId,
+    /// What comes before. At revision 0 the driver must forget all entries that it has heard of.
+    pub after: Position,
+    /// The events.
+    pub events: &'a [TableEvent],
+}
+
+impl EventBatch<'_> {
+    /// Returns the revision of the last event.
+    pub fn last(&self) -> u64 {
+        self.after.revision + self.events.len() as u64
+    }
+}
+
+/// How much of a batch a driver has taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// The last event it has taken. Less than the batch's last: the rest is given again. Less than what came before the batch:
+    /// it has lost what it knew.
+    pub through: u64,
+    /// How long it wants to be left alone.
+    pub pause: Option<Duration>,
+}
+
+/// What an entry means, for a person.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Decoded {
+    /// The endpoint that it is about, if it is about one.
+    pub endpoint: Option<EndpointId>,
+    /// What it says, by name.
+    pub says: BTreeMap<String, String>,
 }
 
 /// How the sandbox's interface comes to be: the driver's link is moved in and named `prefix` and a number.
@@ -191,6 +238,12 @@ pub enum DriverError {
         /// Why, in the transport's words.
         reason: String,
     },
+    /// A remote driver's process is another one than before, and knows nothing yet; it passes once it was told everything.
+    #[error("driver {driver} was restarted, and is being told of its networks again")]
+    Restarted {
+        /// The driver.
+        driver: String,
+    },
     /// A remote driver refused; the text is its own.
     #[error("driver {driver}: {reason}")]
     Refused {
@@ -288,6 +341,60 @@ pub trait Driver: Send + Sync {
 
     /// Shows the driver's state of a network to a person.
     fn inspect(&self, network: NetworkId) -> BoxFuture<'_, serde_json::Value>;
+
+    /// Says what the driver is, apart from its networks, for a person.
+    fn describe(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
+    /// Takes numbered events. A driver that counts them may take a part, or go on where it was; the others take all or none.
+    fn event_batch<'a>(
+        &'a self,
+        batch: EventBatch<'a>,
+    ) -> BoxFuture<'a, Result<Progress, DriverError>> {
+        Box::pin(async move {
+            self.event_notify(batch.events).await?;
+            let through = batch.last();
+            Ok(Progress {
+                through,
+                pause: None,
+            })
+        })
+    }
+
+    /// Says where it was in the events of a network, if it has kept what it heard.
+    fn position(&self, _network: NetworkId) -> Option<Position> {
+        None
+    }
+
+    /// Returns whether it may have been there before this daemon was, and still do what it was told then.
+    fn is_older_than_us(&self) -> bool {
+        false
+    }
+
+    /// As [`Self::decode_table_entry`], for a driver that must ask somebody.
+    fn decode<'a>(
+        &'a self,
+        entry: &'a TableEntry,
+    ) -> BoxFuture<'a, Result<Option<Decoded>, DriverError>> {
+        let TableEntry { table, key, value } = entry;
+        let decoded = self.decode_table_entry(table, key, value);
+        let decoded = decoded.map(|(endpoint, says)| Decoded {
+            endpoint: Some(endpoint),
+            says,
+        });
+        Box::pin(future::ready(Ok(decoded)))
+    }
+
+    /// Is cancelled when the driver has lost all that it was told. Then the registry has another one of its name.
+    fn life(&self) -> CancellationToken {
+        CancellationToken::new()
+    }
+
+    /// Looks whether the driver is still the one that was told; returns when it is not. Run it beside a network.
+    fn watch_over(&self) -> BoxFuture<'_, ()> {
+        Box::pin(future::pending())
+    }
 }
 
 /// Checks that a gateway belongs to its subnet: same family, inside the prefix.

@@ -5,14 +5,18 @@
 //! long as the endpoint does, without the driver doing anything: whoever calls it publishes them and takes them back.
 
 mod contract;
+mod ipam;
 mod null;
 mod overlay;
 mod registry;
 mod remote;
 
 pub use contract::{
-    Capability, Driver, DriverError, InterfaceName, Joined, ObjectType, ObjectTypeError, Route,
-    SandboxPlace, Scope, TableEvent, TableInterest,
+    Capability, Decoded, Driver, DriverError, EventBatch, InterfaceName, Joined, ObjectType,
+    ObjectTypeError, Position, Progress, Route, SandboxPlace, Scope, TableEvent, TableInterest,
+};
+pub use ipam::{
+    AddressRequest, IpamCapability, IpamDriver, IpamError, Pool, PoolRequest, Spaces, pick_pool,
 };
 pub use null::Null;
 pub use overlay::Overlay;
@@ -20,4 +24,6 @@ pub use registry::{
     Allocation, DriverSource, NOT_FOUND_FOR, Notify, Origin, Registry, RegistryError,
     SOURCE_DEADLINE, SourceError, Veto,
 };
-pub use remote::{Plugins, Remote};
+pub use remote::{Plugins, Remote, RemoteIpam};
+
+pub use crate::plugin::{Health as PluginHealth, Listed as PluginListed, Origin as PluginOrigin};

@@ -1,6 +1,11 @@
 //! Calls a plugin: HTTP/1.1 over a unix or TCP socket, a connection a call, each with a deadline and a size limit.
 
-use std::{fmt, io, path::PathBuf, time::Duration};
+use std::{
+    fmt, io,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -11,7 +16,12 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
-    time::timeout,
+    time::{Instant, timeout},
+};
+
+use super::{
+    breaker::Breaker,
+    tls::{self, TlsFiles},
 };
 
 /// The longest answer, in bytes. The longest known one lists a host's plugins.
@@ -27,13 +37,15 @@ pub enum Address {
     Unix(PathBuf),
     /// A host and a port, in clear text.
     Tcp(String),
+    /// A host and a port, by TLS.
+    Tls(String, Box<TlsFiles>),
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Tcp(authority) => write!(f, "tcp://{authority}"),
+            Self::Tcp(authority) | Self::Tls(authority, _) => write!(f, "tcp://{authority}"),
         }
     }
 }
@@ -76,8 +88,13 @@ pub enum CallError {
         message: String,
     },
     /// Its answer is longer than 4 MiB.
-    #[error("the answer of {0} is longer than {ANSWER_MAX} bytes")]
-    TooLarge(Address),
+    #[error("the answer of {address} to {method} is longer than {ANSWER_MAX} bytes")]
+    TooLarge {
+        /// Who was called.
+        address: Address,
+        /// What was called.
+        method: String,
+    },
     /// Its answer is not what the protocol has.
     #[error("the answer of {address} to {method} is malformed: {source}")]
     Malformed {
@@ -89,12 +106,34 @@ pub enum CallError {
         source: serde_json::Error,
     },
     /// The connection broke.
-    #[error("the connection to {address} broke: {reason}")]
+    #[error("the connection to {address} broke in {method}: {reason}")]
     Broken {
         /// Who was called.
         address: Address,
+        /// What was called.
+        method: String,
         /// How.
         reason: String,
+    },
+    /// It is not who it should be, or the files that say who it is are wrong. It did not hear the call; the operator must act.
+    #[error("TLS with {address}: {reason}")]
+    Untrusted {
+        /// Who was called.
+        address: Address,
+        /// What is wrong.
+        reason: String,
+    },
+    /// It let calls run out of time, and is left alone for a while. It did not hear this one.
+    #[error(
+        "{address} is not asked for {method} for another {wait:?}: it let too many calls in a row run out of time"
+    )]
+    LeftAlone {
+        /// Who was to be called.
+        address: Address,
+        /// What was to be called.
+        method: String,
+        /// How long it is left alone yet.
+        wait: Duration,
     },
 }
 
@@ -103,6 +142,36 @@ impl CallError {
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
     }
+
+    /// Returns whether nobody listens there at all: the plugin's process has ended.
+    pub fn is_gone(&self) -> bool {
+        let gone = [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound];
+        matches!(self, Self::Unreachable { source, .. } if gone.contains(&source.kind()))
+    }
+
+    /// Returns whether the plugin may have done what it was asked to, or not.
+    pub fn is_doubtful(&self) -> bool {
+        match self {
+            Self::Deadline { .. }
+            | Self::TooLarge { .. }
+            | Self::Malformed { .. }
+            | Self::Broken { .. } => true,
+            Self::Unreachable { .. }
+            | Self::NotImplemented { .. }
+            | Self::Failed { .. }
+            | Self::Untrusted { .. }
+            | Self::LeftAlone { .. } => false,
+        }
+    }
+}
+
+/// Tells one unix socket from another that took its place, as a plugin's does that was restarted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark {
+    device: u64,
+    inode: u64,
+    /// When it was made. An inode's number may be given again.
+    made: Option<SystemTime>,
 }
 
 /// Calls one plugin.
@@ -110,12 +179,30 @@ impl CallError {
 pub struct Client {
     address: Address,
     deadline: Duration,
+    breaker: Breaker,
 }
 
 impl Client {
     /// Makes a client whose calls take at most `deadline` each. It does not connect yet.
     pub fn new(address: Address, deadline: Duration) -> Self {
-        Self { address, deadline }
+        Self {
+            address,
+            deadline,
+            breaker: Breaker::default(),
+        }
+    }
+
+    /// Returns what tells the socket from a later one in its place; nothing for TCP, or if there is none.
+    pub async fn mark(&self) -> Option<Mark> {
+        let Address::Unix(path) = &self.address else {
+            return None;
+        };
+        let found = tokio::fs::metadata(path).await.ok()?;
+        Some(Mark {
+            device: found.dev(),
+            inode: found.ino(),
+            made: found.modified().ok(),
+        })
     }
 
     /// Returns the same client with another deadline.
@@ -123,6 +210,7 @@ impl Client {
         Self {
             address: self.address.clone(),
             deadline,
+            breaker: self.breaker.clone(),
         }
     }
 
@@ -189,6 +277,11 @@ impl Client {
         } else {
             serde_json::from_slice(&body).map_err(malformed)?
         };
+        let answer = if answer.is_null() {
+            Value::Object(serde_json::Map::new())
+        } else {
+            answer
+        };
         // An error counts even with status 200 (case M4).
         if let Some(message) = error_field(&answer) {
             return Err(failed(message.to_owned()));
@@ -227,58 +320,71 @@ impl Client {
             address: self.address.clone(),
             source,
         };
+        let admitted = self.breaker.admit(Instant::now());
+        admitted.map_err(|wait| CallError::LeftAlone {
+            address: self.address.clone(),
+            method: method.to_owned(),
+            wait,
+        })?;
         let answer = async {
             match &self.address {
                 Address::Unix(path) => {
-                    self.talk(
-                        UnixStream::connect(path).await.map_err(unreachable)?,
-                        request,
-                    )
-                    .await
+                    let stream = UnixStream::connect(path).await.map_err(unreachable)?;
+                    self.talk(stream, request, method).await
                 }
                 Address::Tcp(authority) => {
-                    self.talk(
-                        TcpStream::connect(authority).await.map_err(unreachable)?,
-                        request,
-                    )
-                    .await
+                    let stream = TcpStream::connect(authority).await.map_err(unreachable)?;
+                    self.talk(stream, request, method).await
+                }
+                Address::Tls(authority, files) => {
+                    let stream = TcpStream::connect(authority).await.map_err(unreachable)?;
+                    let stream = tls::connect(stream, authority, files).await;
+                    let stream = stream.map_err(|error| CallError::Untrusted {
+                        address: self.address.clone(),
+                        reason: error.to_string(),
+                    })?;
+                    self.talk(stream, request, method).await
                 }
             }
         };
-        timeout(deadline, answer)
-            .await
-            .map_err(|_elapsed| CallError::Deadline {
-                address: self.address.clone(),
-                method: method.to_owned(),
-                deadline,
-            })?
+        let answered = timeout(deadline, answer).await;
+        self.breaker.note(Instant::now(), answered.is_err());
+        answered.map_err(|_elapsed| CallError::Deadline {
+            address: self.address.clone(),
+            method: method.to_owned(),
+            deadline,
+        })?
     }
 
     async fn talk<S>(
         &self,
         stream: S,
         request: Request<Full<Bytes>>,
+        method: &str,
     ) -> Result<(StatusCode, Bytes), CallError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| self.broken(&error))?;
+            .map_err(|error| self.broken(method, &error))?;
         let exchange = async {
             let response = sender
                 .send_request(request)
                 .await
-                .map_err(|error| self.broken(&error))?;
+                .map_err(|error| self.broken(method, &error))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), ANSWER_MAX)
                 .collect()
                 .await
                 .map_err(|error| {
                     if error.is::<LengthLimitError>() {
-                        CallError::TooLarge(self.address.clone())
+                        CallError::TooLarge {
+                            address: self.address.clone(),
+                            method: method.to_owned(),
+                        }
                     } else {
-                        self.broken(&*error)
+                        self.broken(method, &*error)
                     }
                 })?;
             Ok((status, body.to_bytes()))
@@ -295,12 +401,17 @@ impl Client {
         }
     }
 
-    pub(super) fn broken(&self, error: &(dyn std::error::Error + 'static)) -> CallError {
+    pub(super) fn broken(
+        &self,
+        method: &str,
+        error: &(dyn std::error::Error + 'static),
+    ) -> CallError {
         let reasons: Vec<String> = std::iter::successors(Some(error), |error| error.source())
             .map(ToString::to_string)
             .collect();
         CallError::Broken {
             address: self.address.clone(),
+            method: method.to_owned(),
             reason: reasons.join(": "),
         }
     }

@@ -10,7 +10,7 @@ use std::{
 use serde::Deserialize;
 use tokio::fs;
 
-use super::client::Address;
+use super::{client::Address, tls::TlsFiles};
 
 /// The longest spec file that is read, in bytes.
 const SPEC_MAX: u64 = 64 * 1024;
@@ -81,11 +81,13 @@ pub enum DiscoveryError {
         /// What is wrong.
         source: serde_json::Error,
     },
-    /// A `.json` asks for TLS. A plugin is not called in clear text where its author wants TLS.
-    #[error("{}: plugins over TLS are not supported yet; use a unix socket", path.display())]
+    /// A `.json` asks for TLS and does not say enough. A plugin is not called in clear text where its author wants TLS.
+    #[error("{}: TLSConfig {expected}", path.display())]
     Tls {
         /// The file.
         path: PathBuf,
+        /// What it must have.
+        expected: &'static str,
     },
 }
 
@@ -94,7 +96,7 @@ struct JsonSpec {
     #[serde(rename = "Addr", default)]
     addr: String,
     #[serde(rename = "TLSConfig")]
-    tls: Option<serde_json::Value>,
+    tls: Option<TlsFiles>,
 }
 
 /// Finds a v1 plugin. A socket wins over a spec, a `.spec` over a `.json`, a file over one in a directory of its own (P4).
@@ -221,10 +223,19 @@ fn parse_json(path: &Path, text: &str) -> Result<Address, DiscoveryError> {
             path: path.to_owned(),
             source,
         })?;
-    if spec.tls.is_some() {
-        return Err(DiscoveryError::Tls {
-            path: path.to_owned(),
-        });
+    let address = parse_address(path, &spec.addr)?;
+    let Some(tls) = spec.tls else {
+        return Ok(address);
+    };
+    let refused = |expected| DiscoveryError::Tls {
+        path: path.to_owned(),
+        expected,
+    };
+    match address {
+        Address::Tcp(_) if tls.ca.is_none() && !tls.skip_verify => Err(refused(
+            "must name a CAFile to verify the plugin with, or say InsecureSkipVerify",
+        )),
+        Address::Tcp(authority) => Ok(Address::Tls(authority, Box::new(tls))),
+        Address::Unix(_) | Address::Tls(..) => Err(refused("is for an Addr of tcp://HOST:PORT")),
     }
-    parse_address(path, &spec.addr)
 }

@@ -38,7 +38,7 @@ impl Client {
         let opened = async {
             let stream = match self.address() {
                 Address::Unix(socket) => UnixStream::connect(socket).await,
-                Address::Tcp(_) => Err(io::ErrorKind::Unsupported.into()),
+                Address::Tcp(_) | Address::Tls(..) => Err(io::ErrorKind::Unsupported.into()),
             };
             let stream = stream.map_err(|source| CallError::Unreachable {
                 address: self.address().clone(),
@@ -46,16 +46,16 @@ impl Client {
             })?;
             let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
                 .await
-                .map_err(|error| self.broken(&error))?;
+                .map_err(|error| self.broken(path, &error))?;
             let mut connection: Connection = Box::pin(async {
                 // What broke shows in the body.
                 let _ = connection.await;
             });
             let response = tokio::select! {
                 response = sender.send_request(request) => response,
-                () = &mut connection => return Err(self.gone()),
+                () = &mut connection => return Err(self.gone(path)),
             };
-            let response = response.map_err(|error| self.broken(&error))?;
+            let response = response.map_err(|error| self.broken(path, &error))?;
             if response.status() != StatusCode::OK {
                 return Err(CallError::Failed {
                     method: path.to_owned(),
@@ -64,6 +64,7 @@ impl Client {
             }
             Ok(Lines {
                 client: self.clone(),
+                path: path.to_owned(),
                 _sender: sender,
                 body: response.into_body(),
                 connection: Some(connection),
@@ -109,13 +110,15 @@ impl Client {
             .body(Full::new(body));
         request.map_err(|error| CallError::Broken {
             address: self.address().clone(),
-            reason: format!("{path} cannot be asked for: {error}"),
+            method: path.to_owned(),
+            reason: error.to_string(),
         })
     }
 
-    fn gone(&self) -> CallError {
+    fn gone(&self, path: &str) -> CallError {
         CallError::Broken {
             address: self.address().clone(),
+            method: path.to_owned(),
             reason: "it was closed".to_owned(),
         }
     }
@@ -126,6 +129,7 @@ type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Documents that come as they happen.
 pub struct Lines {
     client: Client,
+    path: String,
     /// It keeps the connection open.
     _sender: http1::SendRequest<Full<Bytes>>,
     body: Incoming,
@@ -142,7 +146,10 @@ impl Lines {
                 return Ok(Some(line.freeze().slice(..end)));
             }
             if self.unread.len() > ANSWER_MAX {
-                return Err(CallError::TooLarge(self.client.address().clone()));
+                return Err(CallError::TooLarge {
+                    address: self.client.address().clone(),
+                    method: self.path.clone(),
+                });
             }
             let frame = match &mut self.connection {
                 Some(connection) => tokio::select! {
@@ -157,7 +164,7 @@ impl Lines {
             };
             match frame {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(self.client.broken(&error)),
+                Some(Err(error)) => return Err(self.client.broken(&self.path, &error)),
                 Some(Ok(frame)) => {
                     if let Ok(bytes) = frame.into_data() {
                         self.unread.extend_from_slice(&bytes);

@@ -56,6 +56,7 @@ impl Managed {
             origin: Origin::Managed(self.id.clone()),
             client: Client::new(Address::Unix(socket), config.timings.call),
             capabilities: interface.types.iter().flatten().cloned().collect(),
+            mark: None,
         }
     }
 }

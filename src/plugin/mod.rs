@@ -6,10 +6,12 @@
 //! Every call has a deadline and every answer a size limit. A plugin that could not be activated is remembered for a
 //! while, so that many callers do not wait for it one after the other.
 
+mod breaker;
 mod client;
 mod discovery;
 mod document;
 mod engine;
+mod tls;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,10 +26,11 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-pub use client::{Address, CallError, Client};
+pub use client::{Address, CallError, Client, Mark};
 pub use discovery::{Directories, DiscoveryError};
 pub use document::Lines;
 pub use engine::EngineError;
+pub use tls::TlsFiles;
 
 /// What a caller needs a plugin to be able to do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -36,6 +39,8 @@ pub struct Capability(&'static str);
 impl Capability {
     /// Carries networks: libnetwork's remote driver protocol.
     pub const NETWORK_DRIVER: Self = Self("NetworkDriver");
+    /// Beyond that, keeps table entries and hears of others': see `docs/table-driver-protocol.md`.
+    pub const TABLE_DRIVER: Self = Self("weft.TableDriver/1.0");
     /// Hands out pools and addresses: libnetwork's remote IPAM protocol.
     pub const IPAM_DRIVER: Self = Self("IpamDriver");
 
@@ -46,7 +51,11 @@ impl Capability {
 
     /// Returns its name in a managed plugin's configuration, for example `docker.networkdriver/1.0`.
     fn managed(self) -> String {
-        format!("docker.{}/1.0", self.0.to_ascii_lowercase())
+        let name = self.0.to_ascii_lowercase();
+        if name.contains('/') {
+            return name;
+        }
+        format!("docker.{name}/1.0")
     }
 }
 
@@ -80,20 +89,68 @@ pub struct Plugin {
     /// Calls it.
     pub client: Client,
     capabilities: BTreeSet<String>,
+    mark: Option<Mark>,
 }
 
 impl Plugin {
     /// Returns whether it can do this.
     pub fn can(&self, capability: Capability) -> bool {
         match self.origin {
-            Origin::Managed(_) => self.capabilities.contains(&capability.managed()),
+            Origin::Managed(_) => {
+                let name = capability.managed();
+                let mut all = self.capabilities.iter();
+                all.any(|found| found.eq_ignore_ascii_case(&name))
+            }
             Origin::Legacy => self.capabilities.contains(capability.as_str()),
         }
+    }
+
+    /// Returns whether another one is the same process on the same socket, as far as can be seen.
+    fn is(&self, other: &Self) -> bool {
+        self.client.address() == other.client.address() && self.mark == other.mark
     }
 
     /// Returns what it says it can do, in its own words.
     pub fn capabilities(&self) -> impl Iterator<Item = &str> {
         self.capabilities.iter().map(String::as_str)
+    }
+}
+
+/// A plugin among others, and how it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listed {
+    /// The name it is found by.
+    pub name: String,
+    /// How it came to this host.
+    pub origin: Origin,
+    /// Where it listens; nothing if that cannot be read.
+    pub address: Option<String>,
+    /// How it is.
+    pub state: Health,
+    /// What it says it can do, in its own words.
+    pub capabilities: BTreeSet<String>,
+}
+
+/// How a plugin is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Health {
+    /// It can be called.
+    Enabled,
+    /// The engine's operator has disabled it.
+    Disabled,
+    /// It does not answer, or what leads to it is wrong.
+    Broken(String),
+}
+
+impl Listed {
+    fn of(plugin: Plugin, state: Health) -> Self {
+        Self {
+            name: plugin.name,
+            origin: plugin.origin,
+            address: Some(plugin.client.address().to_string()),
+            state,
+            capabilities: plugin.capabilities,
+        }
     }
 }
 
@@ -188,9 +245,17 @@ struct State {
     /// Activated plugins by name, each with the number of its activation.
     active: BTreeMap<String, (u64, Plugin)>,
     activations: u64,
-    failures: BTreeMap<String, (Instant, GetError)>,
+    failures: BTreeMap<String, Failure>,
     /// Users of managed plugins, by id.
     users: BTreeMap<String, u32>,
+}
+
+/// Why a plugin was not activated, and until when that is believed of the same socket.
+#[derive(Clone, Debug)]
+struct Failure {
+    until: Instant,
+    mark: Option<Mark>,
+    error: GetError,
 }
 
 /// How many failures are remembered; at the bound all are forgotten.
@@ -223,7 +288,10 @@ impl Getter {
             return Err(GetError::NotFound(name.to_owned()));
         }
         match self.managed(name).await? {
-            Some((plugin, is_enabled)) => self.use_managed(plugin, is_enabled, capability, mode),
+            Some((mut plugin, is_enabled)) => {
+                plugin.mark = plugin.client.mark().await;
+                self.use_managed(plugin, is_enabled, capability, mode)
+            }
             None => self.legacy(name, capability).await,
         }
     }
@@ -238,7 +306,8 @@ impl Getter {
             .map(|managed| managed.plugin(&self.config))
             .filter(|plugin| plugin.can(capability))
             .collect();
-        for plugin in &found {
+        for plugin in &mut found {
+            plugin.mark = plugin.client.mark().await;
             self.note_active(plugin);
         }
         for name in discovery::scan(&self.config.directories).await {
@@ -249,13 +318,60 @@ impl Getter {
             let Ok(Some(address)) = discovery::find(&self.config.directories, &name).await else {
                 continue;
             };
-            let plugin = match self.cached(&name, &address) {
+            let plugin = match self.cached(&name, &address).await {
                 Some(plugin) => Ok(plugin),
                 None => self.activate(&name, address).await,
             };
             found.extend(plugin.ok().filter(|plugin| plugin.can(capability)));
         }
         Ok(found)
+    }
+
+    /// Returns everything that looks like a plugin, whatever it can do, and how each is. What is dead is not waited for.
+    pub async fn list(&self) -> Result<Vec<Listed>, GetError> {
+        let managed = engine::list(&self.config).await.map_err(Arc::new)?;
+        let mut found: Vec<Listed> = managed
+            .iter()
+            .map(|managed| {
+                let state = if managed.is_enabled {
+                    Health::Enabled
+                } else {
+                    Health::Disabled
+                };
+                Listed::of(managed.plugin(&self.config), state)
+            })
+            .collect();
+        for name in discovery::scan(&self.config.directories).await {
+            if self.config.ignored.contains(&name) || found.iter().any(|held| held.name == name) {
+                continue;
+            }
+            if let Some(listed) = self.look_at(name).await {
+                found.push(listed);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Looks at a v1 plugin; nothing if it has gone meanwhile.
+    async fn look_at(&self, name: String) -> Option<Listed> {
+        let broken = |name, address: Option<&Address>, reason: String| Listed {
+            name,
+            origin: Origin::Legacy,
+            address: address.map(ToString::to_string),
+            state: Health::Broken(reason),
+            capabilities: BTreeSet::new(),
+        };
+        let address = match discovery::find(&self.config.directories, &name).await {
+            Ok(address) => address?,
+            Err(error) => return Some(broken(name, None, error.to_string())),
+        };
+        if let Some(plugin) = self.cached(&name, &address).await {
+            return Some(Listed::of(plugin, Health::Enabled));
+        }
+        match self.activate(&name, address.clone()).await {
+            Ok(plugin) => Some(Listed::of(plugin, Health::Enabled)),
+            Err(error) => Some(broken(name, Some(&address), error.to_string())),
+        }
     }
 
     /// Returns how many users a managed plugin has through us.
@@ -305,7 +421,7 @@ impl Getter {
             .await
             .map_err(Arc::new)?;
         let address = found.ok_or_else(|| GetError::NotFound(name.to_owned()))?;
-        let plugin = match self.cached(name, &address) {
+        let plugin = match self.cached(name, &address).await {
             Some(plugin) => plugin,
             None => self.activate_patiently(name, address).await?,
         };
@@ -316,26 +432,28 @@ impl Getter {
         Ok(plugin)
     }
 
-    /// Returns the activated plugin, unless it has moved since.
-    fn cached(&self, name: &str, address: &Address) -> Option<Plugin> {
+    /// Returns the activated plugin, unless it has moved or was restarted since.
+    async fn cached(&self, name: &str, address: &Address) -> Option<Plugin> {
         let known =
             self.with_state(|state| state.active.get(name).map(|(_, plugin)| plugin.clone()))?;
-        (known.client.address() == address).then_some(known)
+        let is_there = known.client.address() == address && known.client.mark().await == known.mark;
+        is_there.then_some(known)
     }
 
     /// Activates a v1 plugin, trying again while nobody answers on its socket: it may be starting.
     async fn activate_patiently(&self, name: &str, address: Address) -> Result<Plugin, GetError> {
         let started = Instant::now();
+        let timings = self.config.timings;
+        let mark = Client::new(address.clone(), timings.call).mark().await;
         let remembered = self.with_state(|state| state.failures.get(name).cloned());
-        if let Some((until, error)) = remembered.filter(|(until, _)| started < *until) {
+        if let Some(failure) = remembered.filter(|held| started < held.until && held.mark == mark) {
             tracing::debug!(
                 plugin = name,
-                ?until,
+                until = ?failure.until,
                 "a failed activation is not repeated yet"
             );
-            return Err(error);
+            return Err(failure.error);
         }
-        let timings = self.config.timings;
         let mut waits = retries(timings.first_retry, timings.give_up);
         let error = loop {
             let error = match self.activate(name, address.clone()).await {
@@ -353,10 +471,12 @@ impl Getter {
             if state.failures.len() == FAILURES_MAX {
                 state.failures.clear();
             }
-            let until = Instant::now() + timings.remember_failure;
-            state
-                .failures
-                .insert(name.to_owned(), (until, error.clone()));
+            let failure = Failure {
+                until: Instant::now() + timings.remember_failure,
+                mark,
+                error: error.clone(),
+            };
+            state.failures.insert(name.to_owned(), failure);
         });
         Err(error)
     }
@@ -364,6 +484,7 @@ impl Getter {
     async fn activate(&self, name: &str, address: Address) -> Result<Plugin, GetError> {
         let timings = self.config.timings;
         let client = Client::new(address, timings.call);
+        let mark = client.mark().await;
         let activation: Activation = client
             .call_within(
                 "Plugin.Activate",
@@ -380,17 +501,18 @@ impl Getter {
             origin: Origin::Legacy,
             client,
             capabilities: activation.implements.unwrap_or_default(),
+            mark,
         };
         self.note_active(&plugin);
         Ok(plugin)
     }
 
-    /// Remembers a plugin and tells those who follow activations, once for each place where it is found.
+    /// Remembers a plugin and tells those who follow activations, once for each socket that it was found on.
     fn note_active(&self, plugin: &Plugin) {
         let number = self.with_state(|state| {
             state.failures.remove(&plugin.name);
             let known = state.active.get(&plugin.name);
-            if known.is_some_and(|(_, known)| known.client.address() == plugin.client.address()) {
+            if known.is_some_and(|(_, known)| known.is(plugin)) {
                 return None;
             }
             state.activations += 1;

@@ -5,6 +5,7 @@
 //! a call or nothing of it; one daemon at a time has the file. Calls block for as long as the disk takes: a task of the async
 //! runtime makes them on a thread for blocking work.
 
+mod abort;
 mod engine;
 mod error;
 mod file;
@@ -19,12 +20,16 @@ use redb::{
     Durability, ReadTransaction, ReadableTable, TableDefinition, TableHandle, WriteTransaction,
 };
 
-use self::file::{DataFile, META};
+use self::{
+    abort::FaultPoint,
+    file::{DataFile, META},
+};
 use crate::core::{
     model::{Boot, EndpointId, Generation, Key, NetworkId, TableEntry, TableName, Value},
     wire::codec,
 };
 
+pub use abort::Side;
 pub(crate) use error::Fault;
 pub use error::StoreError;
 pub use file::FILE_NAME;
@@ -44,13 +49,17 @@ const MEMBERS: &str = "members";
 #[derive(Clone, Debug)]
 pub struct Store {
     file: Arc<DataFile>,
+    fault_point: FaultPoint,
 }
 
 impl Store {
     /// Opens the file in the data directory, and makes both if they are not there.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let file = Arc::new(DataFile::open(directory)?);
-        let store = Self { file };
+        let store = Self {
+            file,
+            fault_point: FaultPoint::default(),
+        };
         store.write(|transaction| {
             transaction.open_table(ENDPOINTS)?;
             transaction.open_table(ENTRIES)?;
@@ -97,7 +106,7 @@ impl Store {
 
     /// Writes an endpoint together with its entries, in place of what was there of it.
     pub fn put_endpoint(&self, endpoint: &StoredEndpoint) -> Result<(), StoreError> {
-        self.write(|transaction| {
+        self.change(|transaction| {
             let mut table = transaction.open_table(ENDPOINTS)?;
             table.insert(endpoint.record.id.0, codec::encode(endpoint).as_slice())?;
             Ok(())
@@ -106,7 +115,7 @@ impl Store {
 
     /// Removes an endpoint and its entries, if it is there.
     pub fn remove_endpoint(&self, id: EndpointId) -> Result<(), StoreError> {
-        self.write(|transaction| {
+        self.change(|transaction| {
             transaction.open_table(ENDPOINTS)?.remove(id.0)?;
             Ok(())
         })
@@ -130,7 +139,7 @@ impl Store {
 
     /// Writes such an entry, in place of what was there.
     pub fn put_entry(&self, network: NetworkId, entry: &TableEntry) -> Result<(), StoreError> {
-        self.write(|transaction| {
+        self.change(|transaction| {
             let mut table = transaction.open_table(ENTRIES)?;
             let address = codec::encode(&(network, &entry.table, &entry.key));
             table.insert(address.as_slice(), entry.value.as_bytes())?;
@@ -145,7 +154,7 @@ impl Store {
         table: &TableName,
         key: &Key,
     ) -> Result<(), StoreError> {
-        self.write(|transaction| {
+        self.change(|transaction| {
             let address = codec::encode(&(network, table, key));
             transaction
                 .open_table(ENTRIES)?
@@ -185,6 +194,23 @@ impl Store {
             meta.remove(MEMBERS)?;
             Ok(())
         })
+    }
+
+    /// Has the process die, as by SIGKILL, at one side of the n-th write of an endpoint or entry from now on.
+    #[cfg(feature = "mutations")]
+    pub fn abort_at(&self, side: Side, write: u32) {
+        self.fault_point.set(side, write);
+    }
+
+    /// Writes something of this node's endpoints and entries.
+    fn change<T>(
+        &self,
+        body: impl FnOnce(&WriteTransaction) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        self.fault_point.pass(Side::Before);
+        let value = self.write(body)?;
+        self.fault_point.pass(Side::After);
+        Ok(value)
     }
 
     /// Runs `body` in one durable write transaction. For rooms that keep tables of their own in the file.

@@ -319,6 +319,7 @@ fn a_full_disk_is_said_and_nothing_is_half_written_and_writing_goes_on_when_ther
     let file = DataFile::open_with(directory.path(), Box::new(move || opener.open(&path))).unwrap();
     let store = Store {
         file: Arc::new(file),
+        fault_point: FaultPoint::default(),
     };
     store.put_endpoint(&endpoint(1, true)).unwrap();
     let mut large = endpoint(2, true);

@@ -189,6 +189,13 @@ fn usual_sizes(measure: Measure) -> &'static [(usize, usize, f64)] {
             (100, 0, 0.0),
             (1000, 0, 0.0),
         ],
+        Measure::Crash | Measure::FalseDown | Measure::Join => usual_sizes_of_membership(measure),
+    }
+}
+
+/// Returns the same of those that are about members.
+fn usual_sizes_of_membership(measure: Measure) -> &'static [(usize, usize, f64)] {
+    match measure {
         Measure::Crash => &[
             (25, 0, 0.0),
             (25, 0, 10.0),
@@ -208,6 +215,12 @@ fn usual_sizes(measure: Measure) -> &'static [(usize, usize, f64)] {
             (128, 0, 30.0),
         ],
         Measure::Join => &[(25, 0, 0.0), (100, 0, 0.0), (100, 0, 30.0), (200, 0, 0.0)],
+        Measure::Change
+        | Measure::Burst
+        | Measure::Churn
+        | Measure::Idle
+        | Measure::Conflict
+        | Measure::Return => &[],
     }
 }
 

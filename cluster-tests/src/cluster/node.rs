@@ -26,6 +26,8 @@ use super::{
 
 /// How long the control API may take to answer: longer than a cluster without a leader takes to say so.
 const CALL_MAX: Duration = Duration::from_secs(30);
+/// The name of the directory of its driver plugins.
+const PLUGINS: &str = "plugins";
 /// How many lines of a log are shown when a test fails.
 const TAIL: usize = 40;
 
@@ -53,6 +55,7 @@ impl Node {
     ) -> anyhow::Result<Self> {
         let directory = place.join(&name);
         fs::create_dir(&directory)?;
+        fs::create_dir(directory.join(PLUGINS))?;
         Ok(Self {
             name,
             program: program.to_owned(),
@@ -88,6 +91,11 @@ impl Node {
     /// Returns where it keeps its data.
     pub fn data_dir(&self) -> PathBuf {
         self.directory.join("data")
+    }
+
+    /// Returns where it looks for driver plugins: the host's own are none of its business.
+    pub fn plugin_dir(&self) -> PathBuf {
+        self.directory.join(PLUGINS)
     }
 
     /// Returns where it listens; the port is 0 until it was up once, and stays the same from then on.
@@ -146,7 +154,9 @@ impl Node {
             .args(["--dataplane", dataplane])
             .args(["--listen", &self.listen.to_string()])
             .arg("--data-dir")
-            .arg(self.data_dir());
+            .arg(self.data_dir())
+            .arg("--plugin-dir")
+            .arg(self.plugin_dir());
         command
     }
 

@@ -1,7 +1,9 @@
 //! Real `weft` processes: the story of a cluster, what it survives, and what it says when it refuses.
 
+mod aborts;
 mod agreement;
 mod figures;
+mod plugins;
 mod refusals;
 mod settings;
 mod story;

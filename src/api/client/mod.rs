@@ -20,11 +20,13 @@ use tokio::{net::UnixStream, time::timeout};
 
 pub use watch::Watch;
 
-use self::uri::{at_endpoint, at_join, at_key, at_network, at_table, at_watch, waiting};
+use self::uri::{
+    at_driver, at_endpoint, at_join, at_key, at_network, at_plugin, at_table, at_watch, waiting,
+};
 use super::http::types::{
-    Applied, Blob, CreateEndpoint, CreateNetwork, Endpoint, Entry, ErrorBody, Failure, JoinQuery,
-    Leave, Left, LeftEndpoint, ListedNetwork, Member, Network, NetworkDetail, PutEntry, PutMode,
-    RotateToken, Status, Table, Token, WatchQuery,
+    Applied, Blob, CreateEndpoint, CreateNetwork, Driver, Endpoint, EndpointDetail, Entry,
+    ErrorBody, Failure, JoinQuery, Leave, Left, LeftEndpoint, ListedNetwork, Member, Network,
+    NetworkDetail, Plugin, PutEntry, PutMode, RotateToken, Status, Table, Token, WatchQuery,
 };
 
 /// The longest answer that is read, in bytes.
@@ -177,6 +179,35 @@ impl Client {
             Some(network) => self.get(&at_network(network, "/endpoints")).await,
             None => self.get("/v1/endpoints").await,
         }
+    }
+
+    /// Asks for one endpoint, its table entries, and who may not have them.
+    pub async fn endpoint(
+        &self,
+        network: &str,
+        endpoint: &str,
+    ) -> Result<EndpointDetail, ClientError> {
+        self.get(&at_endpoint(network, endpoint, "")).await
+    }
+
+    /// Asks for the drivers that the node has.
+    pub async fn drivers(&self) -> Result<Vec<Driver>, ClientError> {
+        self.get("/v1/drivers").await
+    }
+
+    /// Asks for one driver; a plugin that is not in use yet is activated.
+    pub async fn driver(&self, driver: &str) -> Result<Driver, ClientError> {
+        self.get(&at_driver(driver)).await
+    }
+
+    /// Asks for the plugins of the node's host.
+    pub async fn plugins(&self) -> Result<Vec<Plugin>, ClientError> {
+        self.get("/v1/plugins").await
+    }
+
+    /// Asks for one plugin of the node's host.
+    pub async fn plugin(&self, plugin: &str) -> Result<Plugin, ClientError> {
+        self.get(&at_plugin(plugin)).await
     }
 
     /// Creates an endpoint on this node.

@@ -11,6 +11,18 @@ pub(super) fn at_network(network: &str, rest: &str) -> String {
     uri
 }
 
+pub(super) fn at_driver(driver: &str) -> String {
+    let mut uri = String::from("/v1/drivers/");
+    escape(driver, &mut uri);
+    uri
+}
+
+pub(super) fn at_plugin(plugin: &str) -> String {
+    let mut uri = String::from("/v1/plugins/");
+    escape(plugin, &mut uri);
+    uri
+}
+
 pub(super) fn at_endpoint(network: &str, endpoint: &str, rest: &str) -> String {
     let mut uri = at_network(network, "/endpoints/");
     escape(endpoint, &mut uri);

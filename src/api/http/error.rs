@@ -113,6 +113,10 @@ codes! {
     LastMember = "last_member", CONFLICT, Conflict;
     /// The token is not, or no longer, right.
     WrongToken = "wrong_token", FORBIDDEN, Failed;
+    /// A driver's plugin refused, or answered what it may not.
+    DriverRefused = "driver_refused", BAD_GATEWAY, Failed;
+    /// There is no such plugin.
+    NoSuchPlugin = "no_such_plugin", NOT_FOUND, NotFound;
     /// Nobody leads the cluster at the moment.
     NoLeader = "no_leader", SERVICE_UNAVAILABLE, Unavailable;
     /// The node has not come up yet, or does not carry this network yet.

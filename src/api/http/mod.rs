@@ -6,6 +6,7 @@
 mod blob;
 mod counters;
 mod door;
+mod drivers;
 mod error;
 pub(super) mod extract;
 mod metrics;

@@ -4,7 +4,7 @@ use super::error::{Code, Failure};
 use crate::{
     controller::ControllerError,
     core::{allocator::AllocatorError, model::NodeId},
-    driver::{DriverError, RegistryError},
+    driver::{DriverError, IpamError, RegistryError},
 };
 
 impl From<ControllerError> for Failure {
@@ -52,7 +52,12 @@ fn code(refused: &ControllerError) -> Code {
         ControllerError::Timeout(_) => Code::TimedOut,
         ControllerError::Refused(refused) => allocator_code(refused),
         ControllerError::Driver(refused) => driver_code(refused),
+        ControllerError::Ipam(IpamError::Driver(refused)) => driver_code(refused),
+        ControllerError::Ipam(IpamError::NoAddress { .. } | IpamError::Overlap { .. }) => {
+            Code::Exhausted
+        }
         ControllerError::Registry(refused) => registry_code(refused),
+        ControllerError::Plugins(_) => Code::DriverRefused,
         ControllerError::Store(_) | ControllerError::Broken(_) => Code::Failed,
         ControllerError::Stopped => Code::Stopped,
     }
@@ -93,13 +98,13 @@ fn driver_code(refused: &DriverError) -> Code {
         | DriverError::NoInterface(_)
         | DriverError::Sandbox(_) => Code::Invalid,
         DriverError::Unreachable { .. } => Code::Busy,
+        DriverError::Restarted { .. } => Code::NotReady,
+        DriverError::Refused { .. } | DriverError::Protocol { .. } => Code::DriverRefused,
         DriverError::NoNetwork(_)
         | DriverError::NetworkExists(_)
         | DriverError::NoEndpoint(_)
         | DriverError::EndpointExists(_)
-        | DriverError::Dataplane(_)
-        | DriverError::Refused { .. }
-        | DriverError::Protocol { .. } => Code::Failed,
+        | DriverError::Dataplane(_) => Code::Failed,
     }
 }
 
@@ -108,9 +113,8 @@ fn registry_code(refused: &RegistryError) -> Code {
         RegistryError::Name(_) => Code::Invalid,
         RegistryError::NotFound(_) => Code::NoSuchDriver,
         RegistryError::Slow { .. } => Code::TimedOut,
-        RegistryError::BuiltIn(_) | RegistryError::Vetoed { .. } | RegistryError::Plugin { .. } => {
-            Code::Failed
-        }
+        RegistryError::Vetoed { .. } | RegistryError::Plugin { .. } => Code::DriverRefused,
+        RegistryError::BuiltIn(_) => Code::Failed,
     }
 }
 

@@ -13,19 +13,20 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    drivers as show,
     error::{Code, Failure},
     extract::{Ask, At, Body},
     metrics, stream,
     types::{
-        Applied, Blob, CreateEndpoint, CreateNetwork, Endpoint, Entry, JoinQuery, KeyQuery, Leave,
-        Left, LeftEndpoint, ListedNetwork, Member, Network, NetworkDetail, PutEntry, RotateToken,
-        Status, Table, Token, WaitQuery, WatchQuery,
+        Applied, Blob, CreateEndpoint, CreateNetwork, Driver, Endpoint, EndpointDetail, Entry,
+        JoinQuery, KeyQuery, Leave, Left, LeftEndpoint, ListedNetwork, Member, Network,
+        NetworkDetail, Plugin, PutEntry, RotateToken, Status, Table, Token, WaitQuery, WatchQuery,
     },
     views::{self, Names},
 };
 use crate::{
-    controller::{Controller, EndpointView, NetworkRequest, SubnetRequest},
-    core::model::{Key, LimitError, TableEntry, TableName, Value},
+    controller::{Controller, EndpointView, IpamRequest, NetworkRequest, SubnetRequest},
+    core::model::{Key, LimitError, Name, TableEntry, TableName, Value},
     driver::SandboxPlace,
     runtime::streams::Tls,
 };
@@ -61,7 +62,7 @@ pub fn routes(controller: Controller, tls: Tls, stop: CancellationToken) -> Rout
         .route("/endpoints", get(network_endpoints).post(endpoint_create))
         .route(
             "/endpoints/{endpoint}",
-            axum::routing::delete(endpoint_remove),
+            get(endpoint_inspect).delete(endpoint_remove),
         )
         .route("/endpoints/{endpoint}/join", post(endpoint_join))
         .route("/endpoints/{endpoint}/leave", post(endpoint_leave))
@@ -77,6 +78,10 @@ pub fn routes(controller: Controller, tls: Tls, stop: CancellationToken) -> Rout
         .route("/networks", get(networks).post(network_create))
         .nest("/networks/{network}", network)
         .route("/endpoints", get(endpoints))
+        .route("/drivers", get(drivers))
+        .route("/drivers/{driver}", get(driver_inspect))
+        .route("/plugins", get(plugins))
+        .route("/plugins/{plugin}", get(plugin_inspect))
         .route("/watch", get(watch))
         .route("/token", get(token).post(token_rotate))
         .route("/leave", post(leave))
@@ -138,7 +143,11 @@ async fn network_create(
         options: wish.options,
         subnets: wish.subnets.into_iter().map(subnet).collect(),
     };
-    let record = api.controller.network_create(request).await?;
+    let ipam = wish.ipam.map(|ipam| IpamRequest {
+        driver: ipam.driver,
+        options: ipam.options,
+    });
+    let record = api.controller.network_create_with(request, ipam).await?;
     Ok((StatusCode::CREATED, Json(views::network(record))))
 }
 
@@ -277,6 +286,40 @@ async fn endpoint_remove(
 ) -> Result<StatusCode, Failure> {
     api.controller.endpoint_remove(&network, &endpoint).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn endpoint_inspect(
+    State(api): State<Api>,
+    At((network, endpoint)): At<(String, String)>,
+) -> Answer<EndpointDetail> {
+    let detail = api.controller.endpoint_inspect(&network, &endpoint).await?;
+    Ok(Json(show::endpoint_detail(detail, &api.names().await?)))
+}
+
+async fn drivers(State(api): State<Api>) -> Answer<Vec<Driver>> {
+    let drivers = api.controller.driver_list().await?;
+    Ok(Json(drivers.into_iter().map(show::driver).collect()))
+}
+
+async fn driver_inspect(State(api): State<Api>, At(driver): At<Name>) -> Answer<Driver> {
+    Ok(Json(show::driver(
+        api.controller.driver_inspect(&driver).await?,
+    )))
+}
+
+async fn plugins(State(api): State<Api>) -> Answer<Vec<Plugin>> {
+    let plugins = api.controller.plugin_list().await?;
+    Ok(Json(plugins.into_iter().map(show::plugin).collect()))
+}
+
+async fn plugin_inspect(State(api): State<Api>, At(plugin): At<String>) -> Answer<Plugin> {
+    let mut plugins = api.controller.plugin_list().await?.into_iter();
+    let found = plugins.find(|found| found.name == plugin);
+    let found = found.ok_or_else(|| {
+        let message = format!("this host has no plugin {plugin}");
+        Failure::new(Code::NoSuchPlugin, message)
+    })?;
+    Ok(Json(show::plugin(found)))
 }
 
 async fn tables(State(api): State<Api>, At(network): At<String>) -> Answer<Vec<Table>> {

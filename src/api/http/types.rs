@@ -14,6 +14,9 @@ use crate::core::model::{
 };
 
 pub use super::blob::Blob;
+pub use super::drivers::{
+    CreateIpam, Driver, EndpointDetail, ExplainedEntry, Plugin, PluginState, Scope,
+};
 pub use super::error::{Code, ErrorBody, Failure};
 pub use super::progress::{
     Applied, Lacking, LeftEndpoint, ListedNetwork, SyncCounts, SyncState, Version, WaitQuery,
@@ -158,6 +161,9 @@ pub struct CreateNetwork {
     /// Subnets wanted; with none, the leader picks one from its pool.
     #[serde(default)]
     pub subnets: Vec<CreateSubnet>,
+    /// Who hands out its pools and addresses; nothing for the leader.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipam: Option<CreateIpam>,
 }
 
 impl CreateNetwork {
@@ -168,6 +174,7 @@ impl CreateNetwork {
             driver: overlay(),
             options: BTreeMap::new(),
             subnets: Vec::new(),
+            ipam: None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The command line's grammar, and the help that a person reads.
 
+mod driver;
 mod network;
 mod sim;
 mod table;
@@ -16,6 +17,7 @@ use clap::{
     },
 };
 
+pub(super) use driver::{DriverCommand, PluginCommand};
 pub(super) use network::{EndpointCommand, EndpointName, NetworkCommand, SandboxArgs};
 pub(super) use sim::SimArgs;
 pub(super) use table::{TableCommand, TableKey};
@@ -152,9 +154,15 @@ Examples:
     /// Create, list, inspect and remove networks
     #[command(subcommand, arg_required_else_help = true)]
     Network(NetworkCommand),
-    /// Create, join, leave, remove and list endpoints
+    /// Create, join, leave, inspect, remove and list endpoints
     #[command(subcommand, arg_required_else_help = true)]
     Endpoint(EndpointCommand),
+    /// List and inspect the drivers of this node
+    #[command(subcommand, arg_required_else_help = true)]
+    Driver(DriverCommand),
+    /// List and inspect the plugins of this host, which drivers may come from
+    #[command(subcommand, arg_required_else_help = true)]
+    Plugin(PluginCommand),
     /// Read, write and watch the tables of a network
     #[command(subcommand, arg_required_else_help = true)]
     Table(TableCommand),
@@ -295,6 +303,15 @@ pub(super) struct UpArgs {
     /// [default: the kernel where it can, else nothing, and the log says why]
     #[arg(long, env = "WEFT_DATAPLANE", hide_env_values = true, value_parser = carrier())]
     pub(super) dataplane: Option<Carrier>,
+    /// Where driver plugins are looked for, NAME.sock, NAME.spec or NAME.json, in place of Docker's own directories and of
+    /// what its engine manages [default: where Docker looks]
+    #[arg(
+        long,
+        env = "WEFT_PLUGIN_DIR",
+        hide_env_values = true,
+        value_name = "DIR"
+    )]
+    pub(super) plugin_dir: Option<PathBuf>,
     /// How patient to be with silent members [default: lan]
     #[arg(long, env = "WEFT_PROFILE", hide_env_values = true, value_parser = profile())]
     pub(super) profile: Option<Profile>,
@@ -361,6 +378,7 @@ impl UpArgs {
             docker_plugin: self.docker_plugin,
             docker_engine: self.docker_engine,
             dataplane: self.dataplane,
+            plugin_dir: self.plugin_dir,
             ..self.place.layer(global)
         }
     }
@@ -427,7 +445,7 @@ mod tests {
         for (setting, variable) in &variables {
             assert_eq!(*variable, format!("WEFT_{}", setting.to_uppercase()));
         }
-        assert_eq!(variables.len(), 17, "{variables:?}");
+        assert_eq!(variables.len(), 18, "{variables:?}");
     }
 
     #[test]

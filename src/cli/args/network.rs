@@ -15,7 +15,9 @@ Examples:
   weft network create app
   weft network create app --subnet 10.7.0.0/16 --gateway 10.7.0.1
   weft network create app --subnet 10.7.0.0/16 --subnet fd00:7::/64
-  weft network create lab --driver null")]
+  weft network create lab --driver null
+  weft network create app --driver wire -o color=blue
+  weft network create app --ipam-driver pools --ipam-opt site=7")]
     Create {
         /// Its name, unique in the cluster
         name: Name,
@@ -31,6 +33,12 @@ Examples:
         /// An option for the driver; may be given more than once
         #[arg(long = "option", short, value_name = "NAME=VALUE", value_parser = pair)]
         options: Vec<(String, String)>,
+        /// Have a plugin hand out its subnets and addresses [default: the leader does]
+        #[arg(long, value_name = "NAME")]
+        ipam_driver: Option<Name>,
+        /// An option for the IPAM driver; may be given more than once
+        #[arg(long = "ipam-opt", value_name = "NAME=VALUE", value_parser = pair, requires = "ipam_driver")]
+        ipam_options: Vec<(String, String)>,
     },
     /// List all networks, and how far each has come on this node
     #[command(visible_alias = "list")]
@@ -120,6 +128,12 @@ Examples:
         #[command(flatten)]
         wait: Wait,
     },
+    /// Show an endpoint, its table entries with their owner and meaning, and who may not have them yet
+    #[command(after_help = "\
+Examples:
+  weft endpoint inspect app web
+  weft --json endpoint inspect app web")]
+    Inspect(EndpointName),
     /// Remove an endpoint of this node, taking it out of its network first
     Rm(EndpointName),
     /// List the endpoints of one network, or of all, on every node

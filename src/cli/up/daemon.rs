@@ -114,7 +114,7 @@ impl Daemon {
         .await?;
         let vtep = Vtep(member.address.ip());
         let overlay = Arc::new(drivers::overlay(config, &store, vtep).await?);
-        let plugins = drivers::plugins(&Host::here());
+        let plugins = drivers::plugins(&Host::here(), config.plugin_dir.as_deref());
         let controller = Controller::new(Parts {
             node: member.identity.node,
             name: member.identity.name.clone(),

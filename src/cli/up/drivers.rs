@@ -76,8 +76,20 @@ pub(super) fn registry(overlay: Arc<Overlay>, plugins: plugin::Config) -> Regist
     Registry::built_in(overlay).with_source(Arc::new(source))
 }
 
-/// Returns where the plugins of this host are.
-pub(super) fn plugins(host: &Host) -> plugin::Config {
+/// Returns where the plugins of this host are: in a directory of their own if there is one, else where Docker has them.
+pub(super) fn plugins(host: &Host, own: Option<&Path>) -> plugin::Config {
+    // Weft's own door to the engine, should it be called by its usual name.
+    let ignored = ["weft".to_owned()].into();
+    if let Some(own) = own {
+        return plugin::Config {
+            directories: Directories {
+                sockets: own.to_owned(),
+                specs: vec![own.to_owned()],
+            },
+            ignored,
+            ..plugin::Config::default()
+        };
+    }
     let directories = if host.is_root {
         Directories::system()
     } else {
@@ -86,8 +98,7 @@ pub(super) fn plugins(host: &Host) -> plugin::Config {
     plugin::Config {
         engine: usable(engine(host)),
         directories,
-        // Weft's own door to the engine, should it be called by its usual name.
-        ignored: ["weft".to_owned()].into(),
+        ignored,
         ..plugin::Config::default()
     }
 }

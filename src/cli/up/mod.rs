@@ -65,6 +65,8 @@ pub(super) async fn run(args: UpArgs, global: &Global, output: Output) -> Result
 
     let started = async {
         let store = init::open(&config.data_dir).await?;
+        #[cfg(feature = "mutations")]
+        abort_where_a_test_wants(&store);
         // A port or a socket in use is found out before anything is written.
         let doors = Doors::open(&config).await?;
         let sockets = Sockets::bind(config.listen).await?;
@@ -105,4 +107,22 @@ pub(super) async fn run(args: UpArgs, global: &Global, output: Output) -> Result
     notify.stopping();
     let ended = ended?;
     daemon.stop(ended).await
+}
+
+/// Sets a fault point: `before:2` has the daemon die before its second write of an endpoint, `after:2` after it.
+#[cfg(feature = "mutations")]
+fn abort_where_a_test_wants(store: &crate::store::Store) {
+    use crate::store::Side;
+
+    let wanted = std::env::var("WEFT_ABORT_AT").unwrap_or_default();
+    let side = match wanted.split(':').next() {
+        Some("before") => Side::Before,
+        Some("after") => Side::After,
+        Some(_) | None => return,
+    };
+    let number = wanted
+        .split(':')
+        .nth(1)
+        .and_then(|number| number.parse().ok());
+    store.abort_at(side, number.unwrap_or(1));
 }

@@ -1,4 +1,10 @@
-//! The life of endpoints and their entries, on nodes that really run. D1 to D8 are libnetwork's cases.
+//! The life of endpoints and their entries, on nodes that really run. D1 to D12 are libnetwork's cases, those without a test here:
+//!
+//! D5, an object type that is none: `driver::contract`, and of a plugin `driver::remote::tests::tables`. D6, a table that nobody
+//! asked for: `feed::heard`. D9, an update to the same value: `feed::heard`, and to the same peer `core::overlay`. D10, what the
+//! leader allocates: `core::allocator` and `agreement`; it comes to every driver with the network's record. D11, what an entry
+//! means: `driver::overlay` and `driver::remote::tests::tables`. D12, a gateway that is not of its subnet: `driver::contract`, and of
+//! an IPAM plugin `driver::remote::tests::ipam`.
 
 mod agreement;
 mod engine;
@@ -74,6 +80,35 @@ async fn entries_of_a_node_that_dies_go_and_come_back_with_it() {
     assert_eq!((back.previous, back.value), (None, existing.value));
     b.until(network.id, "endpoints", |entries| entries == 1)
         .await;
+}
+
+/// What a driver leaves of a batch comes again, and nothing of it twice.
+#[tokio::test]
+async fn a_driver_that_takes_one_event_at_a_time_hears_each_once() {
+    let mut rig = Rig::new();
+    let disks = (tempdir().unwrap(), tempdir().unwrap());
+    let a = rig.start(1, &disks.0, Spy::new().0).await;
+    rig.network("app", &[&a]).await;
+    for name in ["a", "b", "c"] {
+        join(&a, name).await;
+    }
+    let (spy, mut ear) = Spy::new();
+    let slow = Spy { takes: 1, ..spy };
+    let b = rig.start(2, &disks.1, slow).await;
+    b.meet(&a).await;
+    rig.publish(&[&b]).await;
+
+    let mut heard = Vec::new();
+    for _ in 0..3 {
+        heard.push(ear.next().await.key);
+    }
+    a.controller.endpoint_leave("app", "b").await.unwrap();
+    let gone = ear.next().await;
+
+    heard.sort();
+    assert_eq!(heard, [key("a"), key("b"), key("c")]);
+    assert_eq!((gone.key, gone.value), (key("b"), None));
+    assert!(ear.heard_nothing());
 }
 
 /// A restart that is over before anybody misses the node is no event anywhere.

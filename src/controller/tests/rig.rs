@@ -23,8 +23,8 @@ use crate::{
         wire::keyring::{ClusterKey, KeyId, Keyring},
     },
     driver::{
-        Allocation, Capability, Driver, DriverError, Joined, ObjectType, Origin, Registry, Scope,
-        TableEvent, TableInterest,
+        Allocation, Capability, Driver, DriverError, EventBatch, Joined, ObjectType, Origin,
+        Progress, Registry, Scope, TableEvent, TableInterest,
     },
     raft::{Raft, RaftConfig, Timings},
     runtime::{
@@ -305,6 +305,8 @@ pub(super) struct Spy {
     pub(super) heard: mpsc::Sender<TableEvent>,
     pub(super) scope: Scope,
     pub(super) table: &'static str,
+    /// How many events it takes at once.
+    pub(super) takes: usize,
     pub(super) calls: Arc<Mutex<Vec<String>>>,
 }
 
@@ -315,6 +317,7 @@ impl Spy {
             heard,
             scope: Scope::Global,
             table: "spied",
+            takes: usize::MAX,
             calls: Arc::default(),
         };
         (spy, Ear { events })
@@ -427,6 +430,20 @@ impl Driver for Spy {
             let _ = self.heard.try_send(event.clone());
         }
         done()
+    }
+
+    fn event_batch<'a>(
+        &'a self,
+        batch: EventBatch<'a>,
+    ) -> BoxFuture<'a, Result<Progress, DriverError>> {
+        Box::pin(async move {
+            let count = batch.events.len().min(self.takes);
+            self.event_notify(&batch.events[..count]).await?;
+            Ok(Progress {
+                through: batch.after.revision + count as u64,
+                pause: None,
+            })
+        })
     }
 
     fn decode_table_entry(

@@ -57,9 +57,7 @@ impl Allocator {
         let outcome = change(&mut founding.keyring)?;
         if founding.keyring != before {
             self.ring_version += 1;
-            let version = self.ring_version;
-            let version =
-                Value::new(version.to_be_bytes().to_vec()).expect("eight bytes are short");
+            let version = version_value(self.ring_version);
             self.log.put(at, table(), key(), version);
         }
         Ok(outcome)
@@ -72,4 +70,8 @@ fn table() -> TableName {
 
 fn key() -> Key {
     Key::new(b"ring".to_vec()).expect("a constant within the limits")
+}
+
+fn version_value(version: u64) -> Value {
+    Value::new(version.to_be_bytes().to_vec()).expect("eight bytes are short")
 }

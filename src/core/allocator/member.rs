@@ -103,8 +103,8 @@ impl Allocator {
         }
         self.removed.insert(node);
         self.log.delete(at, members_table(), member_key(node));
-        let empty = Value::new(Vec::new()).expect("nothing is short");
-        self.log.put(at, removed_table(), member_key(node), empty);
+        self.log
+            .put(at, removed_table(), member_key(node), nothing());
         self.return_blocks_of(at, node);
         Ok(Outcome::Done)
     }
@@ -122,6 +122,10 @@ fn removed_table() -> TableName {
 
 fn member_key(node: NodeId) -> Key {
     Key::new(node.0.to_be_bytes().to_vec()).expect("eight bytes are within the limits")
+}
+
+fn nothing() -> Value {
+    Value::new(Vec::new()).expect("nothing is short")
 }
 
 fn member_value(record: &MemberRecord) -> Value {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::core::model::{EndpointId, EndpointRecord, NetworkId, NetworkRecord, Subnet};
 
@@ -12,11 +12,11 @@ const GENERIC: &str = "com.docker.network.generic";
 /// The id of a network as plugins expect one: 64 hexadecimal digits, of which many take only the first five.
 ///
 /// A number times an odd number, modulo 2³²: different for each, and its first digits differ too.
-fn network_id(network: NetworkId) -> String {
+pub(super) fn network_id(network: NetworkId) -> String {
     format!("{:08x}", network.0.wrapping_mul(0x9e37_79b1)).repeat(8)
 }
 
-fn endpoint_id(endpoint: EndpointId) -> String {
+pub(super) fn endpoint_id(endpoint: EndpointId) -> String {
     endpoint.to_string().repeat(2)
 }
 
@@ -93,6 +93,15 @@ impl CreateNetwork {
             ipv6: of_family(false),
         }
     }
+}
+
+/// Reads `null` as what a missing field is: a plugin written in Go sends it for an empty list.
+pub(super) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// An empty field is one that is not set, in both directions.
@@ -183,7 +192,95 @@ pub(super) struct JoinReply {
     pub(super) gateway: String,
     #[serde(rename = "GatewayIPv6")]
     pub(super) gateway_ipv6: String,
+    #[serde(deserialize_with = "or_default")]
     pub(super) static_routes: Vec<StaticRoute>,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) table_entries: Vec<EntryReply>,
+}
+
+/// Beyond libnetwork's protocol: the answer of a table driver to CreateNetwork.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct NetworkReply {
+    #[serde(deserialize_with = "or_default")]
+    pub(super) tables: Vec<TableReply>,
+    pub(super) position: Option<PositionReply>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct TableReply {
+    pub(super) name: String,
+    #[serde(default = "endpoint_type")]
+    pub(super) object_type: u32,
+}
+
+fn endpoint_type() -> u32 {
+    1
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct PositionReply {
+    pub(super) stream: String,
+    pub(super) revision: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct EntryReply {
+    pub(super) table_name: String,
+    pub(super) key: String,
+    #[serde(default, deserialize_with = "or_default")]
+    pub(super) value: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct EventNotify {
+    #[serde(rename = "NetworkID")]
+    pub(super) network: String,
+    pub(super) stream: String,
+    pub(super) after: u64,
+    pub(super) events: Vec<Event>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Event {
+    pub(super) revision: u64,
+    /// As in libnetwork: 1 created, 2 updated, 3 deleted.
+    #[serde(rename = "Type")]
+    pub(super) kind: u8,
+    pub(super) table_name: String,
+    pub(super) key: String,
+    pub(super) value: Option<String>,
+    pub(super) previous: Option<String>,
+    pub(super) owner: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct EventReply {
+    pub(super) revision: Option<u64>,
+    pub(super) retry_after_ms: Option<u64>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct DecodeTableEntry {
+    pub(super) table_name: String,
+    pub(super) key: String,
+    pub(super) value: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct DecodeReply {
+    #[serde(rename = "EndpointID")]
+    pub(super) endpoint: String,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) info: BTreeMap<String, String>,
 }
 
 #[derive(Default, Deserialize)]

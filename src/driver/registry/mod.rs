@@ -12,8 +12,11 @@ use std::{
 
 use futures_util::future::BoxFuture;
 
-use super::{Capability, Driver, Null, Overlay};
-use crate::core::model::{Instant, LimitError, Name};
+use super::{Capability, Driver, IpamDriver, Null, Overlay};
+use crate::{
+    core::model::{Instant, LimitError, Name},
+    plugin,
+};
 
 /// How long a miss is believed. Short: a person who has just installed a plugin tries again at once.
 pub const NOT_FOUND_FOR: Duration = Duration::from_secs(2);
@@ -96,6 +99,19 @@ pub enum SourceError {
 pub trait DriverSource: Send + Sync {
     /// Finds and activates the driver of that name.
     fn get<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Arc<dyn Driver>, SourceError>>;
+
+    /// Finds and activates the IPAM driver of that name.
+    fn get_ipam<'a>(
+        &'a self,
+        _name: &'a Name,
+    ) -> BoxFuture<'a, Result<Arc<dyn IpamDriver>, SourceError>> {
+        Box::pin(std::future::ready(Err(SourceError::NotFound)))
+    }
+
+    /// Shows everything there is to get drivers from, whether or not it is in use.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<plugin::Listed>, SourceError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 }
 
 /// Why a registration was refused by [`Notify`].
@@ -114,11 +130,19 @@ struct Registration {
 #[derive(Default)]
 struct Contents {
     drivers: BTreeMap<Name, Registration>,
+    ipams: BTreeMap<Name, (Origin, Arc<dyn IpamDriver>)>,
     allocations: BTreeMap<Name, Allocation>,
-    misses: BTreeMap<Name, Instant>,
+    misses: BTreeMap<(Kind, Name), Instant>,
 }
 
-/// Drivers by name, and what the leader allocates for them: two maps, neither needs the other.
+/// What kind of driver was looked for: a name may be one's and not the other's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Network,
+    Ipam,
+}
+
+/// Network drivers and IPAM drivers by name, and what the leader allocates for the former: three maps, none needs another.
 #[derive(Default)]
 pub struct Registry {
     contents: Mutex<Contents>,
@@ -173,7 +197,7 @@ impl Registry {
         // Again, now for good: `notify` ran without the lock.
         let mut contents = self.contents();
         check_free(&contents, &name)?;
-        contents.misses.remove(&name);
+        contents.misses.remove(&(Kind::Network, name.clone()));
         contents
             .drivers
             .insert(name, Registration { origin, driver });
@@ -209,6 +233,11 @@ impl Registry {
             || contents.allocations.contains_key(name.as_str())
     }
 
+    /// Returns where a registered driver comes from.
+    pub fn origin(&self, name: &Name) -> Option<Origin> {
+        Some(self.contents().drivers.get(name.as_str())?.origin)
+    }
+
     /// Shows every driver until `visit` breaks. It sees those of the moment of the call, and may use the registry.
     pub fn walk(&self, mut visit: impl FnMut(&Name, &Arc<dyn Driver>) -> ControlFlow<()>) {
         let snapshot = self.contents().drivers.clone();
@@ -219,32 +248,107 @@ impl Registry {
         }
     }
 
+    /// Shows everything that the source could get drivers from.
+    pub async fn plugins(&self) -> Result<Vec<plugin::Listed>, SourceError> {
+        match &self.source {
+            Some(source) => source.list().await,
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// Returns the driver, asking the source if it is not registered.
     pub async fn get(&self, name: &Name, now: Instant) -> Result<Arc<dyn Driver>, RegistryError> {
-        if let Some(driver) = self.driver(name) {
+        if let Some(driver) = self.living(name) {
             return Ok(driver);
         }
+        let driver = self
+            .ask(Kind::Network, name, now, |source| source.get(name))
+            .await?;
+        self.keep(name, driver)
+    }
+
+    /// Registers an IPAM driver, by the same rules as a network driver.
+    pub fn register_ipam(
+        &self,
+        name: &str,
+        origin: Origin,
+        driver: Arc<dyn IpamDriver>,
+    ) -> Result<(), RegistryError> {
+        let name = Name::new(name)?;
+        let mut contents = self.contents();
+        if let Some((Origin::BuiltIn, _)) = contents.ipams.get(name.as_str()) {
+            return Err(RegistryError::BuiltIn(name));
+        }
+        contents.misses.remove(&(Kind::Ipam, name.clone()));
+        contents.ipams.insert(name, (origin, driver));
+        Ok(())
+    }
+
+    /// Returns the IPAM driver, asking the source if it is not registered or has lost what it was told.
+    pub async fn ipam(
+        &self,
+        name: &Name,
+        now: Instant,
+    ) -> Result<Arc<dyn IpamDriver>, RegistryError> {
+        let held = |contents: &Contents| {
+            let (_, driver) = contents.ipams.get(name.as_str())?;
+            (!driver.life().is_cancelled()).then(|| driver.clone())
+        };
+        let known = held(&self.contents());
+        if let Some(driver) = known {
+            driver.look().await;
+            if !driver.life().is_cancelled() {
+                return Ok(driver);
+            }
+        }
+        let driver = self
+            .ask(Kind::Ipam, name, now, |source| source.get_ipam(name))
+            .await?;
+        let mut contents = self.contents();
+        // Somebody who asked at the same time may have been first.
+        if let Some(first) = held(&contents) {
+            return Ok(first);
+        }
+        contents
+            .ipams
+            .insert(name.clone(), (Origin::Plugin, driver.clone()));
+        Ok(driver)
+    }
+
+    /// Asks the source, with a deadline, unless it did not know the name a moment ago.
+    async fn ask<'a, T>(
+        &'a self,
+        kind: Kind,
+        name: &Name,
+        now: Instant,
+        question: impl FnOnce(&'a dyn DriverSource) -> BoxFuture<'a, Result<T, SourceError>>,
+    ) -> Result<T, RegistryError> {
         let not_found = || RegistryError::NotFound(name.clone());
-        let source = self.source.as_ref().ok_or_else(not_found)?;
-        if self.was_missed(name, now) {
+        let source = self.source.as_deref().ok_or_else(not_found)?;
+        if self.was_missed(kind, name, now) {
             return Err(not_found());
         }
-        let answer = tokio::time::timeout(SOURCE_DEADLINE, source.get(name)).await;
+        let answer = tokio::time::timeout(SOURCE_DEADLINE, question(source)).await;
         let answer = answer.map_err(|_elapsed| RegistryError::Slow {
             name: name.clone(),
             deadline: SOURCE_DEADLINE,
         })?;
-        match answer {
-            Ok(driver) => self.keep(name, driver),
-            Err(SourceError::NotFound) => {
-                self.remember_miss(name, now);
-                Err(not_found())
+        answer.map_err(|refused| match refused {
+            SourceError::NotFound => {
+                self.remember_miss(kind, name, now);
+                not_found()
             }
-            Err(SourceError::Broken(reason)) => Err(RegistryError::Plugin {
+            SourceError::Broken(reason) => RegistryError::Plugin {
                 name: name.clone(),
                 reason,
-            }),
-        }
+            },
+        })
+    }
+
+    /// Returns the driver, unless it has lost all that it was told: then the source has another.
+    fn living(&self, name: &Name) -> Option<Arc<dyn Driver>> {
+        let driver = self.driver(name)?;
+        (!driver.life().is_cancelled()).then_some(driver)
     }
 
     fn announce(&self, name: &Name, driver: &dyn Driver) -> Result<(), RegistryError> {
@@ -262,27 +366,33 @@ impl Registry {
     fn keep(&self, name: &Name, driver: Arc<dyn Driver>) -> Result<Arc<dyn Driver>, RegistryError> {
         self.announce(name, &*driver)?;
         let mut contents = self.contents();
-        contents.misses.remove(name.as_str());
+        contents.misses.remove(&(Kind::Network, name.clone()));
+        if let Some(held) = contents.drivers.get(name.as_str())
+            && !held.driver.life().is_cancelled()
+        {
+            return Ok(held.driver.clone());
+        }
         let origin = Origin::Plugin;
-        let held = contents.drivers.entry(name.clone());
-        Ok(held
-            .or_insert(Registration { origin, driver })
-            .driver
-            .clone())
+        let registration = Registration {
+            origin,
+            driver: driver.clone(),
+        };
+        contents.drivers.insert(name.clone(), registration);
+        Ok(driver)
     }
 
-    fn was_missed(&self, name: &Name, now: Instant) -> bool {
+    fn was_missed(&self, kind: Kind, name: &Name, now: Instant) -> bool {
         let contents = self.contents();
-        let missed = contents.misses.get(name.as_str());
+        let missed = contents.misses.get(&(kind, name.clone()));
         missed.is_some_and(|at| now.saturating_duration_since(*at) < NOT_FOUND_FOR)
     }
 
-    fn remember_miss(&self, name: &Name, now: Instant) {
+    fn remember_miss(&self, kind: Kind, name: &Name, now: Instant) {
         let mut contents = self.contents();
         if contents.misses.len() >= MISSES_MAX {
             contents.misses.clear();
         }
-        contents.misses.insert(name.clone(), now);
+        contents.misses.insert((kind, name.clone()), now);
     }
 
     fn check_free(&self, name: &Name) -> Result<(), RegistryError> {
@@ -303,201 +413,4 @@ fn check_free(contents: &Contents, name: &Name) -> Result<(), RegistryError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::*;
-
-    #[test]
-    fn a_blank_name_is_refused() {
-        let registry = Registry::new();
-
-        for blank in ["", " ", "\t"] {
-            let refused = registry.register(blank, Origin::Plugin, Arc::new(Null));
-            assert!(matches!(refused, Err(RegistryError::Name(_))));
-        }
-    }
-
-    #[test]
-    fn a_built_in_name_is_never_given_twice() {
-        let registry = Registry::new();
-        registry
-            .register("null", Origin::BuiltIn, Arc::new(Null))
-            .unwrap();
-
-        for origin in [Origin::BuiltIn, Origin::Plugin] {
-            let refused = registry.register("null", origin, Arc::new(Null));
-            assert!(matches!(refused, Err(RegistryError::BuiltIn(_))));
-        }
-    }
-
-    #[test]
-    fn a_plugin_that_comes_again_takes_the_place_of_the_one_before() {
-        let registry = Registry::new();
-        let (first, second) = (plugin(), plugin());
-        registry
-            .register("wire", Origin::Plugin, first.clone())
-            .unwrap();
-
-        registry
-            .register("wire", Origin::Plugin, second.clone())
-            .unwrap();
-
-        let found = registry.driver(&name("wire")).unwrap();
-        assert!(Arc::ptr_eq(&found, &second));
-        assert!(!Arc::ptr_eq(&found, &first));
-    }
-
-    #[test]
-    fn a_vetoed_driver_is_not_registered() {
-        let veto: Notify = Arc::new(|_, _| Err(Veto("no room".to_owned())));
-        let registry = Registry::new().with_notify(veto);
-
-        let refused = registry.register("wire", Origin::Plugin, Arc::new(Null));
-
-        assert!(matches!(refused, Err(RegistryError::Vetoed { .. })));
-        assert!(registry.driver(&name("wire")).is_none());
-    }
-
-    #[test]
-    fn a_walk_sees_a_snapshot_and_may_register() {
-        let registry = Registry::new();
-        for text in ["a", "b", "c"] {
-            registry
-                .register(text, Origin::Plugin, Arc::new(Null))
-                .unwrap();
-        }
-        let mut seen = Vec::new();
-
-        registry.walk(|name, driver| {
-            seen.push(name.to_string());
-            let next = format!("{name}-2");
-            registry
-                .register(&next, Origin::Plugin, driver.clone())
-                .unwrap();
-            match seen.len() {
-                2 => ControlFlow::Break(()),
-                _ => ControlFlow::Continue(()),
-            }
-        });
-
-        assert_eq!(seen, ["a", "b"]);
-        assert!(registry.has(&name("b-2")));
-    }
-
-    #[test]
-    fn a_driver_and_an_allocation_of_one_name_do_not_need_each_other() {
-        let registry = Registry::new();
-        let vxlan = Allocation {
-            subnets: true,
-            vxlan: true,
-        };
-
-        registry.register_allocation("overlay", vxlan).unwrap();
-
-        assert!(registry.has(&name("overlay")));
-        assert!(registry.driver(&name("overlay")).is_none());
-        assert_eq!(registry.allocation(&name("overlay")), Some(vxlan));
-        assert_eq!(registry.allocation(&name("null")), None);
-    }
-
-    #[tokio::test]
-    async fn a_name_nobody_registered_is_asked_of_the_source_and_kept() {
-        let source = Arc::new(Source::new(Ok(())));
-        let registry = Registry::new().with_source(source.clone());
-
-        registry.get(&name("wire"), at(0)).await.unwrap();
-        registry.get(&name("wire"), at(0)).await.unwrap();
-
-        assert_eq!(source.asked(), 1);
-    }
-
-    #[tokio::test]
-    async fn callers_that_ask_at_the_same_time_get_one_driver() {
-        let source = Arc::new(Source::new(Ok(())));
-        let registry = Registry::new().with_source(source.clone());
-        let wire = name("wire");
-
-        let (one, other) = tokio::join!(registry.get(&wire, at(0)), registry.get(&wire, at(0)));
-
-        assert_eq!(source.asked(), 2);
-        let (one, other) = (one.unwrap(), other.unwrap());
-        assert!(Arc::ptr_eq(&one, &other));
-        assert!(Arc::ptr_eq(&one, &registry.driver(&wire).unwrap()));
-    }
-
-    #[tokio::test]
-    async fn a_miss_is_believed_for_a_while() {
-        let source = Arc::new(Source::new(Err(SourceError::NotFound)));
-        let registry = Registry::new().with_source(source.clone());
-
-        for (second, asked) in [(0, 1), (1, 1), (2, 2)] {
-            let missing = registry.get(&name("wire"), at(second)).await.err();
-
-            assert!(matches!(missing, Some(RegistryError::NotFound(_))));
-            assert_eq!(source.asked(), asked);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_plugin_that_does_not_work_is_not_reported_as_missing() {
-        let source = Source::new(Err(SourceError::Broken("refused".to_owned())));
-        let registry = Registry::new().with_source(Arc::new(source));
-
-        let broken = registry.get(&name("wire"), at(0)).await.err();
-
-        assert!(matches!(broken, Some(RegistryError::Plugin { .. })));
-    }
-
-    #[tokio::test]
-    async fn without_a_source_an_unknown_name_is_not_found() {
-        let missing = Registry::new().get(&name("wire"), at(0)).await.err();
-
-        assert!(matches!(missing, Some(RegistryError::NotFound(_))));
-    }
-
-    struct Source {
-        answer: Result<(), SourceError>,
-        asked: AtomicUsize,
-    }
-
-    impl Source {
-        fn new(answer: Result<(), SourceError>) -> Self {
-            Self {
-                answer,
-                asked: AtomicUsize::new(0),
-            }
-        }
-
-        fn asked(&self) -> usize {
-            self.asked.load(Ordering::SeqCst)
-        }
-    }
-
-    impl DriverSource for Source {
-        fn get<'a>(&'a self, _: &'a Name) -> BoxFuture<'a, Result<Arc<dyn Driver>, SourceError>> {
-            self.asked.fetch_add(1, Ordering::SeqCst);
-            let answer = self.answer.clone().map(|()| plugin());
-            Box::pin(async {
-                // Others may ask meanwhile.
-                tokio::task::yield_now().await;
-                answer
-            })
-        }
-    }
-
-    fn plugin() -> Arc<dyn Driver> {
-        let vtep = crate::core::model::Vtep("192.0.2.1".parse().unwrap());
-        let underlay = crate::core::overlay::Underlay::assumed(vtep);
-        let memory = Arc::new(crate::dataplane::Memory::default());
-        Arc::new(Overlay::new(underlay, memory))
-    }
-
-    fn name(text: &str) -> Name {
-        Name::new(text).unwrap()
-    }
-
-    fn at(seconds: u64) -> Instant {
-        Instant::from_start(Duration::from_secs(seconds))
-    }
-}
+mod tests;

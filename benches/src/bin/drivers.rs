@@ -1,0 +1,311 @@
+//! Drivers: what a plugin that hangs costs the others, and how fast events reach drivers in this process and in another one.
+//!
+//! The joins go to a real daemon over its control API, in turns with and without a network whose plugin never answers, so that the
+//! machine's other work falls on both. What counts is their ratio. Events are given to drivers as the event feed gives them: 256 at once.
+#![expect(
+    clippy::print_stdout,
+    reason = "a program that prints what it measured"
+)]
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use benches::cluster::{Cluster, build};
+use clap::Parser;
+use serde::Serialize;
+use tokio::time::Instant;
+use weft::{
+    api::{
+        client::Client,
+        http::types::{CreateEndpoint, CreateNetwork, Setup},
+    },
+    core::model::{Key, Mac, Name, NetworkId, NodeId, PeerRecord, TableName, Value, Vtep},
+    core::{overlay::Underlay, wire::codec},
+    dataplane::Memory,
+    driver::{Driver, EventBatch, Overlay, Position, Remote, TableEvent},
+    plugin::{Address, Client as PluginClient},
+};
+
+/// How many events a driver gets at once, as from the event feed.
+const BATCH: usize = 256;
+/// How many turns the joins are measured in; each has its share of them.
+const TURNS: u32 = 4;
+/// A plugin that hangs may cost the others this much.
+const RATIO_MAX: f64 = 1.25;
+
+/// Measures drivers
+#[derive(Debug, Parser)]
+struct Args {
+    /// The program [default: build it in release mode]
+    #[arg(long, value_name = "PATH")]
+    weft: Option<PathBuf>,
+    /// How many endpoints join with, and without, a plugin that hangs
+    #[arg(long, default_value_t = 1_000)]
+    joins: u32,
+    /// How many events each driver gets
+    #[arg(long, default_value_t = 100_000)]
+    events: usize,
+    /// How many drivers in this process get them
+    #[arg(long, default_value_t = 16)]
+    drivers: usize,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+    /// Exit 1 if a plugin that hangs costs more than it may
+    #[arg(long)]
+    check: bool,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Report {
+    joins: u32,
+    joins_alone_ms: f64,
+    joins_beside_a_hanging_plugin_ms: f64,
+    ratio: f64,
+    events_in_process_per_s: f64,
+    events_to_a_plugin_per_s: f64,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let program = match &args.weft {
+        Some(program) => program.clone(),
+        None => build()?,
+    };
+    let (alone, beside) = measure_joins(&program, args.joins).await?;
+    let events: Vec<TableEvent> = (0..args.events).map(event).collect();
+    let report = Report {
+        joins: args.joins,
+        joins_alone_ms: alone.as_secs_f64() * 1e3,
+        joins_beside_a_hanging_plugin_ms: beside.as_secs_f64() * 1e3,
+        ratio: beside.as_secs_f64() / alone.as_secs_f64(),
+        events_in_process_per_s: in_process(&events, args.drivers).await?,
+        events_to_a_plugin_per_s: to_a_plugin(&events).await?,
+    };
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        println!(
+            "{} joins: {:.0} ms alone, {:.0} ms beside a plugin that hangs: ratio {:.3}",
+            report.joins,
+            report.joins_alone_ms,
+            report.joins_beside_a_hanging_plugin_ms,
+            report.ratio
+        );
+        println!(
+            "{} events to {} drivers in this process: {:.0} events/s",
+            args.events, args.drivers, report.events_in_process_per_s
+        );
+        println!(
+            "{} events to a plugin, {BATCH} a call: {:.0} events/s",
+            args.events, report.events_to_a_plugin_per_s
+        );
+    }
+    ensure!(
+        !args.check || report.ratio <= RATIO_MAX,
+        "a plugin that hangs costs the others {:.3} times, more than {RATIO_MAX}",
+        report.ratio
+    );
+    Ok(())
+}
+
+/// Returns how long the joins took without a plugin that hangs, and with one.
+async fn measure_joins(program: &Path, joins: u32) -> anyhow::Result<(Duration, Duration)> {
+    let cluster = Cluster::start(program, 1, "lan").await?;
+    let client = &cluster.members[0].client;
+    serve(
+        &cluster.plugin_dir(0).join("stuck.sock"),
+        &["EventNotify", "Join"],
+    )?;
+    client
+        .network_create(&CreateNetwork::overlay(Name::new("app")?))
+        .await?;
+    until_ready(client, "app").await?;
+    let stuck = CreateNetwork {
+        driver: Name::new("stuck")?,
+        ..CreateNetwork::overlay(Name::new("stuck")?)
+    };
+    client.network_create(&stuck).await?;
+    until_ready(client, "stuck").await?;
+    client.endpoint_create("stuck", &endpoint("never")?).await?;
+    let (mut alone, mut beside) = (Duration::ZERO, Duration::ZERO);
+    let each = joins / TURNS;
+    for turn in 0..TURNS {
+        alone += join(client, turn, each).await?;
+        let patient = client.clone().with_deadline(Duration::from_secs(120));
+        let hangs = patient.endpoint_join("stuck", "never");
+        let mut hangs = std::pin::pin!(hangs);
+        beside += tokio::select! {
+            biased;
+            hung = &mut hangs => anyhow::bail!("the plugin was to hang: {hung:?}"),
+            took = join(client, TURNS + turn, each) => took?,
+        };
+    }
+    cluster.end().await?;
+    Ok((alone, beside))
+}
+
+async fn join(client: &Client, turn: u32, count: u32) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    for number in 0..count {
+        let wish = endpoint(&format!("e{turn}-{number}"))?;
+        client.endpoint_create("app", &wish).await?;
+        client.endpoint_join("app", wish.name.as_str()).await?;
+    }
+    let took = began.elapsed();
+    // The next turn finds the daemon as this one did.
+    for number in 0..count {
+        client
+            .endpoint_remove("app", &format!("e{turn}-{number}"))
+            .await?;
+    }
+    Ok(took)
+}
+
+async fn until_ready(client: &Client, network: &str) -> anyhow::Result<()> {
+    let detail = client
+        .network_until_synced(network, Duration::from_secs(20))
+        .await?;
+    ensure!(
+        detail.setup == Setup::Ready,
+        "{network} is {:?}",
+        detail.setup
+    );
+    Ok(())
+}
+
+fn endpoint(name: &str) -> anyhow::Result<CreateEndpoint> {
+    Ok(CreateEndpoint {
+        name: Name::new(name)?,
+        address: None,
+    })
+}
+
+/// Gives all events to each of so many overlay drivers; returns how many events a second all of them took.
+async fn in_process(events: &[TableEvent], count: usize) -> anyhow::Result<f64> {
+    let vtep = Vtep("192.0.2.1".parse()?);
+    let drivers: Vec<Overlay> = (0..count)
+        .map(|_| Overlay::new(Underlay::assumed(vtep), Arc::new(Memory::default())))
+        .collect();
+    let network = weft::core::model::NetworkRecord {
+        id: NetworkId(1),
+        name: Name::new("app")?,
+        driver: Name::new("overlay")?,
+        options: Default::default(),
+        subnets: vec![weft::core::model::Subnet {
+            prefix: weft::core::model::Prefix("10.0.0.0/8".parse()?),
+            gateway: "10.0.0.1".parse()?,
+            vni: weft::core::model::Vni::new(4096),
+        }],
+    };
+    for driver in &drivers {
+        driver.create_network(&network).await?;
+    }
+    let began = Instant::now();
+    for batch in batches(events) {
+        for driver in &drivers {
+            driver.event_batch(batch).await?;
+        }
+    }
+    Ok((events.len() * count) as f64 / began.elapsed().as_secs_f64())
+}
+
+/// Gives all events to a plugin that takes them at once; returns how many a second went over its socket.
+async fn to_a_plugin(events: &[TableEvent]) -> anyhow::Result<f64> {
+    let place = tempfile::tempdir()?;
+    let socket = place.path().join("quick.sock");
+    serve(&socket, &[])?;
+    let client = PluginClient::new(Address::Unix(socket), Duration::from_secs(30));
+    let driver = Remote::connect(&Name::new("quick")?, client, true).await?;
+    let began = Instant::now();
+    for batch in batches(events) {
+        let taken = driver.event_batch(batch).await?;
+        ensure!(taken.through == batch.last(), "it took {}", taken.through);
+    }
+    Ok(events.len() as f64 / began.elapsed().as_secs_f64())
+}
+
+fn batches(events: &[TableEvent]) -> impl Iterator<Item = EventBatch<'_>> {
+    events
+        .chunks(BATCH)
+        .enumerate()
+        .map(|(number, events)| EventBatch {
+            network: NetworkId(1),
+            after: Position {
+                stream: 1,
+                revision: (number * BATCH) as u64,
+            },
+            events,
+        })
+}
+
+/// Where an endpoint of another node is, as the overlay driver says it.
+fn event(number: usize) -> TableEvent {
+    let [_, high, middle, low] = u32::try_from(number + 2).unwrap_or(u32::MAX).to_be_bytes();
+    let peer = PeerRecord {
+        address: weft::core::model::Prefix(
+            format!("10.{high}.{middle}.{low}/8")
+                .parse()
+                .expect("numbers are an address"),
+        ),
+        mac: Mac([2, 0, 0, high, middle, low]),
+        vtep: Vtep([192, 0, 2, 2].into()),
+    };
+    TableEvent {
+        network: NetworkId(1),
+        table: TableName::new("overlay_peers").expect("letters are a table name"),
+        key: Key::new((number as u128).to_be_bytes().to_vec()).expect("16 bytes are a key"),
+        previous: None,
+        value: Some(Value::new(codec::encode(&peer)).expect("a peer's record is short")),
+        owner: NodeId(2),
+    }
+}
+
+/// Serves a table driver from threads of this process. It never answers the methods that hang.
+fn serve(socket: &Path, hang: &'static [&'static str]) -> anyhow::Result<()> {
+    let listener = UnixListener::bind(socket).with_context(|| socket.display().to_string())?;
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || answer(stream, hang));
+        }
+    });
+    Ok(())
+}
+
+fn answer(stream: UnixStream, hang: &[&str]) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    let (mut head, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line)?;
+        if line.trim_end().is_empty() {
+            break;
+        }
+        if let Some(text) = line.to_lowercase().strip_prefix("content-length:") {
+            length = text.trim().parse().unwrap_or_default();
+        }
+        head.push_str(&line);
+    }
+    stream.read_exact(&mut vec![0; length])?;
+    if hang
+        .iter()
+        .any(|method| head.contains(&format!(".{method} ")))
+    {
+        // Until whoever called has had enough.
+        stream.read_to_end(&mut Vec::new())?;
+        return Ok(());
+    }
+    let body = r#"{"Implements":["NetworkDriver","weft.TableDriver/1.0"],"Scope":"global","Tables":[{"Name":"t"}]}"#;
+    let length = body.len();
+    let answer =
+        format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+    stream.get_mut().write_all(answer.as_bytes())
+}

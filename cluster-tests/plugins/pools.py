@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""An IPAM driver for Weft, with nothing but Python's standard library.
+
+    pools.py SOCKET
+
+It hands out /24 pools of 10.0.0.0/16 in order, and their addresses from the lowest on. It keeps nothing over a restart, and says so:
+the daemon then asks again for what is in use (`RequiresRequestReplay`). What it has handed out can be asked for with
+`curl --unix-socket SOCKET http://pools/state`.
+"""
+
+import ipaddress
+import json
+import os
+import socketserver
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler
+
+
+class Refused(Exception):
+    """Why a call was refused; the text goes to the person who asked."""
+
+
+class Pools:
+    """The pools that are handed out, each with the addresses of it that are."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.pools = {}
+
+    def request_pool(self, request):
+        if request.get("V6"):
+            raise Refused("only IPv4 is handed out here")
+        wanted = request.get("Pool")
+        if wanted:
+            pool = str(ipaddress.ip_network(wanted))
+        else:
+            every = ipaddress.ip_network("10.0.0.0/16").subnets(new_prefix=24)
+            free = (str(pool) for pool in every if str(pool) not in self.pools)
+            pool = next(free, None)
+            if pool is None:
+                raise Refused("no pool is left")
+        self.pools.setdefault(pool, [])
+        return {"PoolID": pool, "Pool": pool}
+
+    def release_pool(self, request):
+        self.pools.pop(request["PoolID"], None)
+        return {}
+
+    def request_address(self, request):
+        pool, taken = request["PoolID"], self.taken(request)
+        network = ipaddress.ip_network(pool)
+        if request.get("Address"):
+            address = request["Address"]
+            if address in taken:
+                raise Refused(f"{address} is taken")
+        else:
+            free = (str(address) for address in network.hosts() if str(address) not in taken)
+            address = next(free, None)
+            if address is None:
+                return {}  # No address is left.
+        taken.append(address)
+        return {"Address": f"{address}/{network.prefixlen}"}
+
+    def release_address(self, request):
+        taken = self.taken(request)
+        if request["Address"] in taken:
+            taken.remove(request["Address"])
+        return {}
+
+    def taken(self, request):
+        if request["PoolID"] not in self.pools:
+            raise Refused(f"pool {request['PoolID']} was not handed out")
+        return self.pools[request["PoolID"]]
+
+    def call(self, path, request):
+        calls = {
+            "/Plugin.Activate": lambda _: {"Implements": ["IpamDriver"]},
+            "/IpamDriver.GetCapabilities": lambda _: {"RequiresRequestReplay": True},
+            "/IpamDriver.GetDefaultAddressSpaces": lambda _: {
+                "LocalDefaultAddressSpace": "local",
+                "GlobalDefaultAddressSpace": "global",
+            },
+            "/IpamDriver.RequestPool": self.request_pool,
+            "/IpamDriver.ReleasePool": self.release_pool,
+            "/IpamDriver.RequestAddress": self.request_address,
+            "/IpamDriver.ReleaseAddress": self.release_address,
+        }
+        with self.lock:
+            return calls[path](request) if path in calls else None
+
+
+class Handler(BaseHTTPRequestHandler):
+    pools = Pools()
+
+    def do_POST(self):  # noqa: N802 (the library's name)
+        length = int(self.headers.get("Content-Length") or 0)
+        try:
+            answer = self.pools.call(self.path, json.loads(self.rfile.read(length) or "{}"))
+            status = 404 if answer is None else 200
+        except Refused as refused:
+            status, answer = 200, {"Error": str(refused)}  # IPAM drivers say `Error`, network drivers `Err`.
+        except (KeyError, TypeError, ValueError) as wrong:
+            status, answer = 500, {"Error": f"the request is not understood: {wrong!r}"}
+        self.answer(status, answer)
+
+    def do_GET(self):  # noqa: N802 (the library's name)
+        with self.pools.lock:
+            self.answer(200, {"pid": os.getpid(), "pools": self.pools.pools})
+
+    def answer(self, status, answer):
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self):
+        return "weft"  # A unix socket has no address to show.
+
+    def log_message(self, *_):
+        pass
+
+
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    path = sys.argv[1]
+    unfinished = f"{path}.{os.getpid()}"
+    with Server(unfinished, Handler) as server:
+        os.rename(unfinished, path)
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,316 @@
+//! Networks whose pools and addresses an IPAM driver hands out, in place of the leader's pools and this node's blocks.
+//!
+//! What must be known of that on every node is in the network's options, under names that begin with `weft.ipam.`: the leader
+//! and the network's driver need not know of it. The driver of a network never sees them.
+//!
+//! A driver that says so (`RequiresRequestReplay`) is asked again for a network's pool, its gateway and this node's addresses when
+//! it is used for the first time in its life: on another node than the one that made the network, or after a restart.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use super::{Controller, ControllerError, IpamRequest, NetworkRequest, SubnetRequest};
+use crate::{
+    core::model::{Mac, Name, NetworkRecord, Prefix, Subnet},
+    driver::{
+        AddressRequest, Capability, DriverError, IpamDriver, IpamError, Pool, PoolRequest, Scope,
+        pick_pool,
+    },
+};
+
+/// What the names of our own options begin with.
+const OWN: &str = "weft.ipam.";
+const DRIVER: &str = "weft.ipam.driver";
+const SPACE: &str = "weft.ipam.space";
+const POOL: &str = "weft.ipam.pool.";
+const OPTION: &str = "weft.ipam.option.";
+
+/// Who hands out a network's addresses, as the network's options say.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Ipam {
+    driver: Name,
+    space: String,
+    options: BTreeMap<String, String>,
+    /// The driver's names of the pools, one a subnet.
+    pools: Vec<String>,
+}
+
+impl Ipam {
+    /// Reads a network's options; nothing if its addresses come from the leader.
+    pub(super) fn of(network: &NetworkRecord) -> Option<Self> {
+        let options = &network.options;
+        let ours = |prefix: &'static str| {
+            let all = options.iter();
+            all.filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?, value)))
+        };
+        let numbered = 0..network.subnets.len();
+        let pools = numbered.filter_map(|at| options.get(&format!("{POOL}{at}")));
+        Some(Self {
+            driver: Name::new(options.get(DRIVER)?).ok()?,
+            space: options.get(SPACE).cloned().unwrap_or_default(),
+            options: ours(OPTION)
+                .map(|(name, value)| (name.to_owned(), value.clone()))
+                .collect(),
+            pools: pools.cloned().collect(),
+        })
+    }
+
+    fn write(&self, options: &mut BTreeMap<String, String>) {
+        options.insert(DRIVER.to_owned(), self.driver.to_string());
+        options.insert(SPACE.to_owned(), self.space.clone());
+        for (name, value) in &self.options {
+            options.insert(format!("{OPTION}{name}"), value.clone());
+        }
+        for (at, pool) in self.pools.iter().enumerate() {
+            options.insert(format!("{POOL}{at}"), pool.clone());
+        }
+    }
+
+    fn pool(&self, subnet: &Subnet, id: &str) -> Pool {
+        Pool {
+            id: id.to_owned(),
+            prefix: subnet.prefix,
+            gateway: Some(subnet.gateway),
+        }
+    }
+}
+
+/// Returns a network as its driver knows it.
+pub(super) fn for_driver(mut network: NetworkRecord) -> NetworkRecord {
+    network.options.retain(|name, _| !name.starts_with(OWN));
+    network
+}
+
+/// Refuses options that are not a person's to give.
+pub(super) fn check_options(options: &BTreeMap<String, String>) -> Result<(), DriverError> {
+    match options.iter().find(|(name, _)| name.starts_with(OWN)) {
+        Some((option, value)) => Err(DriverError::Option {
+            option: option.clone(),
+            value: value.clone(),
+            expected: "options that begin with weft.ipam. are Weft's own: use --ipam-driver and --ipam-opt",
+        }),
+        None => Ok(()),
+    }
+}
+
+impl Controller {
+    /// Has an IPAM driver hand out the pools of a network that is to be created. On failure nothing stays held.
+    pub(super) async fn take_pools(
+        &self,
+        wish: IpamRequest,
+        capability: Capability,
+        request: &mut NetworkRequest,
+    ) -> Result<Ipam, ControllerError> {
+        let driver = self.ipam_driver(&wish.driver).await?;
+        let spaces = driver.spaces();
+        let mut ipam = Ipam {
+            driver: wish.driver,
+            space: match capability.data_scope {
+                Scope::Local => spaces.local,
+                Scope::Global => spaces.global,
+            },
+            options: wish.options,
+            pools: Vec::new(),
+        };
+        if request.subnets.is_empty() {
+            request.subnets.push(SubnetRequest::default());
+        }
+        let mut taken: Vec<Prefix> = Vec::new();
+        for network in self.network_list().await? {
+            taken.extend(network.subnets.iter().map(|subnet| subnet.prefix));
+        }
+        for subnet in &mut request.subnets {
+            match take_subnet(&*driver, &ipam, *subnet, &taken).await {
+                Ok((pool, given)) => {
+                    ipam.pools.push(pool);
+                    taken.extend(given.prefix);
+                    *subnet = given;
+                }
+                Err(error) => {
+                    release_pools(&*driver, &ipam.pools).await;
+                    return Err(error.into());
+                }
+            }
+        }
+        ipam.write(&mut request.options);
+        Ok(ipam)
+    }
+
+    /// Gives the pools of a network back that was removed, or that did not come to be.
+    pub(super) async fn return_pools(&self, ipam: &Ipam) {
+        match self.ipam_driver(&ipam.driver).await {
+            Ok(driver) => release_pools(&*driver, &ipam.pools).await,
+            Err(error) => {
+                tracing::warn!(driver = %ipam.driver, %error, "pools were not given back");
+            }
+        }
+    }
+
+    /// Asks for the address of a new endpoint: the one wanted, or one of the first pool that has one.
+    pub(super) async fn ask_address(
+        &self,
+        ipam: &Ipam,
+        network: &NetworkRecord,
+        (wanted, mac): (Option<IpAddr>, Mac),
+    ) -> Result<Option<Prefix>, ControllerError> {
+        let driver = self.ipam_driver(&ipam.driver).await?;
+        self.replay(&*driver, ipam, network).await?;
+        let mut refused = None;
+        for (subnet, id) in network.subnets.iter().zip(&ipam.pools) {
+            if wanted.is_some_and(|wanted| !subnet.prefix.0.contains(&wanted)) {
+                continue;
+            }
+            let request = AddressRequest {
+                address: wanted,
+                is_gateway: false,
+                mac: Some(mac),
+            };
+            let pool = ipam.pool(subnet, id);
+            match driver.request_address(&pool, request).await {
+                Ok(address) => return self.check_given(network, (subnet, address)).await,
+                Err(error) => refused = Some(error),
+            }
+        }
+        match (refused, wanted) {
+            (Some(refused), _) => Err(refused.into()),
+            (None, Some(address)) => Err(ControllerError::NoSubnet {
+                network: network.name.clone(),
+                address,
+            }),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Refuses an address that is the gateway's or that this node's endpoints have, whatever the driver says. It is not given
+    /// back: whoever has it keeps it.
+    async fn check_given(
+        &self,
+        network: &NetworkRecord,
+        (subnet, address): (&Subnet, IpAddr),
+    ) -> Result<Option<Prefix>, ControllerError> {
+        let own = self.own_records(network.id).await?;
+        let mut held = own.iter().filter_map(|endpoint| endpoint.address);
+        if address == subnet.gateway || held.any(|held| held.0.addr() == address) {
+            return Err(ControllerError::AddressInUse { address });
+        }
+        let prefix = ipnet::IpNet::new(address, subnet.prefix.0.prefix_len());
+        Ok(prefix.ok().map(Prefix))
+    }
+
+    /// Gives an endpoint's address back.
+    pub(super) async fn return_address(
+        &self,
+        ipam: &Ipam,
+        network: &NetworkRecord,
+        address: Option<Prefix>,
+    ) {
+        let Some(address) = address.map(|address| address.0.addr()) else {
+            return;
+        };
+        let subnets = network.subnets.iter().zip(&ipam.pools);
+        let mut of_it = subnets.filter(|(subnet, _)| subnet.prefix.0.contains(&address));
+        let Some((_, pool)) = of_it.next() else {
+            return;
+        };
+        let returned = async {
+            let driver = self.ipam_driver(&ipam.driver).await?;
+            self.replay(&*driver, ipam, network).await?;
+            Ok::<(), ControllerError>(driver.release_address(pool, address).await?)
+        };
+        if let Err(error) = returned.await {
+            tracing::warn!(network = %network.name, %address, %error, "an address was not given back");
+        }
+    }
+
+    /// Asks a driver again for what is in use, if it needs that and has not been asked in this life of it.
+    async fn replay(
+        &self,
+        driver: &dyn IpamDriver,
+        ipam: &Ipam,
+        network: &NetworkRecord,
+    ) -> Result<(), ControllerError> {
+        if !driver.capability().requires_replay {
+            return Ok(());
+        }
+        for (subnet, id) in network.subnets.iter().zip(&ipam.pools) {
+            if driver.holds(id) {
+                continue;
+            }
+            let request = PoolRequest {
+                space: ipam.space.clone(),
+                pool: Some(subnet.prefix),
+                options: ipam.options.clone(),
+                v6: subnet.gateway.is_ipv6(),
+            };
+            let pool = driver.request_pool(&request).await?;
+            let gateway = (subnet.gateway, true);
+            let own = self.own_records(network.id).await?;
+            let own = own.iter().filter_map(|endpoint| endpoint.address);
+            let own = own.map(|address| (address.0.addr(), false));
+            for (address, is_gateway) in own.chain([gateway]) {
+                let request = AddressRequest {
+                    address: Some(address),
+                    is_gateway,
+                    mac: None,
+                };
+                if subnet.prefix.0.contains(&address)
+                    && let Err(error) = driver.request_address(&pool, request).await
+                {
+                    tracing::warn!(network = %network.name, %address, %error, "an IPAM driver was not told of an address in use");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn ipam_driver(&self, name: &Name) -> Result<Arc<dyn IpamDriver>, ControllerError> {
+        Ok(self.parts.registry.ipam(name, self.now()).await?)
+    }
+}
+
+/// Takes a pool and its gateway: the one asked for, else the driver's own choice (M10), else an address of the pool.
+async fn take_subnet(
+    driver: &dyn IpamDriver,
+    ipam: &Ipam,
+    wish: SubnetRequest,
+    taken: &[Prefix],
+) -> Result<(String, SubnetRequest), IpamError> {
+    let request = PoolRequest {
+        space: ipam.space.clone(),
+        pool: wish.prefix,
+        options: ipam.options.clone(),
+        v6: wish.prefix.is_some_and(|prefix| prefix.0.addr().is_ipv6()),
+    };
+    let pool = pick_pool(driver, &request, taken).await?;
+    let gateway = match (wish.gateway, pool.gateway) {
+        (None, Some(gateway)) => Ok(gateway),
+        (wanted, _) => {
+            let request = AddressRequest {
+                address: wanted,
+                is_gateway: true,
+                mac: None,
+            };
+            driver.request_address(&pool, request).await
+        }
+    };
+    match gateway {
+        Ok(gateway) => {
+            let given = SubnetRequest {
+                prefix: Some(pool.prefix),
+                gateway: Some(gateway),
+            };
+            Ok((pool.id, given))
+        }
+        Err(error) => {
+            release_pools(driver, &[pool.id]).await;
+            Err(error)
+        }
+    }
+}
+
+async fn release_pools(driver: &dyn IpamDriver, pools: &[String]) {
+    for pool in pools {
+        if let Err(error) = driver.release_pool(pool).await {
+            tracing::warn!(pool, %error, "a pool was not given back");
+        }
+    }
+}

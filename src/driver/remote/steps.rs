@@ -1,0 +1,179 @@
+//! The steps of networks and endpoints: what a plugin is asked, what of its answers is allowed, what is taken back.
+
+use std::net::IpAddr;
+
+use super::{
+    Remote,
+    message::{
+        CreateEndpoint, CreateNetwork, EndpointCall, Interface, InterfaceReply, Join, JoinReply,
+        NetworkCall, NetworkReply, Nothing,
+    },
+    tables::{self, Interests},
+};
+use crate::{
+    core::model::{EndpointId, EndpointRecord, NetworkId, NetworkRecord, Prefix},
+    driver::{DriverError, InterfaceName, Joined, Route, TableInterest},
+};
+
+impl Remote {
+    pub(super) async fn make_network(
+        &self,
+        network: &NetworkRecord,
+    ) -> Result<Vec<TableInterest>, DriverError> {
+        let held = self.done().networks.get(&network.id).cloned();
+        match held {
+            Some((held, interests)) if held == *network => return Ok(interests.tables),
+            Some(_) => return Err(DriverError::NetworkExists(network.id)),
+            None => {}
+        }
+        let undo = ("DeleteNetwork", &NetworkCall::of(network.id));
+        let request = CreateNetwork::of(network);
+        let reply: NetworkReply = self.make(("CreateNetwork", &request), undo).await?;
+        let interests = if self.has_tables {
+            tables::read_interests(reply)
+        } else {
+            Ok(Interests::default())
+        };
+        let interests = match interests {
+            Ok(interests) => interests,
+            Err(wrong) => {
+                self.undo(undo.0, undo.1).await;
+                return Err(self.broke(format!("NetworkDriver.CreateNetwork: {wrong}")));
+            }
+        };
+        let done = (network.clone(), interests.clone());
+        self.done().networks.insert(network.id, done);
+        Ok(interests.tables)
+    }
+
+    pub(super) async fn delete_network_now(&self, network: NetworkId) -> Result<(), DriverError> {
+        let request = NetworkCall::of(network);
+        self.settle("DeleteNetwork", &request).await?;
+        if !self.done().networks.contains_key(&network) {
+            return Ok(());
+        }
+        let _: Nothing = self.call("DeleteNetwork", &request).await?;
+        self.done().networks.remove(&network);
+        Ok(())
+    }
+
+    pub(super) async fn make_endpoint(&self, endpoint: &EndpointRecord) -> Result<(), DriverError> {
+        let held = self.done().endpoints.get(&endpoint.id).cloned();
+        match held {
+            Some(held) if held == *endpoint => return Ok(()),
+            Some(_) => return Err(DriverError::EndpointExists(endpoint.id)),
+            None => {}
+        }
+        let request = CreateEndpoint::of(endpoint);
+        let undo = (
+            "DeleteEndpoint",
+            &EndpointCall::of(endpoint.network, endpoint.id),
+        );
+        let reply: InterfaceReply = self.make(("CreateEndpoint", &request), undo).await?;
+        // We gave it an address and a MAC: it may not answer with others.
+        if reply
+            .interface
+            .is_some_and(|set| set != Interface::default())
+        {
+            self.undo(undo.0, undo.1).await;
+            let wrong =
+                "NetworkDriver.CreateEndpoint: it changed an address or a MAC that was given";
+            return Err(self.broke(wrong.to_owned()));
+        }
+        self.done().endpoints.insert(endpoint.id, endpoint.clone());
+        Ok(())
+    }
+
+    pub(super) async fn join_now(&self, endpoint: &EndpointRecord) -> Result<Joined, DriverError> {
+        if let Some(joined) = self.done().joined.get(&endpoint.id) {
+            return Ok(joined.clone());
+        }
+        let request = Join::of(endpoint);
+        let undo = ("Leave", &EndpointCall::of(endpoint.network, endpoint.id));
+        let reply: JoinReply = self.make(("Join", &request), undo).await?;
+        let joined = match self.read(&reply) {
+            Ok(joined) => joined,
+            Err(wrong) => {
+                self.undo(undo.0, undo.1).await;
+                return Err(self.broke(format!("NetworkDriver.Join: {wrong}")));
+            }
+        };
+        self.done().joined.insert(endpoint.id, joined.clone());
+        Ok(joined)
+    }
+
+    fn read(&self, reply: &JoinReply) -> Result<Joined, String> {
+        let mut gateways = Vec::new();
+        for text in [&reply.gateway, &reply.gateway_ipv6] {
+            if !text.is_empty() {
+                gateways.push(address(text)?);
+            }
+        }
+        let mut routes = Vec::new();
+        for route in &reply.static_routes {
+            let destination = route.destination.parse();
+            let destination = destination
+                .map_err(|error| format!("route to {:?}: {error}", route.destination))?;
+            routes.push(Route {
+                destination: Prefix(destination),
+                // 0 goes through a next hop, 1 is on the link.
+                via: match route.route_type {
+                    0 => Some(address(&route.next_hop)?),
+                    1 => None,
+                    other => return Err(format!("{other} is no type of route")),
+                },
+            });
+        }
+        let interface = reply.interface_name.as_ref().map(|name| InterfaceName {
+            source: name.src_name.clone(),
+            prefix: name.dst_prefix.clone(),
+        });
+        let entries = if self.has_tables {
+            tables::read_entries(&reply.table_entries)?
+        } else {
+            Vec::new()
+        };
+        Ok(Joined {
+            interface,
+            gateways,
+            routes,
+            entries,
+        })
+    }
+
+    pub(super) async fn leave_now(
+        &self,
+        network: NetworkId,
+        endpoint: EndpointId,
+    ) -> Result<(), DriverError> {
+        let request = EndpointCall::of(network, endpoint);
+        self.settle("Leave", &request).await?;
+        if !self.done().joined.contains_key(&endpoint) {
+            return Ok(());
+        }
+        let _: Nothing = self.call("Leave", &request).await?;
+        self.done().joined.remove(&endpoint);
+        Ok(())
+    }
+
+    pub(super) async fn delete_endpoint_now(
+        &self,
+        network: NetworkId,
+        endpoint: EndpointId,
+    ) -> Result<(), DriverError> {
+        self.leave_now(network, endpoint).await?;
+        let request = EndpointCall::of(network, endpoint);
+        self.settle("DeleteEndpoint", &request).await?;
+        if !self.done().endpoints.contains_key(&endpoint) {
+            return Ok(());
+        }
+        let _: Nothing = self.call("DeleteEndpoint", &request).await?;
+        self.done().endpoints.remove(&endpoint);
+        Ok(())
+    }
+}
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    let address = text.parse();
+    address.map_err(|error| format!("address {text:?}: {error}"))
+}

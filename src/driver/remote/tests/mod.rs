@@ -1,0 +1,289 @@
+//! Remote drivers against plugins in this process, over real sockets. M1 to M10 are libnetwork's cases.
+//!
+//! M1: `a_plugin_that_does_not_say_its_scope_is_no_driver`, `scopes_are_read_and_the_second_follows_the_first`. M2:
+//! `what_a_plugin_says_beyond_the_protocol_is_skipped`. M3: `an_endpoint_whose_address_a_plugin_changes_is_rolled_back` and, for
+//! what is no address at all, `bad`. M4: `a_join_answered_badly_is_left_and_a_refusal_is_told_in_the_plugins_words`. M5: Weft programs
+//! no external connectivity, so there is no call to be answered with 404. M6: `a_plugin_hears_each_step_once`,
+//! `routes_are_read_by_their_type`, and the bad ones in `bad`. M7 to M10, of IPAM: `ipam`.
+
+mod bad;
+mod ipam;
+mod plugin;
+mod tables;
+
+use std::net::IpAddr;
+
+use self::plugin::{Plugin, Reaction};
+use super::*;
+use crate::{
+    core::model::{Mac, Prefix, Subnet},
+    driver::Route,
+};
+
+/// M6.
+#[tokio::test]
+async fn a_plugin_hears_each_step_once() {
+    let plugin = Plugin::start(&[
+        (
+            "GetCapabilities",
+            r#"{"Scope":"local","ConnectivityScope":"global"}"#,
+        ),
+        (
+            "Join",
+            r#"{"InterfaceName":{"SrcName":"veth1","DstPrefix":"eth"},"Gateway":"10.0.0.1"}"#,
+        ),
+    ]);
+    let driver = plugin.driver().await.unwrap();
+    for _ in 0..2 {
+        driver.create_network(&network()).await.unwrap();
+        driver.create_endpoint(&endpoint()).await.unwrap();
+        let joined = driver.join(&endpoint()).await.unwrap();
+        assert_eq!(joined.interface.unwrap().source, "veth1");
+        assert_eq!(joined.gateways, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+    }
+
+    for _ in 0..2 {
+        driver.leave(NETWORK, EndpointId(1)).await.unwrap();
+        driver
+            .delete_endpoint(NETWORK, EndpointId(1))
+            .await
+            .unwrap();
+        driver.delete_network(NETWORK).await.unwrap();
+    }
+
+    assert_eq!(driver.capability().data_scope, Scope::Local);
+    assert_eq!(driver.capability().connectivity_scope, Scope::Global);
+    let expected = [
+        "GetCapabilities",
+        "CreateNetwork",
+        "CreateEndpoint",
+        "Join",
+        "Leave",
+        "DeleteEndpoint",
+        "DeleteNetwork",
+    ];
+    assert_eq!(plugin.methods(), expected);
+    let heard = &plugin.heard.lock().unwrap()[2].1;
+    assert_eq!(heard["Interface"]["Address"], "10.0.0.2/24");
+    assert_eq!(heard["Interface"]["MacAddress"], "02:00:00:00:00:02");
+}
+
+/// M1.
+#[tokio::test]
+async fn a_plugin_that_does_not_say_its_scope_is_no_driver() {
+    for said in [
+        "{}",
+        r#"{"Scope":"galaxy"}"#,
+        r#"{"ConnectivityScope":"global"}"#,
+    ] {
+        let plugin = Plugin::start(&[("GetCapabilities", said)]);
+
+        let refused = plugin.driver().await.err();
+
+        assert!(
+            matches!(refused, Some(DriverError::Protocol { .. })),
+            "{said}"
+        );
+    }
+}
+
+/// M1.
+#[tokio::test]
+async fn scopes_are_read_and_the_second_follows_the_first() {
+    let cases = [
+        (r#"{"Scope":"global"}"#, (Scope::Global, Scope::Global)),
+        (
+            r#"{"Scope":"local","ConnectivityScope":"global"}"#,
+            (Scope::Local, Scope::Global),
+        ),
+    ];
+    for (said, (data_scope, connectivity_scope)) in cases {
+        let plugin = Plugin::start(&[("GetCapabilities", said)]);
+
+        let capability = plugin.driver().await.unwrap().capability();
+
+        assert_eq!(
+            capability,
+            Capability {
+                data_scope,
+                connectivity_scope
+            }
+        );
+    }
+}
+
+/// M2. What a plugin written in Go sends for an empty list is one.
+#[tokio::test]
+async fn what_a_plugin_says_beyond_the_protocol_is_skipped() {
+    let plugin = Plugin::start(&[
+        (
+            "GetCapabilities",
+            r#"{"Scope":"global","GwAllocChecker":true,"Moons":[4]}"#,
+        ),
+        ("CreateNetwork", "null"),
+        (
+            "Join",
+            r#"{"StaticRoutes":null,"InterfaceName":null,"Colour":{"red":1},"TableEntries":[{"TableName":"t","Key":"aw=="}]}"#,
+        ),
+    ]);
+    let driver = plugin.driver().await.unwrap();
+
+    assert_eq!(driver.create_network(&network()).await.unwrap(), []);
+    let joined = driver.join(&endpoint()).await.unwrap();
+
+    // It does not say that it speaks of tables.
+    assert_eq!(joined, Joined::default());
+}
+
+/// M6.
+#[tokio::test]
+async fn routes_are_read_by_their_type() {
+    let answer = r#"{"GatewayIPv6":"fd00::1","StaticRoutes":[
+        {"Destination":"10.1.0.0/16","RouteType":0,"NextHop":"10.0.0.9"},
+        {"Destination":"10.2.0.0/16","RouteType":1}]}"#;
+    let plugin = Plugin::start(&[
+        ("GetCapabilities", r#"{"Scope":"global"}"#),
+        ("Join", answer),
+    ]);
+    let driver = plugin.driver().await.unwrap();
+
+    let joined = driver.join(&endpoint()).await.unwrap();
+
+    let route = |to: &str, via: Option<&str>| Route {
+        destination: Prefix(to.parse().unwrap()),
+        via: via.map(|via| via.parse().unwrap()),
+    };
+    assert_eq!(joined.gateways, ["fd00::1".parse::<IpAddr>().unwrap()]);
+    let expected = [
+        route("10.1.0.0/16", Some("10.0.0.9")),
+        route("10.2.0.0/16", None),
+    ];
+    assert_eq!(joined.routes, expected);
+}
+
+/// After a restart of the daemon all is told again. Old plugins refuse that, and have what they are told.
+#[tokio::test]
+async fn what_a_plugin_has_from_before_a_restart_of_the_daemon_is_taken_over() {
+    let plugin = Plugin::start(&[
+        ("GetCapabilities", r#"{"Scope":"global"}"#),
+        ("CreateNetwork", r#"{"Err":"network 9e37 already exists"}"#),
+        (
+            "CreateEndpoint",
+            r#"{"Err":"Endpoint (7) already exists (Only one endpoint allowed)"}"#,
+        ),
+    ]);
+    plugin.react(
+        "Join",
+        Reaction::InTurn(vec![
+            r#"{"Err":"endpoint 7 already joined"}"#,
+            r#"{"Gateway":"10.0.0.1"}"#,
+        ]),
+    );
+    let driver = plugin.driver().await.unwrap();
+
+    driver.create_network(&network()).await.unwrap();
+    driver.create_endpoint(&endpoint()).await.unwrap();
+    let joined = driver.join(&endpoint()).await.unwrap();
+    driver
+        .delete_endpoint(NETWORK, EndpointId(1))
+        .await
+        .unwrap();
+
+    assert_eq!(joined.gateways.len(), 1);
+    let expected = [
+        "CreateNetwork",
+        "CreateEndpoint",
+        "Join",
+        "Leave",
+        "Join",
+        "Leave",
+        "DeleteEndpoint",
+    ];
+    assert_eq!(plugin.methods()[1..], expected);
+}
+
+/// A restarted plugin is another driver: this one's life is over at the next call, and the next one knows nothing yet.
+#[tokio::test]
+async fn a_plugin_that_is_restarted_ends_the_life_of_its_driver() {
+    let scope = [("GetCapabilities", r#"{"Scope":"global"}"#)];
+    let plugin = Plugin::start(&scope);
+    let driver = plugin.driver().await.unwrap();
+    driver.create_network(&network()).await.unwrap();
+    let life = driver.life();
+
+    let plugin = plugin.restart(&scope);
+    let watched = tokio::time::timeout(Duration::from_secs(30), driver.watch_over()).await;
+
+    assert_eq!(watched, Ok(()));
+    assert!(life.is_cancelled());
+    let refused = driver.create_endpoint(&endpoint()).await;
+    assert!(matches!(refused, Err(DriverError::Restarted { .. })));
+    let next = plugin.driver().await.unwrap();
+    next.create_network(&network()).await.unwrap();
+    assert_eq!(plugin.methods(), ["GetCapabilities", "CreateNetwork"]);
+}
+
+/// M3.
+#[tokio::test]
+async fn an_endpoint_whose_address_a_plugin_changes_is_rolled_back() {
+    let plugin = Plugin::start(&[
+        ("GetCapabilities", r#"{"Scope":"global"}"#),
+        (
+            "CreateEndpoint",
+            r#"{"Interface":{"Address":"10.0.0.9/24"}}"#,
+        ),
+    ]);
+    let driver = plugin.driver().await.unwrap();
+
+    let refused = driver.create_endpoint(&endpoint()).await;
+
+    assert!(matches!(refused, Err(DriverError::Protocol { .. })));
+    assert_eq!(plugin.methods().last().unwrap(), "DeleteEndpoint");
+}
+
+/// M4, M6.
+#[tokio::test]
+async fn a_join_answered_badly_is_left_and_a_refusal_is_told_in_the_plugins_words() {
+    let plugin = Plugin::start(&[
+        ("GetCapabilities", r#"{"Scope":"global"}"#),
+        ("Join", r#"{"Gateway":"somewhere"}"#),
+        ("CreateNetwork", r#"{"Err":"no room"}"#),
+    ]);
+    let driver = plugin.driver().await.unwrap();
+
+    let bad = driver.join(&endpoint()).await;
+    let refused = driver.create_network(&network()).await;
+
+    assert!(matches!(bad, Err(DriverError::Protocol { .. })));
+    assert_eq!(plugin.methods()[2], "Leave");
+    let Err(DriverError::Refused { reason, .. }) = refused else {
+        panic!("refused: {refused:?}")
+    };
+    assert!(reason.contains("no room"));
+}
+
+const NETWORK: NetworkId = NetworkId(7);
+
+fn network() -> NetworkRecord {
+    NetworkRecord {
+        id: NETWORK,
+        name: Name::new("app").unwrap(),
+        driver: Name::new("wire").unwrap(),
+        options: BTreeMap::new(),
+        subnets: vec![Subnet {
+            prefix: Prefix("10.0.0.0/24".parse().unwrap()),
+            gateway: "10.0.0.1".parse().unwrap(),
+            vni: None,
+        }],
+    }
+}
+
+fn endpoint() -> EndpointRecord {
+    EndpointRecord {
+        id: EndpointId(1),
+        network: NETWORK,
+        name: Name::new("web").unwrap(),
+        address: Some(Prefix("10.0.0.2/24".parse().unwrap())),
+        mac: Mac([2, 0, 0, 0, 0, 2]),
+    }
+}
