@@ -56,9 +56,7 @@ impl Controller {
             let _ = all_told.await;
             settle_at_last(&*driver, network).await;
         };
-        tokio::join!(feed, settle);
-        // The feed ends when the node does, or has nothing to tell.
-        std::future::pending::<()>().await;
+        tokio::join!(feed, settle, self.leave_with_sandboxes(&*driver, network));
     }
 
     fn show(&self, network: NetworkId, setup: Setup) {
@@ -157,6 +155,25 @@ impl Controller {
             self.join_on_driver(driver, endpoint).await?;
         }
         Ok(())
+    }
+
+    /// Has the endpoints leave whose sandbox is gone. It does not end.
+    async fn leave_with_sandboxes(&self, driver: &dyn Driver, network: &NetworkRecord) {
+        loop {
+            let endpoint = driver.vanished(network.id).await.to_string();
+            let (mut pause, longest) = RETRY;
+            while let Err(error) = self.endpoint_leave(network.name.as_str(), &endpoint).await {
+                if matches!(
+                    error,
+                    ControllerError::NoSuchEndpoint { .. } | ControllerError::Stopped
+                ) {
+                    break;
+                }
+                tracing::warn!(network = %network.name, %endpoint, %error, "an endpoint has not left with its sandbox yet");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(longest);
+            }
+        }
     }
 
     async fn take_down_at_last(&self, network: &NetworkRecord) {
