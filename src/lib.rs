@@ -53,6 +53,7 @@
 //!   ([`core::netdb`]).
 //! - A deleted entry never comes back, and no clock decides that ([`core::netdb`]).
 //! - An endpoint is on disk before anybody hears of it; its entries go when it goes ([`controller`]).
+//! - What a network has in the kernel is in a namespace of its own: no packet of it is in another ([`dataplane`]).
 //! - No two networks share a VNI, no two endpoints an address ([`core::allocator`]).
 //! - Every queue has a bound, and says what happens at it.
 //!
@@ -65,7 +66,7 @@
 //! - VXLAN (RFC 7348): *VNI, VTEP, FDB, neighbour, underlay, overlay*.
 //! - Raft: *leader, term, propose, commit, apply, snapshot*.
 //! - IPAM: *pool, subnet, address, gateway, block, reserve, release*.
-//! - Watch: *watch, list, lag*; data plane: *desired, actual, step, reconcile*.
+//! - Watch: *watch, list, lag*; data plane: *desired, actual, step, reconcile, guard, adopt*.
 
 pub mod core;
 pub mod sim;

@@ -84,6 +84,17 @@ async fn packets_flow_from_join_to_leave_and_stay_in_their_network() -> anyhow::
         "an interface is left behind: {links}"
     );
     here.until_reaches(&beside).await?;
+
+    // A namespace lives as long as a socket in it.
+    drop((stranger, foreign));
+
+    until_within(SOON, "an endpoint leaves with its sandbox", async || {
+        let joined = cluster[0].client().endpoints(Some("six")).await?;
+        let stays = joined.iter().any(|found| found.name.as_str() == "stranger");
+        Ok(Seen::when(!stays, || format!("{joined:?}")))
+    })
+    .await?;
+    six_here.until_reaches(&six_there).await?;
     leave_all(&cluster).await?;
     cluster.end().await
 }
@@ -157,6 +168,8 @@ async fn what_somebody_takes_out_of_the_kernel_is_put_back() -> anyhow::Result<(
         .await?;
         here.until_reaches(&there).await?;
     }
+    here.sandbox.ip(&["link", "del", "eth0"])?;
+    here.until_reaches(&there).await?;
     let left = inside(&place, &["ip", "address", "show", "dev", &bridge])?;
     ensure!(
         left.contains("inet "),

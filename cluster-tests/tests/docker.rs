@@ -65,6 +65,11 @@ async fn a_container_is_reached_by_its_names(engines: &Engines) -> anyhow::Resul
 
     let answers = asked.lines().filter(|line| *line == "hello from web");
     anyhow::ensure!(answers.count() == 2, "{asked}");
+    // An address of one's own, which the leader leases.
+    let options = ["run", "--rm", "--network", "app", "--ip", "10.0.0.200"];
+    let command = [IMAGE, "ip", "-o", "addr"];
+    let chosen = second.docker(&[&options[..], &command].concat()).await?;
+    anyhow::ensure!(chosen.done()?.contains("10.0.0.200/24"), "{chosen:?}");
     // The engine's own bridge still publishes ports.
     let published = first
         .command(&["busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/"])

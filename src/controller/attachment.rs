@@ -58,7 +58,9 @@ impl Controller {
             });
             let (told, all_told) = oneshot::channel();
             let fed = async {
-                if !ready.interests.is_empty() {
+                if ready.interests.is_empty() {
+                    drop(told);
+                } else {
                     // It ends when the node does.
                     let _ = feed.run(&*ready.driver, &ready.interests, told).await;
                 }
@@ -71,7 +73,14 @@ impl Controller {
                     () = ready.driver.watch_over() => {}
                 }
             };
-            tokio::join!(fed, self.settle(&ready, network, all_told));
+            let settled = self.settle(&ready, network, all_told);
+            let sandboxes = async {
+                tokio::select! {
+                    () = self.leave_with_sandboxes(&*ready.driver, network) => {}
+                    () = ready.life.cancelled() => {}
+                }
+            };
+            tokio::join!(fed, settled, sandboxes);
             let reason = Some("its driver was restarted, or has ended".to_owned());
             self.show(network.id, Setup::Pending { reason });
             tracing::info!(network = %network.name, "network is set up again: its driver has lost what it was told");
@@ -187,6 +196,25 @@ impl Controller {
             self.join_on_driver(driver, endpoint).await?;
         }
         Ok(())
+    }
+
+    /// Has the endpoints leave whose sandbox is gone. It does not end.
+    async fn leave_with_sandboxes(&self, driver: &dyn Driver, network: &NetworkRecord) {
+        loop {
+            let endpoint = driver.vanished(network.id).await.to_string();
+            let (mut pause, longest) = RETRY;
+            while let Err(error) = self.endpoint_leave(network.name.as_str(), &endpoint).await {
+                if matches!(
+                    error,
+                    ControllerError::NoSuchEndpoint { .. } | ControllerError::Stopped
+                ) {
+                    break;
+                }
+                tracing::warn!(network = %network.name, %endpoint, %error, "an endpoint has not left with its sandbox yet");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(longest);
+            }
+        }
     }
 
     async fn take_down_at_last(&self, network: &NetworkRecord) {

@@ -1,6 +1,6 @@
 //! Endpoints whose network was removed while this node was down: nobody told it, so it asks.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, ops::ControlFlow, time::Duration};
 
 use super::{Controller, ControllerError};
 use crate::{
@@ -55,6 +55,20 @@ impl Controller {
         matches!(answer, Err(ControllerError::NoSuchNetwork(_)))
     }
 
+    /// Which driver the network had is not known any more.
+    async fn forget_in_drivers(&self, network: NetworkId) {
+        let mut drivers = Vec::new();
+        self.parts.registry.walk(|_, driver| {
+            drivers.push(driver.clone());
+            ControlFlow::Continue(())
+        });
+        for driver in drivers {
+            if let Err(error) = driver.delete_network(network).await {
+                tracing::debug!(%network, %error, "a driver has not forgotten a network that is gone");
+            }
+        }
+    }
+
     async fn forget_network(&self, network: NetworkId) -> Result<(), ControllerError> {
         let _hand = self.desk.hands.hold(network).await;
         for endpoint in self.own_endpoints(network).await? {
@@ -64,6 +78,7 @@ impl Controller {
             self.disk(move |store| store.remove_endpoint(id)).await?;
         }
         self.forget_entries(network).await?;
+        self.forget_in_drivers(network).await;
         self.detach(network).await
     }
 }

@@ -89,6 +89,11 @@ pub trait Dataplane: Send + Sync {
         Box::pin(future::ready(()))
     }
 
+    /// Returns whether the path leads to a sandbox.
+    fn is_sandbox(&self, _path: &Path) -> bool {
+        false
+    }
+
     /// Moves an endpoint's link into a sandbox and sets it up there; returns its name. It may be called again.
     fn place<'a>(
         &'a self,

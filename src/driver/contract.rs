@@ -319,6 +319,11 @@ pub trait Driver: Send + Sync {
         Box::pin(std::future::ready(Err(refused)))
     }
 
+    /// Waits until an endpoint's sandbox is gone although the endpoint has not left, and returns the endpoint: it leaves now.
+    fn vanished(&self, _network: NetworkId) -> BoxFuture<'_, EndpointId> {
+        Box::pin(std::future::pending())
+    }
+
     /// Hears that all that was there at the start has been told: every endpoint of this node that has joined, every entry
     /// of others. What a driver still holds of a former run, and was not told of, is stale.
     fn settled(&self, _network: NetworkId) -> BoxFuture<'_, Result<(), DriverError>> {

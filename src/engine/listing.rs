@@ -1,8 +1,10 @@
 //! What the engine lists, as far as it matters here. Unknown fields and `null` are nothing.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::core::model::Prefix;
 
 /// The option that says which network of Weft a network of the engine stands for.
 pub(super) const NETWORK_OPTION: &str = "weft.network";
@@ -136,7 +138,16 @@ pub(super) struct CreateNetwork<'a> {
 #[serde(rename_all = "PascalCase")]
 pub(super) struct CreateIpam<'a> {
     pub(super) driver: &'a str,
+    /// The engine takes `--ip` only on a network whose subnet it was told.
+    pub(super) config: Vec<CreatePool>,
     pub(super) options: BTreeMap<&'static str, &'a str>,
+}
+
+#[derive(Serialize, Debug)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct CreatePool {
+    pub(super) subnet: Prefix,
+    pub(super) gateway: IpAddr,
 }
 
 /// Go writes an empty list or map as `null` or leaves it out.

@@ -8,7 +8,7 @@ use super::{
     EngineError, endpoint_id,
     follow::{Extent, Follower},
     leaks::InUse,
-    listing::{CreateIpam, CreateNetwork, NETWORK_OPTION, Network},
+    listing::{CreateIpam, CreateNetwork, CreatePool, NETWORK_OPTION, Network},
 };
 use crate::{
     controller::{ListedNetwork, Setup},
@@ -154,12 +154,17 @@ impl Follower {
 
     async fn make(&self, record: &NetworkRecord) -> Result<(), EngineError> {
         let name = record.name.as_str();
+        let pools = record.subnets.iter().map(|subnet| CreatePool {
+            subnet: subnet.prefix,
+            gateway: subnet.gateway,
+        });
         let request = CreateNetwork {
             name,
             check_duplicate: true,
             driver: &self.driver,
             ipam: CreateIpam {
                 driver: &self.driver,
+                config: pools.collect(),
                 options: [(NETWORK_OPTION, name)].into(),
             },
             options: [(NETWORK_OPTION, name)].into(),

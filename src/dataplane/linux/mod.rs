@@ -312,6 +312,11 @@ impl Dataplane for Kernel {
         Box::pin(self.guards.forget())
     }
 
+    fn is_sandbox(&self, path: &Path) -> bool {
+        // One that cannot be looked at may be there.
+        namespace::open(path).map_or(true, |found| found.is_some())
+    }
+
     fn place<'a>(
         &'a self,
         sandbox: &'a Path,

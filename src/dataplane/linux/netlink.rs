@@ -57,12 +57,12 @@ pub(super) fn listen(changed: impl Fn() + Send + 'static) -> io::Result<JoinSet<
         .fold(0, |all, group| all | 1 << (*group as u32 - 1));
     socket.socket_mut().bind(&SocketAddr::new(0, groups))?;
     socket.socket_ref().set_no_enobufs(true)?;
-    let (connection, _handle, mut news) = rtnetlink::from_socket(socket);
+    let (connection, handle, mut news) = rtnetlink::from_socket(socket);
     let mut tasks = JoinSet::new();
     tasks.spawn(connection);
     tasks.spawn(async move {
-        // The handle ends the connection when it goes.
-        let _handle = _handle;
+        // The connection ends when its handle goes.
+        let _kept = handle;
         while let Some((message, _)) = news.next().await {
             if matters(&message) {
                 changed();

@@ -2,16 +2,26 @@
 //!
 //! It is the distributed part only: VNIs, subnets and gateways come with the network from the leader's allocator.
 
+mod options;
+mod sandboxes;
+mod show;
+
 use std::{
     collections::BTreeMap,
     net::IpAddr,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
 use serde_json::json;
+use tokio::sync::Notify;
 
+use self::{
+    options::parse,
+    sandboxes::{Placed, Sandboxes},
+};
 use super::{
     Capability, Driver, DriverError, InterfaceName, Joined, ObjectType, Route, SandboxPlace, Scope,
     TableEvent, TableInterest, contract::check_subnet,
@@ -22,7 +32,7 @@ use crate::{
             EndpointId, EndpointRecord, Key, NetworkId, NetworkRecord, PeerRecord, Prefix,
             TableEntry, TableName, Value,
         },
-        overlay::{self, Local, Plane, Settings, Underlay, check_peer},
+        overlay::{self, Local, Plane, Underlay, check_peer},
         wire::codec,
     },
     dataplane::{Dataplane, DataplaneError, Placement, link_name, reconcile, steps},
@@ -30,8 +40,6 @@ use crate::{
 
 /// The table in which every node says where its endpoints are.
 const TABLE: &str = "overlay_peers";
-/// The first port that is nobody's by convention.
-const PORT_MIN: u16 = 1024;
 /// How long after a change from outside the kernel is looked at: what is changed in one go is mended in one.
 const CALM: Duration = Duration::from_millis(50);
 /// How often the kernel is looked at although nothing seems to have changed.
@@ -48,11 +56,15 @@ struct Network {
     record: NetworkRecord,
     /// Held across a reconciliation, so that an older desired state is never applied over a newer one.
     state: tokio::sync::Mutex<State>,
+    /// Told when an endpoint has vanished with its sandbox.
+    has_vanished: Notify,
 }
 
 struct State {
     overlay: overlay::Overlay,
     endpoints: BTreeMap<EndpointId, EndpointRecord>,
+    /// The sandboxes that we have moved endpoints into.
+    sandboxes: Sandboxes,
     /// Peer records that could not be used.
     refused: u64,
     /// Whether the kernel was asked what a former run has left in it.
@@ -106,7 +118,21 @@ impl Overlay {
             return;
         };
         let mut state = network.state.lock().await;
-        if let Err(error) = self.apply(id, &mut state).await {
+        let mended = async {
+            let lost = self.look_for_sandboxes(id, &mut state).await?;
+            self.apply(id, &mut state).await?;
+            for placed in lost {
+                self.dataplane
+                    .place(&placed.path, &placed.placement)
+                    .await?;
+            }
+            Ok::<_, DriverError>(())
+        };
+        let mended = mended.await;
+        if state.sandboxes.has_vanished() {
+            network.has_vanished.notify_one();
+        }
+        if let Err(error) = mended {
             tracing::warn!(network = %id, %error, "the data plane is not as it should be; it is tried again");
         }
     }
@@ -146,6 +172,7 @@ impl Overlay {
         let state = State {
             overlay: overlay::Overlay::new(self.underlay.vtep, settings, record.subnets.clone()),
             endpoints: BTreeMap::new(),
+            sandboxes: Sandboxes::default(),
             refused: 0,
             has_adopted: false,
             gone: false,
@@ -153,6 +180,7 @@ impl Overlay {
         let network = Network {
             record: record.clone(),
             state: tokio::sync::Mutex::new(state),
+            has_vanished: Notify::new(),
         };
         networks.insert(record.id, Arc::new(network));
         Ok(vec![interest()])
@@ -249,11 +277,19 @@ impl Overlay {
             name: sandbox.name.clone(),
             routes: routes.chain(default).collect(),
         };
+        let network = self.network(endpoint.network)?;
+        let mut state = network.state.lock().await;
         let placed = self.dataplane.place(&sandbox.path, &placement).await;
-        placed.map_err(|error| match error {
+        let name = placed.map_err(|error| match error {
             DataplaneError::Sandbox { .. } | DataplaneError::NoLinks => DriverError::Sandbox(error),
             DataplaneError::LinkGone(_) | DataplaneError::Refused { .. } => error.into(),
-        })
+        })?;
+        let placement = Placement {
+            name: Some(name.clone()),
+            ..placement
+        };
+        state.sandboxes.remember(sandbox.path.clone(), placement);
+        Ok(name)
     }
 
     async fn leave_now(&self, id: NetworkId, endpoint: EndpointId) -> Result<(), DriverError> {
@@ -262,6 +298,7 @@ impl Overlay {
         };
         let mut state = network.state.lock().await;
         state.overlay.handle_leave(endpoint);
+        state.sandboxes.forget(endpoint);
         self.apply(id, &mut state).await
     }
 
@@ -275,6 +312,39 @@ impl Overlay {
             handle_event(&mut state, event);
         }
         self.apply(first.network, &mut state).await
+    }
+
+    /// Looks after the endpoints that are in sandboxes of which we know, and have no link any more: their sandbox is gone, and
+    /// they go with it, or somebody has removed the link. Returns what to place again.
+    async fn look_for_sandboxes(
+        &self,
+        id: NetworkId,
+        state: &mut State,
+    ) -> Result<Vec<Placed>, DriverError> {
+        if state.sandboxes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let actual = self.dataplane.list(id).await?;
+        let is_there = |path: &Path| self.dataplane.is_sandbox(path);
+        let (vanished, lost) = state.sandboxes.look(&actual, is_there);
+        for endpoint in vanished {
+            tracing::info!(network = %id, %endpoint, "an endpoint's sandbox is gone");
+            state.overlay.handle_leave(endpoint);
+        }
+        Ok(lost)
+    }
+
+    async fn next_vanished(&self, id: NetworkId) -> EndpointId {
+        let Ok(network) = self.network(id) else {
+            return std::future::pending().await;
+        };
+        loop {
+            let next = network.state.lock().await.sandboxes.next_vanished();
+            match next {
+                Some(endpoint) => return endpoint,
+                None => network.has_vanished.notified().await,
+            }
+        }
     }
 
     async fn show(&self, id: NetworkId) -> serde_json::Value {
@@ -293,10 +363,10 @@ impl Overlay {
             "mtu_of_underlay": self.underlay.mtu,
             "problem": problem,
             "not_yet": missing,
-            "peers": peers(&state.overlay, &actual),
+            "peers": show::peers(&state.overlay, &actual),
             "links": actual.links.len(),
-            "fdb": fdb(&actual),
-            "neighbours": neighbours(&actual),
+            "fdb": show::fdb(&actual),
+            "neighbours": show::neighbours(&actual),
             "refused_records": state.refused,
         })
     }
@@ -311,42 +381,6 @@ fn interest() -> TableInterest {
 
 fn table() -> TableName {
     TableName::new(TABLE).expect("letters and an underscore are a table name")
-}
-
-/// Reads the options that are the driver's; the allocator's (`vxlanid_list`) pass by.
-///
-/// Encryption of the data path fails closed: it is refused, not left out.
-fn parse(
-    options: &BTreeMap<String, String>,
-    mut settings: Settings,
-) -> Result<Settings, DriverError> {
-    for (option, value) in options {
-        let wrong = |expected| DriverError::Option {
-            option: option.clone(),
-            value: value.clone(),
-            expected,
-        };
-        match option.as_str() {
-            "mtu" | "com.docker.network.driver.mtu" => {
-                let mtu = value.parse().ok();
-                let fits = |mtu: &u32| (Settings::MTU_MIN..=Settings::MTU_MAX).contains(mtu);
-                settings.mtu = mtu
-                    .filter(fits)
-                    .ok_or_else(|| wrong("an MTU from 1280 to 65485 is expected"))?;
-            }
-            "vxlan_port" => {
-                let port = value.parse().ok();
-                settings.port = port
-                    .filter(|port| *port >= PORT_MIN)
-                    .ok_or_else(|| wrong("a UDP port from 1024 to 65535 is expected"))?;
-            }
-            "encrypted" if value != "false" => {
-                return Err(wrong("encryption of the data path is not available"));
-            }
-            _ => {}
-        }
-    }
-    Ok(settings)
 }
 
 fn check_subnets(record: &NetworkRecord) -> Result<(), DriverError> {
@@ -408,41 +442,6 @@ fn read_peer(value: &Value) -> Result<PeerRecord, String> {
     Ok(peer)
 }
 
-fn peers(overlay: &overlay::Overlay, actual: &Plane) -> Vec<serde_json::Value> {
-    let programmed = |peer: &PeerRecord| {
-        let vni = overlay
-            .subnet_of(peer.address.0.addr())
-            .and_then(|subnet| subnet.vni);
-        vni.and_then(|vni| actual.fdb.get(&(vni, peer.mac))) == Some(&peer.vtep)
-    };
-    let shown = overlay.peers().map(|(endpoint, peer)| {
-        json!({
-            "endpoint": endpoint,
-            "address": peer.address,
-            "mac": peer.mac,
-            "vtep": peer.vtep,
-            "programmed": programmed(peer),
-        })
-    });
-    shown.collect()
-}
-
-fn fdb(actual: &Plane) -> Vec<serde_json::Value> {
-    let shown = actual
-        .fdb
-        .iter()
-        .map(|((vni, mac), vtep)| json!({ "vni": vni, "mac": mac, "vtep": vtep }));
-    shown.collect()
-}
-
-fn neighbours(actual: &Plane) -> Vec<serde_json::Value> {
-    let shown = actual
-        .neighbours
-        .iter()
-        .map(|((vni, address), mac)| json!({ "vni": vni, "address": address, "mac": mac }));
-    shown.collect()
-}
-
 impl Driver for Overlay {
     fn capability(&self) -> Capability {
         Capability {
@@ -465,7 +464,8 @@ impl Driver for Overlay {
     fn delete_network(&self, network: NetworkId) -> BoxFuture<'_, Result<(), DriverError>> {
         Box::pin(async move {
             let Ok(held) = self.network(network) else {
-                return Ok(());
+                // A former run may have known it.
+                return Ok(reconcile(&*self.dataplane, network, &Plane::default()).await?);
             };
             let mut state = held.state.lock().await;
             state.gone = true;
@@ -533,6 +533,10 @@ impl Driver for Overlay {
         sandbox: &'a SandboxPlace,
     ) -> BoxFuture<'a, Result<String, DriverError>> {
         Box::pin(self.enter_now(endpoint, joined, sandbox))
+    }
+
+    fn vanished(&self, network: NetworkId) -> BoxFuture<'_, EndpointId> {
+        Box::pin(self.next_vanished(network))
     }
 
     fn settled(&self, network: NetworkId) -> BoxFuture<'_, Result<(), DriverError>> {

@@ -60,7 +60,7 @@ impl Remote {
     pub(super) async fn make_endpoint(&self, endpoint: &EndpointRecord) -> Result<(), DriverError> {
         let held = self.done().endpoints.get(&endpoint.id).cloned();
         match held {
-            Some(held) if held == *endpoint => return Ok(()),
+            Some(held) if held.is_same(endpoint) => return Ok(()),
             Some(_) => return Err(DriverError::EndpointExists(endpoint.id)),
             None => {}
         }
