@@ -37,7 +37,13 @@ pub(super) struct Guards {
 impl Guards {
     /// Looks whether `nft` works here, and says why not.
     pub(super) async fn open() -> (Self, Result<(), DataplaneError>) {
-        let works = nft(&["-f", "-"], "add table inet weft\n").await.map(drop);
+        // A table like those to come, which is looked at only.
+        let guard = Guard {
+            port: 4789,
+            members: BTreeSet::new(),
+        };
+        let sample = Held::from([((NetworkId(1), Vni::MAX), guard)]);
+        let works = nft(&["-c", "-f", "-"], &ruleset(&sample)).await.map(drop);
         let guards = Self {
             is_enforced: works.is_ok(),
             held: Mutex::new(works.is_err().then(Held::new)),
