@@ -1,9 +1,15 @@
 //! Pools and addresses, pure: which prefix is free in a space, which address in a block.
 //!
-//! **Invariant:** the prefixes of a [`Space`] never overlap; an address is handed out once until it is released.
-//! Source: libnetwork's default IPAM and its test vectors.
+//! **Invariants:** the prefixes of a [`Space`] never overlap; an address is handed out once until it is released; a block that
+//! was given back is used again only under a newer lease. Source: libnetwork's default IPAM and its test vectors, but for:
+//!
+//! - a pool of length 0 is refused, where libnetwork takes `::/0` for a wish of that size: nothing else would fit beside it;
+//! - a range that several networks share a pool for is checked against the others' ranges, where libnetwork only refuses
+//!   an equal one;
+//! - a released address rests, where libnetwork may hand it out at once.
 
 mod block;
+mod offsets;
 mod space;
 
 pub use block::{AddressError, Block, COOL_DOWN};
