@@ -10,9 +10,13 @@
 
 mod block;
 mod offsets;
+mod pools;
+mod predefined;
 mod space;
 
 pub use block::{AddressError, Block, COOL_DOWN};
+pub use pools::{AddressSpace, PoolId, PoolRefusal, PoolRequest, SpaceName, Utilisation, checked};
+pub use predefined::{deduplicated, global_pools, local_pools, site_pool};
 pub use space::{Overlap, Pool, PoolError, Space};
 
 use std::net::IpAddr;
