@@ -9,14 +9,18 @@
 //! - a released address rests, where libnetwork may hand it out at once.
 
 mod block;
+mod hand;
 mod offsets;
 mod pools;
 mod predefined;
+mod rest;
 mod space;
 
 pub use block::{AddressError, Block, COOL_DOWN};
+pub use hand::{Fresh, Hand, Lease, NoAddress};
 pub use pools::{AddressSpace, PoolId, PoolRefusal, PoolRequest, SpaceName, Utilisation, checked};
 pub use predefined::{deduplicated, global_pools, local_pools, site_pool};
+pub use rest::{RESTING_MAX, Rest};
 pub use space::{Overlap, Pool, PoolError, Space};
 
 use std::net::IpAddr;
