@@ -1,6 +1,7 @@
 //! The allocator as its callers see it. The letters and numbers name cases of libnetwork's allocator and overlay driver.
 
 mod blocks;
+mod golden;
 
 use std::collections::BTreeMap;
 
