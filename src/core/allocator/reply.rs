@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bincode::{Decode, Encode};
 
 use super::{Allocator, AllocatorError, Outcome};
-use crate::core::model::{BlockRecord, NetworkId};
+use crate::core::model::{BlockRecord, NetworkId, NodeId};
 
 /// How many replies are kept; the oldest goes. A proposer gives up long before this many others were answered.
 pub const REPLIES_MAX: usize = 1_024;
@@ -17,6 +17,8 @@ pub(super) enum Reply {
     Network(NetworkId),
     Block(BlockRecord),
     Refused(AllocatorError),
+    Leased(BlockRecord, u64),
+    Leases(NetworkId, NodeId),
 }
 
 /// The last [`REPLIES_MAX`] replies.
@@ -36,6 +38,8 @@ impl Replies {
             Ok(Outcome::Done) => Reply::Done,
             Ok(Outcome::Network(record)) => Reply::Network(record.id),
             Ok(Outcome::Block(record)) => Reply::Block(record.clone()),
+            Ok(Outcome::Leased(record, lease)) => Reply::Leased(record.clone(), *lease),
+            Ok(Outcome::Leases { network, node, .. }) => Reply::Leases(*network, *node),
             Err(refused) => Reply::Refused(refused.clone()),
         };
         self.restore(request, reply);
@@ -72,6 +76,8 @@ impl Allocator {
             }
             Reply::Block(record) => Ok(Outcome::Block(record)),
             Reply::Refused(refused) => Err(refused),
+            Reply::Leased(record, lease) => Ok(Outcome::Leased(record, lease)),
+            Reply::Leases(network, node) => Ok(self.leases(network, node)),
         }
     }
 }

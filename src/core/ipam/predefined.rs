@@ -20,9 +20,9 @@ pub fn local_pools() -> Vec<Pool> {
     ]
 }
 
-/// Returns the pools of the global space: 65,536 prefixes of length 24.
-pub fn global_pools() -> Vec<Pool> {
-    vec![v4([10, 0, 0, 0], 8, 24)]
+/// Returns the pool of the global space: 65,536 prefixes of length 24.
+pub fn global_pool() -> Pool {
+    v4([10, 0, 0, 0], 8, 24)
 }
 
 /// Returns the pool of unique local addresses of a site: fd and 40 bits that others hardly share (RFC 4193 §3.2.1), in /64s.
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn there_are_31_local_and_65536_global_prefixes() {
         assert_eq!(count(&local_pools()), 31);
-        assert_eq!(count(&global_pools()), 65_536);
+        assert_eq!(count(&[global_pool()]), 65_536);
         assert_eq!(deduplicated(local_pools()), local_pools());
     }
 

@@ -38,6 +38,15 @@ impl Rest {
         space
     }
 
+    /// Returns what may be in use still, as obstacles.
+    pub fn fences(&self) -> Space {
+        let mut space = Space::default();
+        for (_, prefix, _) in self.queue.iter().filter(|(.., fenced)| *fenced) {
+            space.cover(*prefix);
+        }
+        space
+    }
+
     /// Returns since when the part of `prefix` rests that may be in use still, if there is one.
     pub fn fenced(&self, prefix: Prefix) -> Option<UnixMillis> {
         let overlaps = |other: Prefix| {
@@ -77,6 +86,10 @@ mod tests {
         rest.add(UnixMillis(1_000), prefix("10.0.0.0/28"), false);
         rest.add(UnixMillis(2_000), prefix("10.0.0.3/32"), true);
 
+        assert_eq!(
+            rest.fences().iter().collect::<Vec<_>>(),
+            [prefix("10.0.0.3/32")]
+        );
         rest.wake(UnixMillis(300_999));
         assert_eq!(
             rest.obstacles().iter().collect::<Vec<_>>(),

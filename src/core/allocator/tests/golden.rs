@@ -3,6 +3,30 @@
 use super::*;
 
 #[test]
+fn a_snapshot_of_the_second_version_and_its_commands_come_to_the_same_state() {
+    let bytes = include_bytes!("golden/snapshot.v2.bin");
+    let commands = include_bytes!("golden/commands.v2.bin");
+    let (wanted, allocator) = second_version();
+
+    let read: Vec<Command> = codec::decode(commands).unwrap();
+
+    assert_eq!(read, wanted);
+    assert_eq!(codec::encode(&read), commands);
+    assert_eq!(Allocator::restore(bytes).unwrap(), allocator);
+    assert_eq!(allocator.snapshot(), bytes);
+}
+
+#[test]
+fn replies_of_the_second_version_are_read_and_written_as_they_were() {
+    let bytes = include_bytes!("golden/replies.v2.bin");
+
+    let replies: Vec<Result<Outcome, AllocatorError>> = codec::decode(bytes).unwrap();
+
+    assert_eq!(replies, replies_v2());
+    assert_eq!(codec::encode(&replies), bytes);
+}
+
+#[test]
 fn commands_of_the_first_version_are_read_written_and_applied_as_they_were() {
     let bytes = include_bytes!("golden/commands.v1.bin");
 
@@ -104,7 +128,6 @@ fn commands_v1() -> Vec<Command> {
 /// One of every reply of the first version.
 fn replies_v1() -> Vec<Result<Outcome, AllocatorError>> {
     let (network, node, requested) = (NetworkId(1), NodeId(2), prefix("10.0.0.0/24"));
-    let address = "10.0.0.7".parse().unwrap();
     let subnet = Subnet {
         prefix: requested,
         gateway: "10.0.0.1".parse().unwrap(),
@@ -117,7 +140,7 @@ fn replies_v1() -> Vec<Result<Outcome, AllocatorError>> {
         options: BTreeMap::from([("k".to_owned(), "v".to_owned())]),
         subnets: vec![subnet],
     };
-    vec![
+    let mut replies = vec![
         Ok(Outcome::Done),
         Ok(Outcome::Network(record)),
         Ok(Outcome::Block(BlockRecord {
@@ -125,57 +148,192 @@ fn replies_v1() -> Vec<Result<Outcome, AllocatorError>> {
             prefix: requested,
             node,
         })),
-        Err(AllocatorError::NotFounded),
-        Err(AllocatorError::AlreadyFounded),
-        Err(AllocatorError::NetworkExists {
+    ];
+    replies.extend(refusals_v1().into_iter().map(Err));
+    replies
+}
+
+fn refusals_v1() -> Vec<AllocatorError> {
+    let (network, node, requested) = (NetworkId(1), NodeId(2), prefix("10.0.0.0/24"));
+    let address: IpAddr = "10.0.0.7".parse().unwrap();
+    vec![
+        AllocatorError::NotFounded,
+        AllocatorError::AlreadyFounded,
+        AllocatorError::NetworkExists {
             name: name("a"),
             id: network,
-        }),
-        Err(AllocatorError::NoSuchNetwork(network)),
-        Err(AllocatorError::Overlap {
+        },
+        AllocatorError::NoSuchNetwork(network),
+        AllocatorError::Overlap {
             requested,
             existing: prefix("10.0.0.0/8"),
-        }),
-        Err(AllocatorError::BadSubnet(requested)),
-        Err(AllocatorError::BadGateway {
+        },
+        AllocatorError::BadSubnet(requested),
+        AllocatorError::BadGateway {
             gateway: address,
             subnet: requested,
-        }),
-        Err(AllocatorError::TooLarge {
+        },
+        AllocatorError::TooLarge {
             len: 70_000,
             limit: 65_536,
-        }),
-        Err(AllocatorError::TooManySubnets {
+        },
+        AllocatorError::TooManySubnets {
             asked: 33,
             limit: 32,
-        }),
-        Err(AllocatorError::NoFreeSubnet { length: 24 }),
-        Err(AllocatorError::NoFreeVni),
-        Err(AllocatorError::VniInUse(Vni::MAX)),
-        Err(AllocatorError::BadVni {
+        },
+        AllocatorError::NoFreeSubnet { length: 24 },
+        AllocatorError::NoFreeVni,
+        AllocatorError::VniInUse(Vni::MAX),
+        AllocatorError::BadVni {
             entry: "abc".to_owned(),
-        }),
-        Err(AllocatorError::NoSubnet(network)),
-        Err(AllocatorError::NoFreeAddress(network)),
-        Err(AllocatorError::BadAddress { address, network }),
-        Err(AllocatorError::AddressLeased {
+        },
+        AllocatorError::NoSubnet(network),
+        AllocatorError::NoFreeAddress(network),
+        AllocatorError::BadAddress { address, network },
+        AllocatorError::AddressLeased {
             address,
             holder: node,
-        }),
-        Err(AllocatorError::NoSuchBlock {
+        },
+        AllocatorError::NoSuchBlock {
             network,
             node,
             prefix: requested,
-        }),
-        Err(AllocatorError::NotMember(node)),
-        Err(AllocatorError::NameTaken {
+        },
+        AllocatorError::NotMember(node),
+        AllocatorError::NameTaken {
             name: name("a"),
             node,
-        }),
-        Err(AllocatorError::IdTaken {
+        },
+        AllocatorError::IdTaken {
             node,
             name: name("a"),
-        }),
-        Err(AllocatorError::Removed(node)),
+        },
+        AllocatorError::Removed(node),
     ]
+}
+
+/// Every action that the second version added, and the state they come to.
+fn second_version() -> (Vec<Command>, Allocator) {
+    let (network, node) = (NetworkId(1), NodeId(2));
+    let wish = NetworkWish {
+        name: name("a"),
+        driver: name("overlay"),
+        options: BTreeMap::from([(VXLANID_LIST.to_owned(), "7".to_owned())]),
+        subnets: vec![SubnetWish {
+            subnet: SubnetRequest {
+                prefix: Some(prefix("172.20.0.0/16")),
+                gateway: Some("172.20.0.254".parse().unwrap()),
+            },
+            range: Some(prefix("172.20.8.0/21")),
+            reserved: vec!["172.20.8.9".parse().unwrap()],
+        }],
+        vxlan: true,
+        v6: true,
+        avoid: vec![prefix("10.0.0.0/24")],
+    };
+    let other = NetworkWish {
+        name: name("b"),
+        options: BTreeMap::new(),
+        subnets: Vec::new(),
+        ..wish.clone()
+    };
+    let address = "172.20.1.1".parse().unwrap();
+    let actions = [
+        genesis(),
+        Action::AdmitMember {
+            node,
+            name: name("n2"),
+        },
+        Action::AllocateNetwork(wish),
+        Action::AllocateNetwork(other),
+        Action::GrowBlocks { network, node },
+        Action::GrowBlocks {
+            network,
+            node: FOUNDER,
+        },
+        Action::HoldAddress {
+            network,
+            node: FOUNDER,
+            address,
+        },
+        Action::HoldBlocks {
+            network,
+            node: FOUNDER,
+        },
+        Action::ReturnLease {
+            network,
+            node: FOUNDER,
+            prefix: prefix("172.20.1.1/32"),
+            lease: 9,
+        },
+        Action::RemoveNetwork { id: NetworkId(2) },
+        Action::RemoveMember { node },
+    ];
+    let command = |(n, action): (u64, Action)| Command {
+        at: Hlc(n << 16),
+        request: n.into(),
+        action,
+    };
+    let commands: Vec<Command> = (1..).zip(actions).map(command).collect();
+    let mut allocator = Allocator::default();
+    for command in &commands {
+        let applied = allocator.apply(command);
+        assert!(applied.is_ok(), "{command:?}: {applied:?}");
+    }
+    allocator.take_dots();
+    (commands, allocator)
+}
+
+/// One of every reply that the second version added.
+fn replies_v2() -> Vec<Result<Outcome, AllocatorError>> {
+    use crate::core::ipam::PoolRefusal as Refusal;
+
+    let (network, node, pool) = (NetworkId(1), NodeId(2), prefix("10.0.0.0/24"));
+    let address: IpAddr = "10.0.0.7".parse().unwrap();
+    let record = BlockRecord {
+        network,
+        prefix: pool,
+        node,
+    };
+    let refusals = [
+        Refusal::NoSuchSpace("x".to_owned()),
+        Refusal::BadId("x".to_owned()),
+        Refusal::NoSuchPool("x".to_owned()),
+        Refusal::ZeroLength(pool),
+        Refusal::HostBits {
+            asked: pool,
+            meant: pool,
+        },
+        Refusal::Mapped(pool),
+        Refusal::Overlap {
+            requested: pool,
+            existing: pool,
+        },
+        Refusal::RangeAlone(pool),
+        Refusal::RangeOutside { range: pool, pool },
+        Refusal::BadLength(4),
+        Refusal::NoMorePools(24),
+        Refusal::AddressOutside { address, pool },
+        Refusal::AddressInUse(address),
+        Refusal::NoMoreAddresses(pool),
+    ];
+    let mut replies = vec![
+        Ok(Outcome::Leased(record, 9)),
+        Ok(Outcome::Leases {
+            network,
+            node,
+            blocks: vec![(pool, 9)],
+        }),
+        Err(AllocatorError::AddressReserved(address)),
+        Err(AllocatorError::AddressResting {
+            address,
+            seconds: 7,
+        }),
+        Err(AllocatorError::StaleLease {
+            prefix: pool,
+            lease: 8,
+        }),
+    ];
+    replies.extend(refusals.map(|refusal| Err(AllocatorError::BadPool(refusal))));
+    replies
 }

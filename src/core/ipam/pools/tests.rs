@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::*;
-use crate::core::ipam::{COOL_DOWN, global_pools, local_pools, site_pool};
+use crate::core::ipam::{COOL_DOWN, global_pool, local_pools, site_pool};
 
 fn space() -> AddressSpace {
-    AddressSpace::new(SpaceName::Global, global_pools())
+    AddressSpace::new(SpaceName::Global, vec![global_pool()])
 }
 
 fn prefix(text: &str) -> Prefix {
