@@ -161,7 +161,7 @@ impl Controller {
         };
         let outcome = self.create_on_driver(network, record).await;
         if outcome.is_err() {
-            self.release_address(&mut hand, network.id, address).await;
+            self.release_address(&mut hand, address);
         }
         outcome
     }
@@ -285,8 +285,7 @@ impl Controller {
         let stored = self.unpublish(stored).await?;
         let driver = self.driver(network).await?;
         self.erase(&*driver, &stored.record).await?;
-        self.release_address(&mut hand, network.id, stored.record.address)
-            .await;
+        self.release_address(&mut hand, stored.record.address);
         tracing::info!(network = %network.name, endpoint = %stored.record.name, "endpoint removed");
         Ok(())
     }

@@ -45,6 +45,7 @@ impl Controller {
         tasks.spawn(self.clone().announce_leadership());
         tasks.spawn(self.clone().report_members());
         tasks.spawn(self.clone().retry_removals());
+        tasks.spawn(self.clone().return_leases());
         tasks.spawn(self.clone().sweep());
         let outcome = tokio::select! {
             () = shutdown.cancelled() => Ok(()),

@@ -37,7 +37,10 @@ pub use wish::{AVOIDED_MAX, NetworkWish, RESERVED_MAX, SubnetWish};
 use self::{block::Blocks, log::ClusterLog, reply::Replies, vni::Vnis};
 use super::{
     ipam::{Rest, Space},
-    model::{BlockRecord, ClusterId, Dot, Name, NetworkId, NetworkRecord, NodeId, TableName},
+    model::{
+        BlockRecord, ClusterId, Dot, Name, NetworkId, NetworkRecord, NodeId, Prefix, TableName,
+        UnixMillis,
+    },
     wire::keyring::Keyring,
 };
 
@@ -185,6 +188,14 @@ impl Allocator {
     /// Returns the network of that name.
     pub fn network_named(&self, name: &Name) -> Option<&NetworkRecord> {
         self.networks.values().find(|network| network.name == *name)
+    }
+
+    /// Returns what of a network was given back less than the cool-down ago.
+    pub fn resting(&self, network: NetworkId, now: UnixMillis) -> Vec<Prefix> {
+        let blocks = self.blocks.get(&network);
+        let mut rest = blocks.map(|blocks| blocks.rest.clone()).unwrap_or_default();
+        rest.wake(now);
+        rest.iter().map(|(_, prefix, _)| prefix).collect()
     }
 
     /// Returns all blocks.

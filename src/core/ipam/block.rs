@@ -79,9 +79,9 @@ impl Block {
         self.held.insert(offset)
     }
 
-    /// Says that the block was in use before, by a program that does not remember what it released: its free addresses rest.
-    pub fn seal(&mut self, now: Instant) {
-        self.sealed_until = Some(now + COOL_DOWN);
+    /// Says that the block was in use until then, and nobody remembers what was released: its free addresses rest.
+    pub fn seal(&mut self, since: Instant) {
+        self.sealed_until = Some(since + COOL_DOWN);
     }
 
     /// Returns the block's addresses.
