@@ -297,7 +297,7 @@ impl Controller {
                 Ok(_) => {}
                 Err(ControllerError::Stopped) => return Err(Stopped),
                 Err(error) => {
-                    tracing::debug!(%network, %error, "leases wait for the others to hear")
+                    tracing::debug!(%network, %error, "leases wait for the others to hear");
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use openraft::{
     EntryPayload,
-    storage::{RaftLogReader, RaftLogStorage},
+    storage::{RaftLogReader, RaftLogStorageExt},
     testing::{StoreBuilder, Suite, log_id},
 };
 use tempfile::TempDir;
@@ -34,9 +34,7 @@ async fn a_log_on_a_damaged_disk_is_whole_or_refused() {
         let store = Store::open(directory.path()).unwrap();
         create_tables(&store).unwrap();
         let mut log = LogStore::new(store);
-        openraft::storage::RaftLogStorageExt::blocking_append(&mut log, written.clone())
-            .await
-            .unwrap();
+        log.blocking_append(written.clone()).await.unwrap();
     }
     let path = directory.path().join(FILE_NAME);
     let whole = std::fs::read(&path).unwrap();

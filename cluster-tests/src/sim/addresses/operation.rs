@@ -145,19 +145,20 @@ impl Node {
 
 /// Returns the question that gives a block back without saying which lease is meant.
 pub(super) fn unnumbered(action: Action) -> Action {
-    match action {
-        Action::ReturnLease {
+    if let Action::ReturnLease {
+        network,
+        node,
+        prefix,
+        ..
+    } = action
+    {
+        return Action::ReturnBlock {
             network,
             node,
             prefix,
-            ..
-        } => Action::ReturnBlock {
-            network,
-            node,
-            prefix,
-        },
-        other => other,
+        };
     }
+    action
 }
 
 /// Returns who proposes the action for itself.
