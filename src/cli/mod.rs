@@ -6,6 +6,7 @@ mod demo;
 mod endpoint;
 mod error;
 mod init;
+mod ipam;
 mod network;
 mod output;
 mod sim;
@@ -73,6 +74,7 @@ async fn dispatch(args: Args) -> Result<(), CliError> {
         Command::Members => status::members(&client(), output).await,
         Command::Network(command) => network::run(&client(), output, command).await,
         Command::Endpoint(command) => endpoint::run(&client(), output, command).await,
+        Command::Ipam(command) => ipam::run(&client(), output, command).await,
         Command::Table(command) => table::run(&client(), output, command).await,
         Command::Sim(args) => sim::run(args, output).await,
         Command::Demo { nodes, keep } => demo::run(output, nodes, keep).await,

@@ -30,13 +30,20 @@ pub(super) async fn run(
             driver,
             subnets,
             gateways,
+            ranges,
+            reserved,
+            ipv6,
             options,
         } => {
+            let mut subnets = with_gateways(&subnets, &gateways)?;
+            add_ranges(&mut subnets, &ranges)?;
+            add_reserved(&mut subnets, &reserved)?;
             let wish = CreateNetwork {
                 name,
                 driver,
                 options: options.into_iter().collect(),
-                subnets: with_gateways(&subnets, &gateways)?,
+                subnets,
+                ipv6,
             };
             let network = client.network_create(&wish).await?;
             output.answer(&network, show_network)?;
@@ -122,7 +129,7 @@ fn with_gateways(subnets: &[Prefix], gateways: &[IpAddr]) -> Result<Vec<CreateSu
         .iter()
         .map(|prefix| CreateSubnet {
             prefix: Some(*prefix),
-            gateway: None,
+            ..CreateSubnet::default()
         })
         .collect();
     for gateway in gateways {
@@ -140,6 +147,40 @@ fn with_gateways(subnets: &[Prefix], gateways: &[IpAddr]) -> Result<Vec<CreateSu
         }
     }
     Ok(wishes)
+}
+
+fn add_ranges(subnets: &mut [CreateSubnet], ranges: &[Prefix]) -> Result<(), CliError> {
+    for range in ranges {
+        let lies_in = |wish: &&mut CreateSubnet| {
+            wish.prefix
+                .is_some_and(|prefix| prefix.0.contains(&range.0))
+        };
+        let Some(wish) = subnets.iter_mut().find(lies_in) else {
+            return Err(CliError::Usage(format!(
+                "range {range} lies in none of the subnets"
+            )));
+        };
+        if let Some(first) = wish.range.replace(*range) {
+            return Err(CliError::Usage(format!(
+                "ranges {first} and {range} lie in the same subnet"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn add_reserved(subnets: &mut [CreateSubnet], reserved: &[IpAddr]) -> Result<(), CliError> {
+    for address in reserved {
+        let lies_in =
+            |wish: &&mut CreateSubnet| wish.prefix.is_some_and(|prefix| prefix.0.contains(address));
+        let Some(wish) = subnets.iter_mut().find(lies_in) else {
+            return Err(CliError::Usage(format!(
+                "auxiliary address {address} lies in none of the subnets"
+            )));
+        };
+        wish.reserved.push(*address);
+    }
+    Ok(())
 }
 
 /// What a table of networks shows of each, as the leader agreed it.

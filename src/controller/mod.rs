@@ -15,10 +15,12 @@ mod attachment;
 mod endpoint;
 mod error;
 mod feed;
+mod ipam;
 mod network;
 mod node;
 mod publish;
 mod removal;
+mod routes;
 mod run;
 mod services;
 mod sweep;
@@ -38,7 +40,7 @@ pub use error::{ControllerError, Owner};
 pub use services::Streams;
 pub use view::{
     AppliedView, EndpointState, EndpointView, ListedNetwork, MemberView, NetworkRequest,
-    NetworkView, Sandbox, Setup, StatusView, SubnetRequest, TableView,
+    NetworkView, PoolView, Sandbox, Setup, StatusView, SubnetRequest, TableView,
 };
 
 use self::{address::Hands, removal::Removals};

@@ -46,6 +46,8 @@ impl Controller {
         tasks.spawn(self.clone().report_members());
         tasks.spawn(self.clone().retry_removals());
         tasks.spawn(self.clone().return_leases());
+        tasks.spawn(self.clone().publish_routes());
+        tasks.spawn(self.clone().watch_pools());
         tasks.spawn(self.clone().sweep());
         let outcome = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
@@ -380,7 +382,7 @@ fn cluster_table(table: TableName) -> Filter {
     }
 }
 
-fn node_key(node: NodeId) -> Key {
+pub(super) fn node_key(node: NodeId) -> Key {
     Key::new(node.0.to_be_bytes().to_vec()).expect("8 bytes are a key")
 }
 

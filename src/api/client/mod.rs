@@ -20,6 +20,7 @@ use tokio::{net::UnixStream, time::timeout};
 pub use watch::Watch;
 
 use self::uri::{at_endpoint, at_key, at_network, at_table, at_watch, waiting};
+use super::http::ipam::Pool;
 use super::http::types::{
     Applied, Blob, CreateEndpoint, CreateNetwork, Endpoint, Entry, ErrorBody, Failure, Leave, Left,
     LeftEndpoint, ListedNetwork, Member, Network, NetworkDetail, PutEntry, PutMode, RotateToken,
@@ -136,6 +137,11 @@ impl Client {
     /// Asks for all networks, and how far each has come on this node.
     pub async fn network_states(&self) -> Result<Vec<ListedNetwork>, ClientError> {
         self.get("/v1/networks").await
+    }
+
+    /// Asks how much of each subnet is leased and in use.
+    pub async fn ipam(&self) -> Result<Vec<Pool>, ClientError> {
+        self.get("/v1/ipam").await
     }
 
     /// Asks for one network, by name or number.

@@ -8,6 +8,7 @@ mod counters;
 mod door;
 mod error;
 pub(super) mod extract;
+pub mod ipam;
 mod metrics;
 mod progress;
 mod refusal;

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     error::{Code, Failure},
     extract::{Ask, At, Body},
+    ipam::{self, Pool},
     metrics, stream,
     types::{
         Applied, Blob, CreateEndpoint, CreateNetwork, Endpoint, Entry, KeyQuery, Leave, Left,
@@ -73,6 +74,7 @@ pub fn routes(controller: Controller, tls: Tls, stop: CancellationToken) -> Rout
         .route("/networks", get(networks).post(network_create))
         .nest("/networks/{network}", network)
         .route("/endpoints", get(endpoints))
+        .route("/ipam", get(addresses))
         .route("/watch", get(watch))
         .route("/token", get(token).post(token_rotate))
         .route("/leave", post(leave))
@@ -91,6 +93,11 @@ impl Api {
 
     async fn show_endpoint(&self, view: EndpointView) -> Answer<Endpoint> {
         Ok(Json(views::endpoint(view, &self.names().await?)))
+    }
+
+    async fn show_pools(&self) -> Result<Vec<Pool>, Failure> {
+        let names = self.controller.node_names().await?;
+        Ok(ipam::pools(self.controller.ipam().await?, &names))
     }
 
     async fn show_status(&self) -> Result<Status, Failure> {
@@ -124,12 +131,15 @@ async fn network_create(
     let subnet = |wish: super::types::CreateSubnet| SubnetRequest {
         prefix: wish.prefix,
         gateway: wish.gateway,
+        range: wish.range,
+        reserved: wish.reserved,
     };
     let request = NetworkRequest {
         name: wish.name,
         driver: wish.driver,
         options: wish.options,
         subnets: wish.subnets.into_iter().map(subnet).collect(),
+        ipv6: wish.ipv6,
     };
     let record = api.controller.network_create(request).await?;
     Ok((StatusCode::CREATED, Json(views::network(record))))
@@ -372,8 +382,13 @@ async fn leave(State(api): State<Api>, Body(wish): Body<Leave>) -> Answer<Left> 
     }))
 }
 
+async fn addresses(State(api): State<Api>) -> Answer<Vec<Pool>> {
+    Ok(Json(api.show_pools().await?))
+}
+
 async fn measure(State(api): State<Api>) -> Result<Response, Failure> {
-    let text = metrics::render(&api.show_status().await?);
+    let pools = api.show_pools().await?;
+    let text = metrics::render(&api.show_status().await?, &pools);
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
     Ok((kind, text).into_response())
 }

@@ -15,7 +15,7 @@ use clap::{
     },
 };
 
-pub(super) use network::{EndpointCommand, EndpointName, NetworkCommand};
+pub(super) use network::{EndpointCommand, EndpointName, IpamCommand, NetworkCommand};
 pub(super) use sim::SimArgs;
 pub(super) use table::{TableCommand, TableKey};
 pub(super) use wait::Wait;
@@ -153,6 +153,9 @@ Examples:
     /// Create, join, leave, remove and list endpoints
     #[command(subcommand, arg_required_else_help = true)]
     Endpoint(EndpointCommand),
+    /// Show how much of the networks' addresses is leased and in use
+    #[command(subcommand, arg_required_else_help = true)]
+    Ipam(IpamCommand),
     /// Read, write and watch the tables of a network
     #[command(subcommand, arg_required_else_help = true)]
     Table(TableCommand),

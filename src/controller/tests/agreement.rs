@@ -196,6 +196,7 @@ fn request(text: &str) -> NetworkRequest {
         name: name(text),
         driver: name("spy"),
         options: BTreeMap::new(),
+        ipv6: false,
         subnets: Vec::new(),
     }
 }
