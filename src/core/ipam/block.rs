@@ -171,6 +171,9 @@ impl Block {
 
     fn take_unheld(&mut self) -> Result<IpAddr, AddressError> {
         let last = self.last();
+        if self.held.len() as u128 > last {
+            return Err(AddressError::Exhausted(self.prefix));
+        }
         let (start, end) = (self.next.min(last), last);
         let found = self.held.first_absent(start, end);
         let found = found.or_else(|| self.held.first_absent(0, start));

@@ -60,16 +60,20 @@ impl Offsets {
         let mut candidate = first;
         while candidate <= last {
             let (chunk, word, bit) = place(candidate);
-            let Some(bits) = self.chunks.get(&chunk).and_then(|words| words.get(word)) else {
+            let Some(words) = self.chunks.get(&chunk) else {
                 return Some(candidate);
             };
-            let passed = bit - 1;
-            let skipped = (bits | passed).trailing_ones();
-            let start = candidate & !u128::from(u64::BITS - 1);
-            candidate = start.checked_add(u128::from(skipped))?;
-            if skipped < u64::BITS {
-                return (candidate <= last).then_some(candidate);
+            let mut passed = bit - 1;
+            let mut at = candidate & !u128::from(u64::BITS - 1);
+            for bits in words.iter().skip(word) {
+                let ones = (bits | passed).trailing_ones();
+                if ones < u64::BITS {
+                    return Some(at + u128::from(ones)).filter(|found| *found <= last);
+                }
+                passed = 0;
+                at = at.checked_add(u128::from(u64::BITS))?;
             }
+            candidate = at;
         }
         None
     }
