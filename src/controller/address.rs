@@ -4,7 +4,7 @@
 //! node had is still its own. What a lost answer leased, or took back, is asked for before anything else is.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -35,8 +35,10 @@ pub(super) struct Hand {
     was_told: bool,
     /// And no answer of it was lost since.
     is_sure: bool,
-    /// Addresses whose lease goes back once everybody has heard that their endpoint is gone.
-    leaving: BTreeSet<IpAddr>,
+    /// Addresses whose lease goes back once everybody has heard that their endpoint is gone, each with the removal's number.
+    leaving: BTreeMap<IpAddr, u64>,
+    /// How many there were: what was heard of one removal says nothing of the next.
+    removals: u64,
 }
 
 /// One hand for each network.
@@ -50,6 +52,12 @@ impl Hands {
     pub(super) async fn hold(&self, network: NetworkId) -> OwnedMutexGuard<Hand> {
         let hand = self.hands().entry(network).or_default().clone();
         hand.lock_owned().await
+    }
+
+    /// As [`Self::hold`], but only for a network whose endpoints were changed here before.
+    async fn hold_known(&self, network: NetworkId) -> Option<OwnedMutexGuard<Hand>> {
+        let hand = self.hands().get(&network)?.clone();
+        Some(hand.lock_owned().await)
     }
 
     /// Forgets a network that is no more.
@@ -114,7 +122,8 @@ impl Controller {
         };
         hand.addresses.release(address, self.now());
         if hand.addresses.single(address).is_some() {
-            hand.leaving.insert(address);
+            hand.removals += 1;
+            hand.leaving.insert(address, hand.removals);
         }
     }
 
@@ -283,16 +292,20 @@ impl Controller {
     }
 
     async fn return_leases_of(&self, network: NetworkId) -> Result<(), Stopped> {
-        let (leaving, mut idle) = {
-            let mut hand = self.desk.hands.hold(network).await;
+        let (leaving, idle) = {
+            let Some(mut hand) = self.desk.hands.hold_known(network).await else {
+                return Ok(());
+            };
             (hand.leaving.clone(), hand.addresses.idle(self.now()))
         };
+        let mut returns: Vec<(Prefix, Option<u64>)> = Vec::new();
+        returns.extend(idle.into_iter().map(|lease| (lease.prefix, None)));
         if !leaving.is_empty() {
             match self.barrier(network, HEARD_WITHIN).await {
                 Ok(applied) if applied.lacking.is_empty() => {
-                    let hand = self.desk.hands.hold(network).await;
-                    let single = |address: &IpAddr| hand.addresses.single(*address);
-                    idle.extend(leaving.iter().filter_map(single));
+                    let single =
+                        |(address, removal)| (Prefix(IpAddr::into(address)), Some(removal));
+                    returns.extend(leaving.into_iter().map(single));
                 }
                 Ok(_) => {}
                 Err(ControllerError::Stopped) => return Err(Stopped),
@@ -301,18 +314,25 @@ impl Controller {
                 }
             }
         }
-        for Lease { prefix, .. } in idle {
+        for (prefix, removal) in returns {
             // Without a leader it stays ours, and useful.
             if self.parts.raft.leader().is_some() {
-                self.return_lease(network, prefix).await;
+                self.return_lease(network, prefix, removal).await;
             }
         }
         Ok(())
     }
 
-    async fn return_lease(&self, network: NetworkId, prefix: Prefix) {
-        let mut hand = self.desk.hands.hold(network).await;
-        hand.leaving.remove(&prefix.0.addr());
+    /// Gives a block back; one that was leased for a single address only after the removal that everybody has heard of.
+    async fn return_lease(&self, network: NetworkId, prefix: Prefix, heard: Option<u64>) {
+        let Some(mut hand) = self.desk.hands.hold_known(network).await else {
+            return;
+        };
+        let address = prefix.0.addr();
+        if heard.is_some() && hand.leaving.get(&address).copied() != heard {
+            return;
+        }
+        hand.leaving.remove(&address);
         // In use again since, it stays.
         let Some(Lease { number, .. }) = hand.addresses.give_back(prefix, self.now()) else {
             return;
