@@ -111,7 +111,9 @@ impl State {
         });
         match outcome {
             Outcome::Network(record) => record.id,
-            Outcome::Done | Outcome::Block(_) => unreachable!("a network was asked for"),
+            Outcome::Done | Outcome::Block(_) | Outcome::Leased(..) | Outcome::Leases { .. } => {
+                unreachable!("a network was asked for")
+            }
         }
     }
 
