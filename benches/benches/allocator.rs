@@ -111,7 +111,11 @@ impl State {
         });
         match outcome {
             Outcome::Network(record) => record.id,
-            Outcome::Done | Outcome::Block(_) | Outcome::Key(_) => {
+            Outcome::Done
+            | Outcome::Block(_)
+            | Outcome::Key(_)
+            | Outcome::Leased(..)
+            | Outcome::Leases { .. } => {
                 unreachable!("a network was asked for")
             }
         }

@@ -361,6 +361,7 @@ async fn create_ipv6(cluster: &Cluster, called: &str) -> anyhow::Result<()> {
     let subnet = CreateSubnet {
         prefix: Some(weft::core::model::Prefix("fd00:77::/64".parse()?)),
         gateway: None,
+        ..CreateSubnet::default()
     };
     let wish = CreateNetwork {
         subnets: vec![subnet],

@@ -7,6 +7,7 @@ mod driver;
 mod endpoint;
 mod error;
 mod init;
+mod ipam;
 mod network;
 mod output;
 mod plugin;
@@ -78,6 +79,7 @@ async fn dispatch(args: Args) -> Result<(), CliError> {
         Command::Endpoint(command) => endpoint::run(&client(), output, command).await,
         Command::Driver(command) => driver::run(&client(), output, command).await,
         Command::Plugin(command) => plugin::run(&client(), output, command).await,
+        Command::Ipam(command) => ipam::run(&client(), output, command).await,
         Command::Table(command) => table::run(&client(), output, command).await,
         Command::Keys(command) => trust::keys(&client(), output, command).await,
         Command::Node(command) => trust::node(&client(), output, command).await,

@@ -30,20 +30,22 @@ pub(super) async fn run(
             driver,
             subnets,
             gateways,
-            options,
+            ranges,
+            reserved,
+            ipv6,
+            options: driver_options,
             ipam_driver,
             ipam_options,
         } => {
-            let ipam = ipam_driver.map(|driver| CreateIpam {
-                driver,
-                options: ipam_options.into_iter().collect(),
-            });
+            let subnets = wished((&subnets, &gateways), &ranges, &reserved)?;
+            let options = ipam_options.into_iter().collect();
             let wish = CreateNetwork {
                 name,
                 driver,
-                options: options.into_iter().collect(),
-                subnets: with_gateways(&subnets, &gateways)?,
-                ipam,
+                options: driver_options.into_iter().collect(),
+                subnets,
+                ipam: ipam_driver.map(|driver| CreateIpam { driver, options }),
+                ipv6,
             };
             let network = client.network_create(&wish).await?;
             output.answer(&network, show_network)?;
@@ -123,13 +125,25 @@ fn usable(detail: &NetworkDetail, limit: Duration) -> Result<(), CliError> {
     Err(Failure::new(Code::NotReady, message).into())
 }
 
+/// Returns the subnets that are wanted, each with what lies in it.
+fn wished(
+    (subnets, gateways): (&[Prefix], &[IpAddr]),
+    ranges: &[Prefix],
+    reserved: &[IpAddr],
+) -> Result<Vec<CreateSubnet>, CliError> {
+    let mut wishes = with_gateways(subnets, gateways)?;
+    add_ranges(&mut wishes, ranges)?;
+    add_reserved(&mut wishes, reserved)?;
+    Ok(wishes)
+}
+
 /// Gives each gateway to the subnet that it lies in.
 fn with_gateways(subnets: &[Prefix], gateways: &[IpAddr]) -> Result<Vec<CreateSubnet>, CliError> {
     let mut wishes: Vec<CreateSubnet> = subnets
         .iter()
         .map(|prefix| CreateSubnet {
             prefix: Some(*prefix),
-            gateway: None,
+            ..CreateSubnet::default()
         })
         .collect();
     for gateway in gateways {
@@ -147,6 +161,40 @@ fn with_gateways(subnets: &[Prefix], gateways: &[IpAddr]) -> Result<Vec<CreateSu
         }
     }
     Ok(wishes)
+}
+
+fn add_ranges(subnets: &mut [CreateSubnet], ranges: &[Prefix]) -> Result<(), CliError> {
+    for range in ranges {
+        let lies_in = |wish: &&mut CreateSubnet| {
+            wish.prefix
+                .is_some_and(|prefix| prefix.0.contains(&range.0))
+        };
+        let Some(wish) = subnets.iter_mut().find(lies_in) else {
+            return Err(CliError::Usage(format!(
+                "range {range} lies in none of the subnets"
+            )));
+        };
+        if let Some(first) = wish.range.replace(*range) {
+            return Err(CliError::Usage(format!(
+                "ranges {first} and {range} lie in the same subnet"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn add_reserved(subnets: &mut [CreateSubnet], reserved: &[IpAddr]) -> Result<(), CliError> {
+    for address in reserved {
+        let lies_in =
+            |wish: &&mut CreateSubnet| wish.prefix.is_some_and(|prefix| prefix.0.contains(address));
+        let Some(wish) = subnets.iter_mut().find(lies_in) else {
+            return Err(CliError::Usage(format!(
+                "auxiliary address {address} lies in none of the subnets"
+            )));
+        };
+        wish.reserved.push(*address);
+    }
+    Ok(())
 }
 
 /// What a table of networks shows of each, as the leader agreed it.

@@ -1,27 +1,44 @@
 //! Addresses: handed out from blocks that the leader leased to this node, so that only a new block needs the leader.
+//!
+//! **Invariant:** between a start and the leader's first answer nothing is handed out: only the leader knows whether what this
+//! node had is still its own. What a lost answer leased, or took back, is asked for before anything else is.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::OwnedMutexGuard;
+use tokio::{sync::OwnedMutexGuard, time::MissedTickBehavior};
 
 use super::{Controller, ControllerError};
-use crate::core::{
-    allocator::{Action, AllocatorError, BLOCKS_TABLE, Outcome},
-    ipam::{AddressError, Block},
-    model::{BlockRecord, Instant, NetworkId, NetworkRecord, Prefix, Subnet, TableName},
-    wire::codec,
+use crate::{
+    core::{
+        allocator::{Action, AllocatorError, Outcome},
+        ipam::{self, AddressError, Fresh, Lease},
+        model::{NetworkId, NetworkRecord, Prefix, Subnet},
+    },
+    runtime::Stopped,
 };
 
-/// The blocks of this node in one network. Who holds it is the only one who changes the network's endpoints on this node.
+/// How often leases that nobody needs are looked for.
+const RETURN_EVERY: Duration = Duration::from_secs(1);
+/// How long a return waits each time for the others to hear that the endpoint is gone.
+const HEARD_WITHIN: Duration = Duration::from_secs(2);
+
+/// The addresses of this node in one network. Who holds it is the only one who changes the network's endpoints on this node.
 #[derive(Debug, Default)]
 pub(super) struct Hand {
-    blocks: Vec<Block>,
-    /// Given back: the DB may still show them for a moment.
-    returned: BTreeSet<Prefix>,
+    addresses: ipam::Hand,
+    /// The leader named this node's leases since the node started.
+    was_told: bool,
+    /// And no answer of it was lost since.
+    is_sure: bool,
+    /// Addresses whose lease goes back once everybody has heard that their endpoint is gone, each with the removal's number.
+    leaving: BTreeMap<IpAddr, u64>,
+    /// How many there were: what was heard of one removal says nothing of the next.
+    removals: u64,
 }
 
 /// One hand for each network.
@@ -37,9 +54,19 @@ impl Hands {
         hand.lock_owned().await
     }
 
+    /// As [`Self::hold`], but only for a network whose endpoints were changed here before.
+    async fn hold_known(&self, network: NetworkId) -> Option<OwnedMutexGuard<Hand>> {
+        let hand = self.hands().get(&network)?.clone();
+        Some(hand.lock_owned().await)
+    }
+
     /// Forgets a network that is no more.
     pub(super) fn forget(&self, network: NetworkId) {
         self.hands().remove(&network);
+    }
+
+    fn networks(&self) -> Vec<NetworkId> {
+        self.hands().keys().copied().collect()
     }
 
     fn hands(&self) -> MutexGuard<'_, BTreeMap<NetworkId, Arc<tokio::sync::Mutex<Hand>>>> {
@@ -49,55 +76,18 @@ impl Hands {
 }
 
 impl Hand {
-    fn has(&self, prefix: Prefix) -> bool {
-        self.blocks.iter().any(|block| block.prefix() == prefix)
-    }
-
-    /// Adds a block of a subnet; these addresses are in use from the start.
-    fn add(&mut self, prefix: Prefix, subnets: &[Subnet], used: &[IpAddr]) {
-        let inside = |subnet: &&Subnet| subnet.prefix.0.contains(&prefix.0.addr());
-        let Some(subnet) = subnets.iter().find(inside) else {
-            return;
-        };
-        let mut block = Block::new(prefix, subnet.prefix, Some(subnet.gateway));
-        for address in used {
-            // Refused when it belongs to another block.
-            let _ = block.claim(*address);
-        }
-        self.returned.remove(&prefix);
-        self.blocks.push(block);
-    }
-
-    fn take(&mut self, now: Instant) -> Option<IpAddr> {
-        self.blocks
-            .iter_mut()
-            .find_map(|block| block.take(now).ok())
-    }
-
-    /// Takes exactly this address; nothing if it is in none of our blocks.
-    fn claim(&mut self, address: IpAddr) -> Option<Result<(), AddressError>> {
-        let block = self
-            .blocks
-            .iter_mut()
-            .find(|block| block.prefix().0.contains(&address))?;
-        Some(block.claim(address))
-    }
-
-    /// Gives an address back, and returns its block if it was leased for that address alone.
-    fn release(&mut self, address: IpAddr, now: Instant) -> Option<Prefix> {
-        let at = self
-            .blocks
-            .iter()
-            .position(|block| block.prefix().0.contains(&address))?;
-        let block = self.blocks.get_mut(at)?;
-        block.release(address, now);
-        let prefix = block.prefix();
-        if prefix.0.prefix_len() < prefix.0.max_prefix_len() {
-            return None;
-        }
-        self.blocks.remove(at);
-        self.returned.insert(prefix);
-        Some(prefix)
+    /// Takes over a lease of a network as if the leader had just made it.
+    #[cfg(test)]
+    pub(super) fn lease(&mut self, network: &NetworkRecord, lease: Lease) {
+        let inside = |subnet: &&Subnet| subnet.prefix.0.contains(&lease.prefix.0);
+        let subnet = network.subnets.iter().find(inside).unwrap();
+        self.addresses.adopt(
+            lease,
+            subnet,
+            [],
+            Fresh::Yes(crate::core::model::Instant::default()),
+        );
+        (self.is_sure, self.was_told) = (true, true);
     }
 }
 
@@ -118,7 +108,6 @@ impl Controller {
                 }),
             };
         }
-        self.look_up_blocks(hand, network).await?;
         let address = match wanted {
             Some(address) => self.claim_address(hand, network, address).await?,
             None => self.next_address(hand, network).await?,
@@ -126,25 +115,15 @@ impl Controller {
         Ok(with_length(network, address))
     }
 
-    /// Gives the address of a removed endpoint back.
-    pub(super) async fn release_address(
-        &self,
-        hand: &mut Hand,
-        network: NetworkId,
-        address: Option<Prefix>,
-    ) {
-        let alone = address.and_then(|address| hand.release(address.0.addr(), self.now()));
-        let Some(prefix) = alone else { return };
-        let node = self.parts.node;
-        let returned = Action::ReturnBlock {
-            network,
-            node,
-            prefix,
+    /// Lets the address of a removed endpoint rest. A lease that was made for it alone goes back when everybody has heard.
+    pub(super) fn release_address(&self, hand: &mut Hand, address: Option<Prefix>) {
+        let Some(address) = address.map(|address| address.0.addr()) else {
+            return;
         };
-        if let Err(error) = self.propose(returned).await {
-            // It stays leased to us: nobody else gets it, and the next claim here finds it.
-            tracing::warn!(%network, %prefix, %error, "the lease of an address was not given back");
-            hand.returned.remove(&prefix);
+        hand.addresses.release(address, self.now());
+        if hand.addresses.single(address).is_some() {
+            hand.removals += 1;
+            hand.leaving.insert(address, hand.removals);
         }
     }
 
@@ -153,15 +132,33 @@ impl Controller {
         hand: &mut Hand,
         network: &NetworkRecord,
     ) -> Result<IpAddr, ControllerError> {
-        if let Some(address) = hand.take(self.now()) {
+        if let Ok(address) = hand.addresses.take(self.now()) {
             return Ok(address);
         }
-        let leased = Action::LeaseBlock {
+        self.make_sure(hand, network).await?;
+        let reason = match hand.addresses.take(self.now()) {
+            Ok(address) => return Ok(address),
+            Err(reason) => reason,
+        };
+        let grown = Action::GrowBlocks {
             network: network.id,
             node: self.parts.node,
         };
-        self.add_leased(hand, network, leased).await?;
-        hand.take(self.now())
+        match self.add_leased(hand, network, grown).await {
+            Ok(()) => {}
+            Err(full @ ControllerError::Refused(AllocatorError::NoFreeAddress(_))) => {
+                // Nothing else is free in all of the network: the rest of an address is cut short.
+                return hand.addresses.take_resting().ok_or(full);
+            }
+            Err(ControllerError::NoLeader) => {
+                let network = network.name.clone();
+                return Err(ControllerError::NoAddressAlone { network, reason });
+            }
+            Err(refused) => return Err(refused),
+        }
+        let taken = hand.addresses.take(self.now()).ok();
+        taken
+            .or_else(|| hand.addresses.take_resting())
             .ok_or(ControllerError::Broken("a new block has no free address"))
     }
 
@@ -171,18 +168,25 @@ impl Controller {
         network: &NetworkRecord,
         address: IpAddr,
     ) -> Result<IpAddr, ControllerError> {
-        let mut claimed = hand.claim(address);
+        let mut claimed = hand.addresses.claim(address);
         if claimed.is_none() {
-            let leased = Action::ClaimAddress {
+            self.make_sure(hand, network).await?;
+            claimed = hand.addresses.claim(address);
+        }
+        if claimed.is_none() {
+            let leased = Action::HoldAddress {
                 network: network.id,
                 node: self.parts.node,
                 address,
             };
             self.add_leased(hand, network, leased).await?;
-            claimed = hand.claim(address);
+            claimed = hand.addresses.claim(address);
         }
         match claimed {
-            Some(Ok(())) => Ok(address),
+            Some(Ok(())) => {
+                hand.leaving.remove(&address);
+                Ok(address)
+            }
             Some(Err(AddressError::InUse(address))) => {
                 Err(ControllerError::AddressInUse { address })
             }
@@ -198,52 +202,78 @@ impl Controller {
         }
     }
 
+    /// Has the leader name this node's leases in the network, unless nothing can have changed since it did.
+    async fn make_sure(
+        &self,
+        hand: &mut Hand,
+        network: &NetworkRecord,
+    ) -> Result<(), ControllerError> {
+        if hand.is_sure {
+            return Ok(());
+        }
+        let held = Action::HoldBlocks {
+            network: network.id,
+            node: self.parts.node,
+        };
+        let blocks = match self.propose(held).await {
+            Ok(Outcome::Leases { blocks, .. }) => blocks,
+            Ok(_) => {
+                return Err(ControllerError::Broken(
+                    "the leader answered a question for leases with something else",
+                ));
+            }
+            Err(ControllerError::NoLeader) if !hand.was_told => {
+                return Err(ControllerError::LeasesUnknown(network.name.clone()));
+            }
+            Err(refused) => return Err(refused),
+        };
+        // A former run may have released some of it a moment ago, or an answer that was lost may have named an address.
+        let fresh = Fresh::No(self.now());
+        for (prefix, number) in blocks {
+            self.adopt(hand, network, (Lease { prefix, number }, fresh))
+                .await?;
+        }
+        (hand.is_sure, hand.was_told) = (true, true);
+        Ok(())
+    }
+
     async fn add_leased(
         &self,
         hand: &mut Hand,
         network: &NetworkRecord,
-        leased: Action,
+        wanted: Action,
     ) -> Result<(), ControllerError> {
-        let Outcome::Block(block) = self.propose(leased).await? else {
+        let proposed = self.propose(wanted).await;
+        if let Err(error) = &proposed
+            && !changes_nothing(error)
+        {
+            hand.is_sure = false;
+        }
+        let Outcome::Leased(block, number) = proposed? else {
             return Err(ControllerError::Broken(
                 "the leader answered a lease with something else",
             ));
         };
-        if !hand.has(block.prefix) {
-            let used = self.used_addresses(network.id).await?;
-            hand.add(block.prefix, &network.subnets, &used);
-        }
-        Ok(())
+        let lease = Lease {
+            prefix: block.prefix,
+            number,
+        };
+        self.adopt(hand, network, (lease, Fresh::Yes(self.now())))
+            .await
     }
 
-    /// Adds the blocks that the DB shows as ours: after a start all of them, later none.
-    async fn look_up_blocks(
+    async fn adopt(
         &self,
         hand: &mut Hand,
         network: &NetworkRecord,
+        (lease, fresh): (Lease, Fresh),
     ) -> Result<(), ControllerError> {
-        let listed = self
-            .parts
-            .handle
-            .list(NetworkId::CLUSTER, Some(blocks_table()))
-            .await?;
-        let blocks = listed
-            .iter()
-            .filter_map(|entry| codec::decode::<BlockRecord>(entry.value.as_bytes()).ok());
-        let ours =
-            |block: &BlockRecord| block.network == network.id && block.node == self.parts.node;
-        let missing: Vec<Prefix> = blocks
-            .filter(ours)
-            .map(|block| block.prefix)
-            .filter(|prefix| !hand.has(*prefix) && !hand.returned.contains(prefix))
-            .collect();
-        if missing.is_empty() {
+        let inside = |subnet: &&Subnet| subnet.prefix.0.contains(&lease.prefix.0);
+        let Some(subnet) = network.subnets.iter().find(inside) else {
             return Ok(());
-        }
+        };
         let used = self.used_addresses(network.id).await?;
-        for prefix in missing {
-            hand.add(prefix, &network.subnets, &used);
-        }
+        hand.addresses.adopt(lease, subnet, used, fresh);
         Ok(())
     }
 
@@ -258,72 +288,93 @@ impl Controller {
             .chain(held.map(|(_, address)| address))
             .collect())
     }
+
+    /// Gives back what nobody needs: single addresses once everybody has heard, and blocks once all they had has rested.
+    pub(super) async fn return_leases(self) -> Result<(), Stopped> {
+        let mut ticks = tokio::time::interval(RETURN_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            for network in self.desk.hands.networks() {
+                self.return_leases_of(network).await?;
+            }
+        }
+    }
+
+    async fn return_leases_of(&self, network: NetworkId) -> Result<(), Stopped> {
+        let (leaving, idle) = {
+            let Some(mut hand) = self.desk.hands.hold_known(network).await else {
+                return Ok(());
+            };
+            (hand.leaving.clone(), hand.addresses.idle(self.now()))
+        };
+        let mut returns: Vec<(Prefix, Option<u64>)> = Vec::new();
+        returns.extend(idle.into_iter().map(|lease| (lease.prefix, None)));
+        if !leaving.is_empty() {
+            match self.barrier(network, HEARD_WITHIN).await {
+                Ok(applied) if applied.lacking.is_empty() => {
+                    let single =
+                        |(address, removal)| (Prefix(IpAddr::into(address)), Some(removal));
+                    returns.extend(leaving.into_iter().map(single));
+                }
+                Ok(_) => {}
+                Err(ControllerError::Stopped) => return Err(Stopped),
+                Err(error) => {
+                    tracing::debug!(%network, %error, "leases wait for the others to hear");
+                }
+            }
+        }
+        for (prefix, removal) in returns {
+            // Without a leader it stays ours, and useful.
+            if self.parts.raft.leader().is_some() {
+                self.return_lease(network, prefix, removal).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a block back; one that was leased for a single address only after the removal that everybody has heard of.
+    async fn return_lease(&self, network: NetworkId, prefix: Prefix, heard: Option<u64>) {
+        let Some(mut hand) = self.desk.hands.hold_known(network).await else {
+            return;
+        };
+        let address = prefix.0.addr();
+        if heard.is_some() && hand.leaving.get(&address).copied() != heard {
+            return;
+        }
+        hand.leaving.remove(&address);
+        // In use again since, it stays.
+        let Some(Lease { number, .. }) = hand.addresses.give_back(prefix, self.now()) else {
+            return;
+        };
+        let node = self.parts.node;
+        let returned = Action::ReturnLease {
+            network,
+            node,
+            prefix,
+            lease: number,
+        };
+        if let Err(error) = self.propose(returned).await {
+            // It may go back yet, so it is not used until the leader has named our leases anew.
+            hand.is_sure = false;
+            tracing::debug!(%network, %prefix, %error, "whether a lease was given back is not known");
+        }
+    }
 }
 
-fn blocks_table() -> TableName {
-    TableName::new(BLOCKS_TABLE).expect("letters are a table name")
+/// Returns whether a proposal that ended so has changed nothing and never will.
+fn changes_nothing(error: &ControllerError) -> bool {
+    matches!(
+        error,
+        ControllerError::NoLeader
+            | ControllerError::Refused(_)
+            | ControllerError::AddressInUse { .. }
+            | ControllerError::NoSuchNetwork(_)
+    )
 }
 
 fn with_length(network: &NetworkRecord, address: IpAddr) -> Option<Prefix> {
     let inside = |subnet: &&Subnet| subnet.prefix.0.contains(&address);
     let length = network.subnets.iter().find(inside)?.prefix.0.prefix_len();
     ipnet::IpNet::new(address, length).ok().map(Prefix)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_of_endpoints_on_disk_are_not_handed_out_again() {
-        let mut hand = Hand::default();
-        hand.add(prefix("10.0.0.8/29"), &[subnet()], &[ip("10.0.0.8")]);
-
-        let first = hand.take(Instant::default());
-
-        assert_eq!(first, Some(ip("10.0.0.9")));
-        assert!(matches!(
-            hand.claim(ip("10.0.0.8")),
-            Some(Err(AddressError::InUse(_)))
-        ));
-    }
-
-    #[test]
-    fn a_lease_of_one_address_is_given_back_and_a_block_is_kept() {
-        let mut hand = Hand::default();
-        hand.add(prefix("10.0.0.8/29"), &[subnet()], &[]);
-        hand.add(prefix("10.0.0.50/32"), &[subnet()], &[ip("10.0.0.50")]);
-
-        assert_eq!(
-            hand.release(ip("10.0.0.50"), Instant::default()),
-            Some(prefix("10.0.0.50/32"))
-        );
-        assert!(!hand.has(prefix("10.0.0.50/32")));
-        assert_eq!(hand.release(ip("10.0.0.9"), Instant::default()), None);
-        assert!(hand.has(prefix("10.0.0.8/29")));
-    }
-
-    #[test]
-    fn an_address_of_nobodys_block_must_be_asked_for() {
-        let mut hand = Hand::default();
-        hand.add(prefix("10.0.0.8/29"), &[subnet()], &[]);
-
-        assert_eq!(hand.claim(ip("10.0.0.50")), None);
-    }
-
-    fn subnet() -> Subnet {
-        Subnet {
-            prefix: prefix("10.0.0.0/24"),
-            gateway: ip("10.0.0.1"),
-            vni: None,
-        }
-    }
-
-    fn prefix(text: &str) -> Prefix {
-        Prefix(text.parse().unwrap())
-    }
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
 }

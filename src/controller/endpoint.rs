@@ -376,7 +376,7 @@ impl Controller {
     async fn give_back(&self, hand: &mut Hand, network: &NetworkRecord, address: Option<Prefix>) {
         match Ipam::of(network) {
             Some(ipam) => self.return_address(&ipam, network, address).await,
-            None => self.release_address(hand, network.id, address).await,
+            None => self.release_address(hand, address),
         }
     }
 

@@ -175,7 +175,7 @@ impl Controller {
         let (id, address) = (network.id, prefix.0.addr());
         let written = self.disk(move |store| store.hold_address(id, address));
         if let Err(refused) = written.await {
-            self.release_address(&mut hand, id, taken).await;
+            self.release_address(&mut hand, taken);
             return Err(refused);
         }
         Ok(prefix)
@@ -196,7 +196,7 @@ impl Controller {
         let this = self.clone();
         self.desk.tasks.spawn(async move {
             let alone = Prefix(address.into());
-            this.release_address(&mut hand, network, Some(alone)).await;
+            this.release_address(&mut hand, Some(alone));
         });
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::{fmt, net::IpAddr};
 use crate::{
     core::{
         allocator::AllocatorError,
+        ipam::NoAddress,
         model::{LimitError, Name, NetworkId, NodeId},
         netdb::WriteError,
     },
@@ -114,6 +115,19 @@ pub enum ControllerError {
     /// The cluster cannot agree now; it passes when most voters are back.
     #[error("the cluster has no leader at the moment: nothing new can be agreed")]
     NoLeader,
+    /// It passes when most voters are back, or when addresses have rested.
+    #[error("no leader can lease this node more addresses of network {network}, and {reason}")]
+    NoAddressAlone {
+        /// The network.
+        network: Name,
+        /// What this node has left.
+        reason: NoAddress,
+    },
+    /// It passes when most voters are back.
+    #[error(
+        "no leader can say which addresses of network {0} this node still has since it was started: its endpoints keep theirs"
+    )]
+    LeasesUnknown(Name),
     /// The leader did not answer in time; it may have been done, so look before trying again.
     #[error(transparent)]
     Timeout(ProposeError),

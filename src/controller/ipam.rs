@@ -119,7 +119,7 @@ impl Controller {
             taken.extend(network.subnets.iter().map(|subnet| subnet.prefix));
         }
         for subnet in &mut request.subnets {
-            match take_subnet(&*driver, &ipam, *subnet, &taken).await {
+            match take_subnet(&*driver, &ipam, subnet.clone(), &taken).await {
                 Ok((pool, given)) => {
                     ipam.pools.push(pool);
                     taken.extend(given.prefix);
@@ -297,6 +297,7 @@ async fn take_subnet(
             let given = SubnetRequest {
                 prefix: Some(pool.prefix),
                 gateway: Some(gateway),
+                ..wish
             };
             Ok((pool.id, given))
         }

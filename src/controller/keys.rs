@@ -257,7 +257,7 @@ impl Controller {
     async fn fetch_from_node(&self, node: NodeId) -> Result<bool, ControllerError> {
         if node == self.parts.node {
             return match self.agreed_ring() {
-                Some(ring) => self.adopt(ring).await.map(|()| true),
+                Some(ring) => self.adopt_ring(ring).await.map(|()| true),
                 None => Ok(false),
             };
         }
@@ -272,7 +272,7 @@ impl Controller {
         for _hop in 0..2 {
             let answer = self.ask_keys(whom, &Request::Ring).await;
             match answer.and_then(|answer| codec::decode(&answer).ok()) {
-                Some(RingAnswer::Ring(ring)) => return self.adopt(ring).await.map(|()| true),
+                Some(RingAnswer::Ring(ring)) => return self.adopt_ring(ring).await.map(|()| true),
                 Some(RingAnswer::Ask(node, address)) => whom = (node, address),
                 Some(RingAnswer::Unknown) | None => return Ok(false),
             }
@@ -287,7 +287,7 @@ impl Controller {
     }
 
     /// Uses a ring from now on if it is newer than ours: on disk first, or a restart would bring the older one back.
-    async fn adopt(&self, ring: AgreedRing) -> Result<(), ControllerError> {
+    async fn adopt_ring(&self, ring: AgreedRing) -> Result<(), ControllerError> {
         let _one = self.desk.adopting.lock().await;
         let newer = ring.clone();
         let written = self.disk(move |store| match store.identity()? {

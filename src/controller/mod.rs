@@ -22,8 +22,10 @@ mod ipam;
 mod keys;
 mod network;
 mod node;
+mod pools;
 mod publish;
 mod removal;
+mod routes;
 mod run;
 mod services;
 mod sweep;
@@ -50,7 +52,7 @@ pub use services::Streams;
 pub use view::{
     AppliedView, DriverView, EndpointDetail, EndpointState, EndpointView, EntryDetail, Held,
     HeldEndpoint, IpamRequest, ListedNetwork, MemberView, NetworkRequest, NetworkView, PluginView,
-    Sandbox, Setup, StatusView, SubnetRequest, TableView,
+    PoolView, Sandbox, Setup, StatusView, SubnetRequest, TableView,
 };
 
 use self::{address::Hands, removal::Removals};

@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     core::{
-        allocator::{self, Action, NETWORKS_TABLE, Outcome},
-        model::{Name, NetworkId, NetworkRecord, TableName},
+        allocator::{self, Action, NETWORKS_TABLE, NetworkWish, Outcome, SubnetWish},
+        model::{Name, NetworkId, NetworkRecord, Prefix, TableName},
         netdb::SyncState,
         wire::codec,
     },
@@ -52,7 +52,9 @@ impl Controller {
             }
             None => None,
         };
-        let outcome = match self.propose(creation(request, allocation)).await {
+        let avoid = self.routed().await?;
+        let wish = wish(request, allocation, avoid);
+        let outcome = match self.propose(Action::AllocateNetwork(wish)).await {
             Ok(outcome) => outcome,
             // It may have been done after all: then the pools are in use.
             Err(late @ ControllerError::Timeout(_)) => return Err(late),
@@ -259,21 +261,27 @@ fn allocation_of(driver: &dyn Driver) -> Allocation {
     }
 }
 
-fn creation(request: NetworkRequest, allocation: Allocation) -> Action {
+fn wish(request: NetworkRequest, allocation: Allocation, avoid: Vec<Prefix>) -> NetworkWish {
     let mut subnets = request.subnets;
     if subnets.is_empty() && allocation.subnets {
         subnets.push(SubnetRequest::default());
     }
-    let asked = |subnet: SubnetRequest| allocator::SubnetRequest {
-        prefix: subnet.prefix,
-        gateway: subnet.gateway,
+    let asked = |asked: SubnetRequest| SubnetWish {
+        subnet: allocator::SubnetRequest {
+            prefix: asked.prefix,
+            gateway: asked.gateway,
+        },
+        range: asked.range,
+        reserved: asked.reserved,
     };
-    Action::CreateNetwork {
+    NetworkWish {
         name: request.name,
         driver: request.driver,
         options: request.options,
         subnets: subnets.into_iter().map(asked).collect(),
         vxlan: allocation.vxlan,
+        v6: request.ipv6,
+        avoid,
     }
 }
 

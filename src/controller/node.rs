@@ -71,7 +71,8 @@ impl Controller {
         refused
     }
 
-    pub(super) async fn node_names(&self) -> Result<BTreeMap<NodeId, Name>, ControllerError> {
+    /// Returns the names of the nodes, as they say them themselves.
+    pub async fn node_names(&self) -> Result<BTreeMap<NodeId, Name>, ControllerError> {
         let records = self.node_records().await?.into_iter();
         Ok(records.map(|(node, record)| (node, record.name)).collect())
     }

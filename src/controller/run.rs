@@ -49,6 +49,9 @@ impl Controller {
         tasks.spawn(self.clone().follow_keys());
         tasks.spawn(self.clone().ask_for_keys());
         tasks.spawn(self.clone().rotate_in_time());
+        tasks.spawn(self.clone().return_leases());
+        tasks.spawn(self.clone().publish_routes());
+        tasks.spawn(self.clone().watch_pools());
         tasks.spawn(self.clone().sweep());
         let outcome = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
@@ -383,7 +386,7 @@ pub(super) fn cluster_table(table: TableName) -> Filter {
     }
 }
 
-fn node_key(node: NodeId) -> Key {
+pub(super) fn node_key(node: NodeId) -> Key {
     Key::new(node.0.to_be_bytes().to_vec()).expect("8 bytes are a key")
 }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::{
     core::{
+        ipam::Utilisation,
         model::{
             ClusterId, EndpointId, EndpointRecord, Mac, Name, NetworkId, NetworkRecord, NodeId,
             Prefix, TableName,
@@ -28,6 +29,8 @@ pub struct NetworkRequest {
     pub options: BTreeMap<String, String>,
     /// The subnets wanted; none: what the driver needs, from the cluster's default pool.
     pub subnets: Vec<SubnetRequest>,
+    /// Whether one of the subnets must be of IPv6.
+    pub ipv6: bool,
 }
 
 /// Who shall hand out a network's pools and addresses, in place of the leader.
@@ -40,12 +43,31 @@ pub struct IpamRequest {
 }
 
 /// A subnet that somebody wants.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SubnetRequest {
     /// Which addresses; nothing: the next free ones of the default pool.
     pub prefix: Option<Prefix>,
     /// The gateway; nothing: the first address.
     pub gateway: Option<IpAddr>,
+    /// The part that addresses are handed out from, unless somebody names one; nothing: all of it.
+    pub range: Option<Prefix>,
+    /// Addresses that something outside the cluster has.
+    pub reserved: Vec<IpAddr>,
+}
+
+/// The addresses of a subnet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PoolView {
+    /// The network.
+    pub network: NetworkRecord,
+    /// The subnet.
+    pub subnet: Prefix,
+    /// How many addresses endpoints have, and could have.
+    pub in_use: Utilisation,
+    /// How many are leased to nodes.
+    pub leased: u128,
+    /// Each block that is leased, to whom, and how many of its addresses endpoints have.
+    pub blocks: Vec<(Prefix, NodeId, Utilisation)>,
 }
 
 /// How far a network has come on this node.

@@ -7,6 +7,7 @@
 //!
 //! How fast nodes are, and at what cost, is [measured](measure) in worlds without checkers.
 
+pub mod addresses;
 pub mod calm;
 pub mod chaos;
 pub mod check;

@@ -23,6 +23,7 @@ pub use watch::Watch;
 use self::uri::{
     at_driver, at_endpoint, at_join, at_key, at_network, at_plugin, at_table, at_watch, waiting,
 };
+use super::http::ipam::Pool;
 use super::http::types::{
     Applied, Blob, CreateEndpoint, CreateNetwork, Driver, Endpoint, EndpointDetail, Entry,
     ErrorBody, Failure, JoinQuery, Leave, Left, LeftEndpoint, ListedNetwork, Member, Network,
@@ -139,6 +140,11 @@ impl Client {
     /// Asks for all networks, and how far each has come on this node.
     pub async fn network_states(&self) -> Result<Vec<ListedNetwork>, ClientError> {
         self.get("/v1/networks").await
+    }
+
+    /// Asks how much of each subnet is leased and in use.
+    pub async fn ipam(&self) -> Result<Vec<Pool>, ClientError> {
+        self.get("/v1/ipam").await
     }
 
     /// Asks for one network, by name or number.

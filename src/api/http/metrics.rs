@@ -6,12 +6,19 @@
 use metrics::{Label, counter, gauge, with_local_recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
-use super::{counters::Count, types::Status};
+use super::{
+    counters::Count,
+    ipam::{self, Pool},
+    types::Status,
+};
 
 /// Returns the text of a scrape.
-pub(super) fn render(status: &Status) -> String {
+pub(super) fn render(status: &Status, pools: &[Pool]) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
-    with_local_recorder(&recorder, || record(status));
+    with_local_recorder(&recorder, || {
+        record(status);
+        ipam::record(pools);
+    });
     recorder.handle().render()
 }
 
@@ -65,7 +72,7 @@ mod tests {
     use super::*;
     use crate::{
         api::http::types::{MemberCounts, NetworkCounts, RaftStatus, SyncCounts, SyncState},
-        core::model::{ClusterId, Name, NodeId},
+        core::model::{ClusterId, Name, NetworkId, NodeId, Prefix},
     };
 
     #[test]
@@ -98,7 +105,18 @@ mod tests {
             ]),
         };
 
-        let text = render(&status);
+        let pool = Pool {
+            network: NetworkId(1),
+            name: Name::new("app").unwrap(),
+            subnet: Prefix("10.0.0.0/24".parse().unwrap()),
+            capacity: 253,
+            leased: 14,
+            in_use: 3,
+            percent: 2,
+            blocks: Vec::new(),
+        };
+
+        let text = render(&status, &[pool]);
 
         for line in [
             "weft_ready 1",
@@ -107,6 +125,7 @@ mod tests {
             "weft_members{state=\"alive\"} 3",
             "weft_networks_sync{state=\"degraded\"} 1",
             "weft_entries 7",
+            "weft_ipam_addresses{network=\"app\",subnet=\"10.0.0.0/24\",state=\"leased\"} 14",
             "# TYPE weft_datagrams_rejected_total counter",
             "weft_datagrams_rejected_total{reason=\"forged\"} 4",
             "weft_netdb_faulty_messages_total{node=\"0000000000000007\"} 9",

@@ -9,6 +9,7 @@ mod door;
 mod drivers;
 mod error;
 pub(super) mod extract;
+pub mod ipam;
 mod metrics;
 mod progress;
 mod refusal;

@@ -3,7 +3,7 @@
 use super::error::{Code, Failure};
 use crate::{
     controller::ControllerError,
-    core::{allocator::AllocatorError, model::NodeId},
+    core::{allocator::AllocatorError, ipam::PoolRefusal, model::NodeId},
     driver::{DriverError, IpamError, RegistryError},
 };
 
@@ -48,7 +48,9 @@ fn code(refused: &ControllerError) -> Code {
         ControllerError::ReservedTable(_) => Code::Invalid,
         ControllerError::Limit(limit) => Failure::from(*limit).code,
         ControllerError::Backpressure => Code::Busy,
-        ControllerError::NoLeader => Code::NoLeader,
+        ControllerError::NoLeader
+        | ControllerError::NoAddressAlone { .. }
+        | ControllerError::LeasesUnknown(_) => Code::NoLeader,
         ControllerError::Timeout(_) => Code::TimedOut,
         ControllerError::Refused(refused) => allocator_code(refused),
         ControllerError::Driver(refused) => driver_code(refused),
@@ -69,7 +71,10 @@ fn allocator_code(refused: &AllocatorError) -> Code {
         AllocatorError::NoSuchNetwork(_) => Code::NoSuchNetwork,
         AllocatorError::Overlap { .. }
         | AllocatorError::VniInUse(_)
-        | AllocatorError::AddressLeased { .. } => Code::InUse,
+        | AllocatorError::AddressLeased { .. }
+        | AllocatorError::AddressReserved(_)
+        | AllocatorError::AddressResting { .. } => Code::InUse,
+        AllocatorError::BadPool(refused) => pool_code(refused),
         AllocatorError::BadSubnet(_)
         | AllocatorError::BadGateway { .. }
         | AllocatorError::BadVni { .. }
@@ -86,6 +91,7 @@ fn allocator_code(refused: &AllocatorError) -> Code {
         | AllocatorError::AlreadyFounded
         | AllocatorError::NoSuchBlock { .. }
         | AllocatorError::NoSuchKey(_)
+        | AllocatorError::StaleLease { .. }
         | AllocatorError::Removed(_) => Code::Failed,
     }
 }
@@ -115,6 +121,23 @@ fn registry_code(refused: &RegistryError) -> Code {
         RegistryError::Slow { .. } => Code::TimedOut,
         RegistryError::Vetoed { .. } | RegistryError::Plugin { .. } => Code::DriverRefused,
         RegistryError::BuiltIn(_) => Code::Failed,
+    }
+}
+
+fn pool_code(refused: &PoolRefusal) -> Code {
+    match refused {
+        PoolRefusal::Overlap { .. } | PoolRefusal::AddressInUse(_) => Code::InUse,
+        PoolRefusal::NoMorePools(_) | PoolRefusal::NoMoreAddresses(_) => Code::Exhausted,
+        PoolRefusal::NoSuchSpace(_)
+        | PoolRefusal::BadId(_)
+        | PoolRefusal::NoSuchPool(_)
+        | PoolRefusal::ZeroLength(_)
+        | PoolRefusal::HostBits { .. }
+        | PoolRefusal::Mapped(_)
+        | PoolRefusal::RangeAlone(_)
+        | PoolRefusal::RangeOutside { .. }
+        | PoolRefusal::BadLength(_)
+        | PoolRefusal::AddressOutside { .. } => Code::Invalid,
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     drivers as show,
     error::{Code, Failure},
     extract::{Ask, At, Body},
+    ipam::{self, Pool},
     metrics, stream,
     types::{
         Applied, Blob, CreateEndpoint, CreateNetwork, Driver, Endpoint, EndpointDetail, Entry,
@@ -82,6 +83,7 @@ pub fn routes(controller: Controller, tls: Tls, stop: CancellationToken) -> Rout
         .route("/drivers/{driver}", get(driver_inspect))
         .route("/plugins", get(plugins))
         .route("/plugins/{plugin}", get(plugin_inspect))
+        .route("/ipam", get(addresses))
         .route("/watch", get(watch))
         .route("/token", get(token).post(token_rotate))
         .route("/leave", post(leave))
@@ -103,6 +105,11 @@ impl Api {
 
     async fn show_endpoint(&self, view: EndpointView) -> Answer<Endpoint> {
         Ok(Json(views::endpoint(view, &self.names().await?)))
+    }
+
+    async fn show_pools(&self) -> Result<Vec<Pool>, Failure> {
+        let names = self.controller.node_names().await?;
+        Ok(ipam::pools(self.controller.ipam().await?, &names))
     }
 
     async fn show_status(&self) -> Result<Status, Failure> {
@@ -136,12 +143,15 @@ async fn network_create(
     let subnet = |wish: super::types::CreateSubnet| SubnetRequest {
         prefix: wish.prefix,
         gateway: wish.gateway,
+        range: wish.range,
+        reserved: wish.reserved,
     };
     let request = NetworkRequest {
         name: wish.name,
         driver: wish.driver,
         options: wish.options,
         subnets: wish.subnets.into_iter().map(subnet).collect(),
+        ipv6: wish.ipv6,
     };
     let ipam = wish.ipam.map(|ipam| IpamRequest {
         driver: ipam.driver,
@@ -451,8 +461,13 @@ async fn leave(State(api): State<Api>, Body(wish): Body<Leave>) -> Answer<Left> 
     }))
 }
 
+async fn addresses(State(api): State<Api>) -> Answer<Vec<Pool>> {
+    Ok(Json(api.show_pools().await?))
+}
+
 async fn measure(State(api): State<Api>) -> Result<Response, Failure> {
-    let text = metrics::render(&api.show_status().await?);
+    let pools = api.show_pools().await?;
+    let text = metrics::render(&api.show_status().await?, &pools);
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
     Ok((kind, text).into_response())
 }

@@ -164,6 +164,9 @@ pub struct CreateNetwork {
     /// Who hands out its pools and addresses; nothing for the leader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipam: Option<CreateIpam>,
+    /// Whether one of the subnets must be of IPv6; if none is named, the leader picks a /64 of the cluster's own.
+    #[serde(default)]
+    pub ipv6: bool,
 }
 
 impl CreateNetwork {
@@ -175,6 +178,7 @@ impl CreateNetwork {
             options: BTreeMap::new(),
             subnets: Vec::new(),
             ipam: None,
+            ipv6: false,
         }
     }
 }
@@ -184,7 +188,7 @@ fn overlay() -> Name {
 }
 
 /// A subnet that is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CreateSubnet {
     /// The prefix; nothing to have one picked.
@@ -193,6 +197,12 @@ pub struct CreateSubnet {
     /// The gateway; nothing for the first address.
     #[serde(default)]
     pub gateway: Option<IpAddr>,
+    /// The part that addresses are handed out from, unless somebody names one; nothing for all of it.
+    #[serde(default)]
+    pub range: Option<Prefix>,
+    /// Addresses that something outside the cluster has.
+    #[serde(default)]
+    pub reserved: Vec<IpAddr>,
 }
 
 /// A network, as the leader agreed it.

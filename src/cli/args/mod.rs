@@ -18,7 +18,7 @@ use clap::{
 };
 
 pub(super) use driver::{DriverCommand, PluginCommand};
-pub(super) use network::{EndpointCommand, EndpointName, NetworkCommand, SandboxArgs};
+pub(super) use network::{EndpointCommand, EndpointName, IpamCommand, NetworkCommand, SandboxArgs};
 pub(super) use sim::SimArgs;
 pub(super) use table::{TableCommand, TableKey};
 pub(super) use trust::{KeysCommand, NodeCommand};
@@ -163,6 +163,9 @@ Examples:
     /// List and inspect the plugins of this host, which drivers may come from
     #[command(subcommand, arg_required_else_help = true)]
     Plugin(PluginCommand),
+    /// Show how much of the networks' addresses is leased and in use
+    #[command(subcommand, arg_required_else_help = true)]
+    Ipam(IpamCommand),
     /// Read, write and watch the tables of a network
     #[command(subcommand, arg_required_else_help = true)]
     Table(TableCommand),

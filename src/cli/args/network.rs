@@ -15,6 +15,8 @@ Examples:
   weft network create app
   weft network create app --subnet 10.7.0.0/16 --gateway 10.7.0.1
   weft network create app --subnet 10.7.0.0/16 --subnet fd00:7::/64
+  weft network create app --subnet 10.7.0.0/16 --ip-range 10.7.8.0/21 --aux-address router=10.7.8.1
+  weft network create app --ipv6
   weft network create lab --driver null
   weft network create app --driver wire -o color=blue
   weft network create app --ipam-driver pools --ipam-opt site=7")]
@@ -30,6 +32,15 @@ Examples:
         /// The gateway of the subnet that it lies in [default: the first address]
         #[arg(long = "gateway", value_name = "IP", requires = "subnets")]
         gateways: Vec<IpAddr>,
+        /// Hand out addresses only from this part of the subnet that it lies in; one that is named may be outside
+        #[arg(long = "ip-range", value_name = "PREFIX", value_parser = prefix, requires = "subnets")]
+        ranges: Vec<Prefix>,
+        /// Hand out to nobody an address of the subnets that something outside has; may be given more than once
+        #[arg(long = "aux-address", value_name = "[NAME=]IP", value_parser = auxiliary, requires = "subnets")]
+        reserved: Vec<IpAddr>,
+        /// Have a subnet of IPv6, too [default: a /64 of the cluster's own, unless a subnet is one]
+        #[arg(long)]
+        ipv6: bool,
         /// An option for the driver; may be given more than once
         #[arg(long = "option", short, value_name = "NAME=VALUE", value_parser = pair)]
         options: Vec<(String, String)>,
@@ -77,6 +88,18 @@ Examples:
         /// Its name or id
         network: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum IpamCommand {
+    /// Show how many addresses each subnet has, and how many are leased to nodes and in use
+    #[command(after_help = "\
+What is in use is as this node has heard it. A share of 80 % and more is shown in yellow; the leader warns of it in its log.
+
+Examples:
+  weft ipam status
+  weft ipam status --json")]
+    Status,
 }
 
 #[derive(Debug, Subcommand)]
@@ -167,6 +190,14 @@ fn prefix(text: &str) -> Result<Prefix, String> {
     text.parse().map(Prefix).map_err(|error| {
         format!("{error}: an address and a length are expected, for example 10.7.0.0/16")
     })
+}
+
+fn auxiliary(text: &str) -> Result<IpAddr, String> {
+    let address = text
+        .rsplit_once('=')
+        .map_or(text, |(_name, address)| address);
+    let parsed = address.parse();
+    parsed.map_err(|error| format!("{error}: an address is expected, for example router=10.7.0.9"))
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

@@ -7,7 +7,7 @@ use tempfile::tempdir;
 use super::rig::{Node, Rig, SECRET, Spy, name};
 use crate::{
     controller::{ControllerError, NetworkRequest},
-    core::model::{ClusterId, NodeId},
+    core::model::{ClusterId, NetworkId, NodeId},
     runtime::{
         join::{JoinRefusal, JoinRequest, VERSION},
         streams::Caller,
@@ -56,6 +56,8 @@ async fn an_address_asked_for_is_leased_alone_and_free_again_after_its_endpoint(
     let blocks = || a.controller.parts.raft.read(|state| state.blocks().count());
     assert_eq!(blocks(), 1);
     a.controller.endpoint_remove("app", "web").await.unwrap();
+    a.until(NetworkId::CLUSTER, "blocks", |blocks| blocks == 0)
+        .await;
     assert_eq!(blocks(), 0);
     let outside = "192.0.2.1".parse().unwrap();
     let refused = a
@@ -194,6 +196,7 @@ fn request(text: &str) -> NetworkRequest {
         name: name(text),
         driver: name("spy"),
         options: BTreeMap::new(),
+        ipv6: false,
         subnets: Vec::new(),
     }
 }
@@ -214,4 +217,25 @@ fn stranger() -> Caller {
         node: None,
         addr: SocketAddr::from(([127, 0, 0, 1], 9)),
     }
+}
+
+#[tokio::test]
+async fn a_started_node_asks_for_its_leases_before_it_hands_out_of_them() {
+    let (rig, disk) = (Rig::new(), tempdir().unwrap());
+    let a = rig.start(1, &disk, Spy::new().0).await;
+    rig.found(&a).await;
+    a.controller.network_create(request("app")).await.unwrap();
+    let web = super::join(&a, "web").await;
+    let gone = super::join(&a, "gone").await;
+    a.controller.endpoint_remove("app", "gone").await.unwrap();
+    a.stop().await;
+    let a = rig.start(1, &disk, Spy::new().0).await;
+    a.until_led().await;
+
+    let db = super::join(&a, "db").await;
+
+    let had = [web.record.address, gone.record.address];
+    assert!(!had.contains(&db.record.address), "{db:?}");
+    let blocks = a.controller.parts.raft.read(|state| state.blocks().count());
+    assert_eq!(blocks, 2, "the first one rests");
 }

@@ -120,13 +120,14 @@ async fn a_quick_restart_is_heard_of_by_nobody() {
     let (spy, mut ear) = Spy::new();
     let b = rig.start(2, &disks.1, spy).await;
     b.meet(&a).await;
-    rig.network("app", &[&a, &b]).await;
+    let network = rig.network("app", &[&a, &b]).await;
     join(&a, "web").await;
     ear.next().await;
 
     a.stop().await;
     let a = rig.start(1, &disks.0, Spy::new().0).await;
     a.meet(&b).await;
+    rig.lease(&network, &a).await;
     rig.publish(&[&a]).await;
     join(&a, "db").await;
 

@@ -14,6 +14,7 @@ use crate::{
     controller::{Controller, Parts, Streams},
     core::{
         allocator::{Action, Allocator, Command, Outcome, Secret, TokenSecret},
+        ipam::Lease,
         membership,
         model::{
             ClusterId, EndpointId, EndpointRecord, Generation, Hlc, Key, Name, NetworkId,
@@ -128,14 +129,25 @@ impl Rig {
         let Outcome::Network(record) = made else {
             panic!("a network: {made:?}")
         };
-        for node in 1..=3 {
-            self.agree(Action::LeaseBlock {
-                network: record.id,
-                node: NodeId(node),
-            });
+        for node in nodes {
+            self.lease(&record, node).await;
         }
         self.publish(nodes).await;
         record
+    }
+
+    /// Leases a node a further block, as a leader would whom it asks.
+    pub(super) async fn lease(&mut self, network: &NetworkRecord, node: &Node) {
+        let leased = self.agree(Action::GrowBlocks {
+            network: network.id,
+            node: node.controller.parts.node,
+        });
+        let Outcome::Leased(block, number) = leased else {
+            panic!("a block: {leased:?}")
+        };
+        let prefix = block.prefix;
+        let mut hand = node.controller.desk.hands.hold(network.id).await;
+        hand.lease(network, Lease { prefix, number });
     }
 
     pub(super) async fn remove_network(&mut self, id: NetworkId, nodes: &[&Node]) {
@@ -191,7 +203,8 @@ impl Rig {
             store: store.clone(),
             transport: Arc::new(Streams::new(handle.clone(), dialer.clone())),
             clock: Arc::new(clock::wall),
-            seed: number,
+            // Another one each time, as a daemon's is: requests are told apart by it.
+            seed: clock::seed(),
             timings: TIMINGS,
             voters: 3,
         })

@@ -1,11 +1,16 @@
 //! What is proposed to the cluster, and what it answers. Both travel, so a variant is only ever added at the end.
+//!
+//! From the first release on, what an action does to a state is as fixed as its bytes: while a cluster is upgraded, voters of
+//! two versions apply the same log. What shall be done otherwise is another action.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use bincode::{Decode, Encode};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use super::NetworkWish;
 use crate::core::{
+    ipam::PoolRefusal,
     model::{BlockRecord, ClusterId, Hlc, Name, NetworkId, NetworkRecord, NodeId, Prefix, Vni},
     wire::keyring::{ClusterKey, KeyId, Keyring},
 };
@@ -101,6 +106,42 @@ pub enum Action {
         /// The new one.
         secret: TokenSecret,
     },
+    /// Makes a network, with all that can be said of one.
+    AllocateNetwork(NetworkWish),
+    /// Numbers all leases of a node in a network anew, so that a return of one that is still under way is refused.
+    HoldBlocks {
+        /// The network.
+        network: NetworkId,
+        /// Who holds them.
+        node: NodeId,
+    },
+    /// Leases a further block, the larger the more blocks the node has.
+    GrowBlocks {
+        /// The network.
+        network: NetworkId,
+        /// Who will hand out its addresses.
+        node: NodeId,
+    },
+    /// As `ClaimAddress`, and the lease is numbered anew if the node has it already.
+    HoldAddress {
+        /// The network.
+        network: NetworkId,
+        /// Who will use it.
+        node: NodeId,
+        /// The address.
+        address: IpAddr,
+    },
+    /// Gives a block back, if the lease is still the newest.
+    ReturnLease {
+        /// The network.
+        network: NetworkId,
+        /// Who holds it.
+        node: NodeId,
+        /// The block.
+        prefix: Prefix,
+        /// The number of the lease.
+        lease: u64,
+    },
     /// Adds a key of the datagrams: nodes open with it from now on, and seal with it once it is promoted.
     AddKey {
         /// The new one.
@@ -159,6 +200,17 @@ pub enum Outcome {
     Network(NetworkRecord),
     /// The block that was leased.
     Block(BlockRecord),
+    /// The block that was leased, and the number of the lease: that of its dot in the cluster log.
+    Leased(BlockRecord, u64),
+    /// All leases of a node in a network, each with its number.
+    Leases {
+        /// The network.
+        network: NetworkId,
+        /// The node.
+        node: NodeId,
+        /// The blocks.
+        blocks: Vec<(Prefix, u64)>,
+    },
     /// The key that was added.
     Key(KeyId),
 }
@@ -290,6 +342,30 @@ pub enum AllocatorError {
     /// The node was shut out; it may join with a new id.
     #[error("node {0} was removed from the cluster")]
     Removed(NodeId),
+    /// The caller must ask for another pool, range or address.
+    #[error(transparent)]
+    BadPool(#[from] PoolRefusal),
+    /// The address belongs to something outside: the caller must choose another one.
+    #[error("address {0} is set aside for something outside the cluster")]
+    AddressReserved(IpAddr),
+    /// It passes by itself: the node that had the address was shut out, and may not have heard of it yet.
+    #[error(
+        "address {address} was a removed node's, which may use it still: try again in {seconds} s"
+    )]
+    AddressResting {
+        /// What was asked for.
+        address: IpAddr,
+        /// When it passes.
+        seconds: u64,
+    },
+    /// The lease was numbered anew since: the block is in use.
+    #[error("lease {lease} of block {prefix} is not the newest one")]
+    StaleLease {
+        /// The block.
+        prefix: Prefix,
+        /// The lease that was to be given back.
+        lease: u64,
+    },
     /// The ring was changed meanwhile: the rotation begins anew.
     #[error("no key of the ring has the id {0}")]
     NoSuchKey(u8),

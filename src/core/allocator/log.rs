@@ -22,8 +22,10 @@ pub(super) struct ClusterLog {
 }
 
 impl ClusterLog {
-    pub(super) fn put(&mut self, at: Hlc, table: TableName, key: Key, value: Value) {
+    /// Writes an entry; returns the number of its dot.
+    pub(super) fn put(&mut self, at: Hlc, table: TableName, key: Key, value: Value) -> u64 {
         self.write(at, table, key, Some(value));
+        self.last
     }
 
     pub(super) fn delete(&mut self, at: Hlc, table: TableName, key: Key) {
@@ -63,6 +65,11 @@ impl ClusterLog {
                 self.tombstones.insert(dot.seq, (table, key, dot.written));
             }
         }
+    }
+
+    /// Returns the number of the dot that an entry has.
+    pub(super) fn number(&self, table: TableName, key: Key) -> Option<u64> {
+        self.live.get(&(table, key)).map(|(seq, ..)| *seq)
     }
 
     /// Returns the dots made since the last call.

@@ -103,9 +103,9 @@ impl Allocator {
         }
         self.removed.insert(node);
         self.log.delete(at, members_table(), member_key(node));
+        self.return_blocks_of(at, node);
         self.log
             .put(at, removed_table(), member_key(node), nothing());
-        self.return_blocks_of(at, node);
         Ok(Outcome::Done)
     }
 

@@ -10,9 +10,11 @@ mod keys;
 mod log;
 mod member;
 mod network;
+mod overlay;
 mod reply;
 mod snapshot;
 mod vni;
+mod wish;
 
 #[cfg(test)]
 mod tests;
@@ -27,14 +29,19 @@ pub use command::{
 pub use log::TOMBSTONES_MAX;
 pub use member::{Founding, MemberRecord};
 pub use network::SUBNETS_MAX;
+pub use overlay::vxlanid_option;
 pub use reply::REPLIES_MAX;
-pub use snapshot::{SNAPSHOT_VERSION, SnapshotError};
+pub use snapshot::{SNAPSHOT_OLDEST, SNAPSHOT_VERSION, SnapshotError};
 pub use vni::VNI_FIRST;
+pub use wish::{AVOIDED_MAX, NetworkWish, RESERVED_MAX, SubnetWish};
 
 use self::{block::Blocks, log::ClusterLog, reply::Replies, vni::Vnis};
 use super::{
-    ipam::Space,
-    model::{BlockRecord, ClusterId, Dot, Hlc, Name, NetworkId, NetworkRecord, NodeId, TableName},
+    ipam::{Rest, Space},
+    model::{
+        BlockRecord, ClusterId, Dot, Hlc, Name, NetworkId, NetworkRecord, NodeId, Prefix,
+        TableName, UnixMillis,
+    },
     wire::keyring::Keyring,
 };
 
@@ -69,6 +76,8 @@ pub struct Allocator {
     last_network: u32,
     /// The subnets of all networks: follows from `networks`.
     space: Space,
+    /// The subnets of networks that were removed a moment ago.
+    rest: Rest,
     vnis: Vnis,
     blocks: BTreeMap<NetworkId, Blocks>,
     replies: Replies,
@@ -97,6 +106,7 @@ impl Allocator {
         match &command.action {
             Action::Genesis { .. } => Err(AllocatorError::AlreadyFounded),
             Action::CreateNetwork { .. } => self.create_network(command),
+            Action::AllocateNetwork(wish) => self.allocate_network(at, wish),
             Action::RemoveNetwork { id } => self.remove_network(at, *id),
             Action::LeaseBlock { network, node } => self.lease_block(at, *network, *node),
             Action::ClaimAddress {
@@ -108,7 +118,20 @@ impl Allocator {
                 network,
                 node,
                 prefix,
-            } => self.return_block(at, (*network, *node), *prefix),
+            } => self.return_block(at, (*network, *node), (*prefix, None)),
+            Action::ReturnLease {
+                network,
+                node,
+                prefix,
+                lease,
+            } => self.return_block(at, (*network, *node), (*prefix, Some(*lease))),
+            Action::HoldBlocks { network, node } => self.hold_blocks(at, *network, *node),
+            Action::GrowBlocks { network, node } => self.grow_blocks(at, *network, *node),
+            Action::HoldAddress {
+                network,
+                node,
+                address,
+            } => self.hold_address(at, (*network, *node), *address),
             Action::AdmitMember { node, name } => self.admit_member(at, *node, name),
             Action::RemoveMember { node } => self.remove_member(at, *node),
             Action::RotateToken { secret } => self.rotate_token(secret),
@@ -179,6 +202,14 @@ impl Allocator {
     /// Returns the network of that name.
     pub fn network_named(&self, name: &Name) -> Option<&NetworkRecord> {
         self.networks.values().find(|network| network.name == *name)
+    }
+
+    /// Returns what of a network was given back less than the cool-down ago.
+    pub fn resting(&self, network: NetworkId, now: UnixMillis) -> Vec<Prefix> {
+        let blocks = self.blocks.get(&network);
+        let mut rest = blocks.map(|blocks| blocks.rest.clone()).unwrap_or_default();
+        rest.wake(now);
+        rest.iter().map(|(_, prefix, _)| prefix).collect()
     }
 
     /// Returns all blocks.

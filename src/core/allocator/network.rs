@@ -1,17 +1,17 @@
 //! Networks: subnets, gateways and VNIs, all or nothing.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::net::IpAddr;
 
 use super::{
-    Action, Allocator, AllocatorError, Command, Outcome, SubnetRequest,
+    AVOIDED_MAX, Action, Allocator, AllocatorError, Command, NetworkWish, Outcome, SubnetRequest,
+    SubnetWish,
     block::Blocks,
     networks_table,
-    vni::{Vnis, parse_list},
+    overlay::{network_allocate, network_free},
+    vni::Vnis,
 };
 use crate::core::{
-    ipam::{self, Pool, PoolError, Space},
+    ipam::{self, Pool, PoolError, PoolRefusal, Space, checked, global_pool, site_pool},
     model::{ClusterId, Hlc, Key, NetworkId, NetworkRecord, Prefix, Subnet, Value, Vni},
     wire::codec,
 };
@@ -20,6 +20,7 @@ use crate::core::{
 pub const SUBNETS_MAX: usize = 32;
 
 impl Allocator {
+    /// The first way to say it: prefixes are taken as they are meant.
     pub(super) fn create_network(&mut self, command: &Command) -> Result<Outcome, AllocatorError> {
         let Action::CreateNetwork {
             name,
@@ -31,32 +32,58 @@ impl Allocator {
         else {
             return Err(AllocatorError::NotFounded);
         };
-        if let Some(existing) = self.network_named(name) {
-            return Err(AllocatorError::NetworkExists {
-                name: name.clone(),
-                id: existing.id,
-            });
-        }
-        let wanted_vnis = if *vxlan {
-            parse_list(options)?
-        } else {
-            Vec::new()
+        let meant = |subnet: &SubnetRequest| {
+            let prefix = subnet.prefix.map(|prefix| Prefix(prefix.0.trunc()));
+            SubnetWish::from(SubnetRequest { prefix, ..*subnet })
         };
-        let cluster = self.cluster().ok_or(AllocatorError::NotFounded)?;
-        let mut draft = Draft::new(&mut self.space, &mut self.vnis, cluster);
-        let mut record = NetworkRecord {
-            id: NetworkId(self.last_network + 1),
+        let wish = NetworkWish {
             name: name.clone(),
             driver: driver.clone(),
             options: options.clone(),
+            subnets: subnets.iter().map(meant).collect(),
+            vxlan: *vxlan,
+            v6: false,
+            avoid: Vec::new(),
+        };
+        self.allocate_network(command.at, &wish)
+    }
+
+    pub(super) fn allocate_network(
+        &mut self,
+        at: Hlc,
+        wish: &NetworkWish,
+    ) -> Result<Outcome, AllocatorError> {
+        let name = wish.name.clone();
+        if let Some(existing) = self.network_named(&name) {
+            let id = existing.id;
+            return Err(AllocatorError::NetworkExists { name, id });
+        }
+        let wishes = wish.all_subnets();
+        check_sizes(wish, &wishes)?;
+        let cluster = self.cluster().ok_or(AllocatorError::NotFounded)?;
+        self.rest.wake(at.wall());
+        let mut draft = Draft {
+            space: &mut self.space,
+            vnis: &mut self.vnis,
+            pools: default_pools(cluster),
+            avoid: union(&wish.avoid),
+            resting: self.rest.obstacles(),
+            last_vni: 0,
+            prefixes: Vec::new(),
+            taken_vnis: Vec::new(),
+        };
+        draft.last_vni = draft.vnis.last;
+        let mut record = NetworkRecord {
+            id: NetworkId(self.last_network + 1),
+            name,
+            driver: wish.driver.clone(),
+            options: wish.options.clone(),
             subnets: Vec::new(),
         };
-        let drafted = draft
-            .subnets(subnets, *vxlan, &wanted_vnis)
-            .and_then(|subnets| {
-                record.subnets = subnets;
-                encode_record(&record)
-            });
+        let drafted = draft.subnets(&wishes, wish).and_then(|subnets| {
+            record.subnets = subnets;
+            encode_record(&record)
+        });
         let value = match drafted {
             Ok(value) => value,
             Err(refused) => {
@@ -68,7 +95,8 @@ impl Allocator {
         self.networks.insert(record.id, record.clone());
         self.blocks.insert(record.id, Blocks::default());
         self.log
-            .put(command.at, networks_table(), network_key(record.id), value);
+            .put(at, networks_table(), network_key(record.id), value);
+        self.set_aside(at, &record, &wishes);
         Ok(Outcome::Network(record))
     }
 
@@ -83,167 +111,150 @@ impl Allocator {
             .ok_or(AllocatorError::NoSuchNetwork(id))?;
         for subnet in &record.subnets {
             self.space.release(subnet.prefix);
-            if let Some(vni) = subnet.vni {
-                self.vnis.release(vni);
-            }
+            self.rest.add(at.wall(), subnet.prefix, false);
         }
+        let vnis: Vec<Vni> = record
+            .subnets
+            .iter()
+            .filter_map(|subnet| subnet.vni)
+            .collect();
+        network_free(&mut self.vnis, &vnis);
         self.drop_blocks_of_network(at, id);
         self.log.delete(at, networks_table(), network_key(id));
         Ok(Outcome::Done)
     }
 }
 
+fn check_sizes(wish: &NetworkWish, wishes: &[SubnetWish]) -> Result<(), AllocatorError> {
+    if wishes.len() > SUBNETS_MAX {
+        return Err(AllocatorError::TooManySubnets {
+            asked: wishes.len() as u64,
+            limit: SUBNETS_MAX as u64,
+        });
+    }
+    if wish.avoid.len() > AVOIDED_MAX {
+        return Err(AllocatorError::TooLarge {
+            len: wish.avoid.len() as u64,
+            limit: AVOIDED_MAX as u64,
+        });
+    }
+    Ok(())
+}
+
 /// What a network takes, one after another, until it has all it needs.
 struct Draft<'a> {
     space: &'a mut Space,
     vnis: &'a mut Vnis,
-    cluster: ClusterId,
-    taken_prefixes: Vec<Prefix>,
-    taken_vnis: Vec<Vni>,
+    pools: [Pool; 2],
+    /// What nodes route.
+    avoid: Space,
+    /// What other networks had a moment ago.
+    resting: Space,
     last_vni: u32,
+    prefixes: Vec<Prefix>,
+    taken_vnis: Vec<Vni>,
 }
 
-impl<'a> Draft<'a> {
-    fn new(space: &'a mut Space, vnis: &'a mut Vnis, cluster: ClusterId) -> Self {
-        let last_vni = vnis.last;
-        Self {
-            space,
-            vnis,
-            cluster,
-            taken_prefixes: Vec::new(),
-            taken_vnis: Vec::new(),
-            last_vni,
-        }
-    }
-
+impl Draft<'_> {
     /// Gives everything back, so that a refused network leaves nothing allocated (case O2).
     fn undo(self) {
-        for prefix in self.taken_prefixes {
+        for prefix in self.prefixes {
             self.space.release(prefix);
         }
-        for vni in self.taken_vnis {
-            self.vnis.release(vni);
-        }
+        network_free(self.vnis, &self.taken_vnis);
         self.vnis.last = self.last_vni;
     }
 
     fn subnets(
         &mut self,
-        requests: &[SubnetRequest],
-        vxlan: bool,
-        wanted_vnis: &[Vni],
+        wishes: &[SubnetWish],
+        network: &NetworkWish,
     ) -> Result<Vec<Subnet>, AllocatorError> {
-        if requests.len() > SUBNETS_MAX {
-            return Err(AllocatorError::TooManySubnets {
-                asked: requests.len() as u64,
-                limit: SUBNETS_MAX as u64,
-            });
-        }
-        let default = [SubnetRequest::default()];
-        let requests = if requests.is_empty() && vxlan {
-            &default
-        } else {
-            requests
-        };
         // Prefixes that were named come first, or an unnamed one could take what a later one names.
-        let mut prefixes = vec![None; requests.len()];
+        let mut prefixes = vec![None; wishes.len()];
         for named in [true, false] {
-            for (request, prefix) in requests.iter().zip(&mut prefixes) {
-                if is_named(request) == named {
-                    let taken = self.prefix(request)?;
-                    self.taken_prefixes.push(taken);
+            for (wish, prefix) in wishes.iter().zip(&mut prefixes) {
+                if wish.is_named() == named {
+                    let taken = self.prefix(wish)?;
+                    self.prefixes.push(taken);
                     *prefix = Some(taken);
                 }
             }
         }
-        for vni in wanted_vnis.iter().take(requests.len()) {
-            self.vnis.take(*vni)?;
-            self.taken_vnis.push(*vni);
+        if network.vxlan {
+            self.taken_vnis = network_allocate(self.vnis, &network.options, wishes.len())?;
         }
-        let mut subnets = Vec::with_capacity(requests.len());
-        for (i, (request, prefix)) in requests
-            .iter()
-            .zip(prefixes.into_iter().flatten())
-            .enumerate()
-        {
-            let vni = match wanted_vnis.get(i) {
-                Some(wanted) => Some(*wanted),
-                None if vxlan => {
-                    let vni = self.vnis.choose()?;
-                    self.taken_vnis.push(vni);
-                    Some(vni)
-                }
-                None => None,
-            };
-            subnets.push(Subnet {
+        let mut subnets = Vec::with_capacity(wishes.len());
+        let found = wishes.iter().zip(prefixes.into_iter().flatten());
+        for (i, (wish, prefix)) in found.enumerate() {
+            let subnet = Subnet {
                 prefix,
-                gateway: gateway(prefix, request.gateway)?,
-                vni,
-            });
+                gateway: gateway(prefix, wish.subnet.gateway)?,
+                vni: self.taken_vnis.get(i).copied(),
+            };
+            wish.check(&subnet)?;
+            subnets.push(subnet);
         }
         Ok(subnets)
     }
 
-    fn prefix(&mut self, request: &SubnetRequest) -> Result<Prefix, AllocatorError> {
-        let pools = default_pools(self.cluster);
-        let found = match request.prefix {
-            Some(asked) if is_named(request) => {
-                let asked = Prefix(asked.0.trunc());
-                if asked.0.prefix_len() == 0 || asked.0.prefix_len() >= asked.0.max_prefix_len() {
-                    return Err(AllocatorError::BadSubnet(asked));
-                }
-                let taken = self.space.take(asked);
-                return taken
-                    .map(|()| asked)
-                    .map_err(|overlap| AllocatorError::Overlap {
-                        requested: asked,
-                        existing: overlap.existing,
-                    });
-            }
-            Some(sized) => {
-                let length = sized.0.prefix_len();
-                if length >= sized.0.max_prefix_len() {
-                    return Err(AllocatorError::BadSubnet(sized));
-                }
-                let is_v4 = sized.0.addr().is_ipv4();
-                let pool =
-                    pools.map(|pool| (pool.base.0.addr().is_ipv4() == is_v4).then_some(pool));
-                let pool: Vec<Pool> = pool.into_iter().flatten().collect();
-                self.space.take_from(&pool, Some(length), &Space::default())
-            }
-            None => self.space.take_from(&pools[..1], None, &Space::default()),
-        };
+    fn prefix(&mut self, wish: &SubnetWish) -> Result<Prefix, AllocatorError> {
+        let asked = wish.subnet.prefix;
+        if let Some(named) = asked.filter(|_| wish.is_named()) {
+            return self.named(named);
+        }
+        if let Some(range) = wish.range {
+            return Err(PoolRefusal::RangeAlone(range).into());
+        }
+        if let Some(sized) = asked.filter(|sized| has_no_room(*sized)) {
+            return Err(AllocatorError::BadSubnet(sized));
+        }
+        let is_v4 = asked.is_none_or(|sized| sized.0.addr().is_ipv4());
+        let mut pools = self.pools.to_vec();
+        pools.retain(|pool| pool.base.0.addr().is_ipv4() == is_v4);
+        let length = asked.map(|sized| sized.0.prefix_len());
+        // What a network had a moment ago is used only if nothing else is free.
+        let mut obstacles = self.avoid.clone();
+        self.resting
+            .iter()
+            .for_each(|resting| obstacles.cover(resting));
+        let found = self.space.take_from(&pools, length, &obstacles);
+        let found = found.or_else(|_full| self.space.take_from(&pools, length, &self.avoid));
         found.map_err(|error| match error {
-            PoolError::BadLength(length) | PoolError::Exhausted(length) => {
-                AllocatorError::NoFreeSubnet { length }
-            }
+            PoolError::BadLength(length) => PoolRefusal::BadLength(length).into(),
+            PoolError::Exhausted(length) => AllocatorError::NoFreeSubnet { length },
         })
+    }
+
+    /// A named prefix is checked against those of other networks, not against what nodes route: the caller knows.
+    fn named(&mut self, asked: Prefix) -> Result<Prefix, AllocatorError> {
+        checked(asked)?;
+        if has_no_room(asked) {
+            return Err(AllocatorError::BadSubnet(asked));
+        }
+        let taken = self.space.take(asked);
+        taken.map_err(|overlap| AllocatorError::Overlap {
+            requested: asked,
+            existing: overlap.existing,
+        })?;
+        Ok(asked)
     }
 }
 
-/// Returns whether the request names a prefix, not only a size.
-fn is_named(request: &SubnetRequest) -> bool {
-    request
-        .prefix
-        .is_some_and(|prefix| !prefix.0.addr().is_unspecified())
+/// Returns whether a prefix cannot hold a gateway and an endpoint.
+fn has_no_room(prefix: Prefix) -> bool {
+    prefix.0.prefix_len() >= prefix.0.max_prefix_len()
 }
 
-/// Returns the pools to choose from: 10.0.0.0/8 in /24s (libnetwork's global pool) and the cluster's own
-/// fd…/48 in /64s, whose 40 random bits (RFC 4193 §3.2.1) are the first of the cluster id.
+/// Returns the pools to choose from: libnetwork's global pool, and the cluster's own /48 by the first bits of its id.
 fn default_pools(cluster: ClusterId) -> [Pool; 2] {
-    let v4 = Ipv4Net::new(Ipv4Addr::new(10, 0, 0, 0), 8).expect("8 bits fit an IPv4 address");
-    let site = (0xfd << 120) | ((cluster.0 >> 88) << 80);
-    let v6 = Ipv6Net::new(Ipv6Addr::from_bits(site), 48).expect("48 bits fit an IPv6 address");
-    [
-        Pool {
-            base: Prefix(IpNet::V4(v4)),
-            length: 24,
-        },
-        Pool {
-            base: Prefix(IpNet::V6(v6)),
-            length: 64,
-        },
-    ]
+    [global_pool(), site_pool((cluster.0 >> 88) as u64)]
+}
+
+fn union(prefixes: &[Prefix]) -> Space {
+    let mut space = Space::default();
+    prefixes.iter().for_each(|prefix| space.cover(*prefix));
+    space
 }
 
 fn gateway(subnet: Prefix, asked: Option<IpAddr>) -> Result<IpAddr, AllocatorError> {

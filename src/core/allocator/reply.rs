@@ -6,7 +6,7 @@ use bincode::{Decode, Encode};
 
 use super::{Allocator, AllocatorError, Outcome};
 use crate::core::{
-    model::{BlockRecord, NetworkId},
+    model::{BlockRecord, NetworkId, NodeId},
     wire::keyring::KeyId,
 };
 
@@ -20,6 +20,8 @@ pub(super) enum Reply {
     Network(NetworkId),
     Block(BlockRecord),
     Refused(AllocatorError),
+    Leased(BlockRecord, u64),
+    Leases(NetworkId, NodeId),
     Key(KeyId),
 }
 
@@ -40,6 +42,8 @@ impl Replies {
             Ok(Outcome::Done) => Reply::Done,
             Ok(Outcome::Network(record)) => Reply::Network(record.id),
             Ok(Outcome::Block(record)) => Reply::Block(record.clone()),
+            Ok(Outcome::Leased(record, lease)) => Reply::Leased(record.clone(), *lease),
+            Ok(Outcome::Leases { network, node, .. }) => Reply::Leases(*network, *node),
             Ok(Outcome::Key(id)) => Reply::Key(*id),
             Err(refused) => Reply::Refused(refused.clone()),
         };
@@ -78,6 +82,8 @@ impl Allocator {
             Reply::Block(record) => Ok(Outcome::Block(record)),
             Reply::Key(id) => Ok(Outcome::Key(id)),
             Reply::Refused(refused) => Err(refused),
+            Reply::Leased(record, lease) => Ok(Outcome::Leased(record, lease)),
+            Reply::Leases(network, node) => Ok(self.leases(network, node)),
         }
     }
 }

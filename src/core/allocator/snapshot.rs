@@ -12,18 +12,23 @@ use super::{
     reply::Reply,
 };
 use crate::core::{
-    model::{BlockRecord, Dot, Hlc, Name, NetworkId, NetworkRecord, NodeId},
+    model::{BlockRecord, Dot, Hlc, Name, NetworkId, NetworkRecord, NodeId, Prefix, UnixMillis},
     wire::codec::{self, CodecError},
 };
 
-/// The version of the snapshot's bytes.
-pub const SNAPSHOT_VERSION: u16 = 1;
+/// The version of the snapshot's bytes: 2 adds ranges and what rests.
+pub const SNAPSHOT_VERSION: u16 = 2;
+
+/// The oldest version that is read.
+pub const SNAPSHOT_OLDEST: u16 = 1;
 
 /// Why bytes are not a snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// Another version of the program wrote it: upgrade this one.
-    #[error("the snapshot has version {0}, this program reads {SNAPSHOT_VERSION}")]
+    #[error(
+        "the snapshot has version {0}, this program reads {SNAPSHOT_OLDEST} to {SNAPSHOT_VERSION}"
+    )]
     Version(u16),
     /// It is damaged.
     #[error(transparent)]
@@ -55,6 +60,10 @@ enum Part {
     Reply(u128, Reply),
     /// Nothing follows: the bytes are whole.
     End,
+    /// A network, a subnet of it, and the part of that which blocks are cut from.
+    Range(NetworkId, Prefix, Prefix),
+    RestingSubnet(UnixMillis, Prefix),
+    RestingBlock(NetworkId, UnixMillis, Prefix, bool),
     /// How often the ring was changed, and when a key was added last.
     Rotated(u64, Hlc),
 }
@@ -72,7 +81,7 @@ impl Allocator {
     /// Makes the state again from what [`Self::snapshot`] returned.
     pub fn restore(bytes: &[u8]) -> Result<Self, SnapshotError> {
         let (version, mut at) = codec::decode_prefix::<u16>(bytes)?;
-        if version != SNAPSHOT_VERSION {
+        if !(SNAPSHOT_OLDEST..=SNAPSHOT_VERSION).contains(&version) {
             return Err(SnapshotError::Version(version));
         }
         let mut restoring = Restoring::default();
@@ -101,7 +110,20 @@ impl Allocator {
         parts.extend(self.networks.values().cloned().map(Part::Network));
         let next = |(id, blocks): (&NetworkId, &Blocks)| Some(Part::NextBlock(*id, blocks.next?));
         parts.extend(self.blocks.iter().filter_map(next));
+        for (id, blocks) in &self.blocks {
+            let ranges = blocks.ranges.iter();
+            parts.extend(ranges.map(|(subnet, range)| Part::Range(*id, *subnet, *range)));
+        }
         parts.extend(self.blocks().map(Part::Block));
+        let resting = self.rest.iter();
+        parts.extend(resting.map(|(since, prefix, _)| Part::RestingSubnet(since, prefix)));
+        for (id, blocks) in &self.blocks {
+            let resting = blocks.rest.iter();
+            parts.extend(
+                resting
+                    .map(|(since, prefix, fenced)| Part::RestingBlock(*id, since, prefix, fenced)),
+            );
+        }
         parts.extend(self.log.dots().into_iter().map(Part::Dot));
         let reply = |(request, reply): (u128, &Reply)| Part::Reply(request, reply.clone());
         parts.extend(self.replies.iter().map(reply));
@@ -163,6 +185,15 @@ impl Restoring {
             Part::Dot(dot) => self.dots.push(dot),
             Part::Reply(request, reply) => self.state.replies.restore(request, reply),
             Part::End => self.ended = true,
+            Part::Range(network, subnet, range) => {
+                let blocks = self.state.blocks.entry(network).or_default();
+                blocks.ranges.insert(subnet, range);
+            }
+            Part::RestingSubnet(since, prefix) => self.state.rest.add(since, prefix, false),
+            Part::RestingBlock(network, since, prefix, fenced) => {
+                let blocks = self.state.blocks.entry(network).or_default();
+                blocks.rest.add(since, prefix, fenced);
+            }
         }
         Ok(())
     }

@@ -1,12 +1,8 @@
 //! A block of addresses that one node hands out by itself.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    net::IpAddr,
-    time::Duration,
-};
+use std::{collections::VecDeque, net::IpAddr, time::Duration};
 
-use super::{add, is_usable, offset};
+use super::{add, is_usable, offset, offsets::Offsets};
 use crate::core::model::{Instant, Prefix};
 
 /// How long a released address rests, so that nobody's cache still leads to its last holder.
@@ -32,15 +28,22 @@ pub enum AddressError {
 }
 
 /// Who has which address of a block. Hands out in serial order, so that an address just released is used last.
+///
+/// **Invariant:** an address is in use, or rests, or is free; what the subnet reserves and the gateway has is none of these.
 #[derive(Clone, Debug)]
 pub struct Block {
     prefix: Prefix,
     subnet: Prefix,
-    gateway: Option<IpAddr>,
-    /// In use or resting.
-    held: BTreeSet<IpAddr>,
-    /// Released less than [`COOL_DOWN`] ago, the longest rested first: at most the block's addresses.
-    resting: VecDeque<(Instant, IpAddr)>,
+    /// In use, resting or reserved.
+    held: Offsets,
+    /// Those of `held` that nobody may have.
+    reserved: Offsets,
+    /// Those of `held` that were released less than [`COOL_DOWN`] ago.
+    resting: Offsets,
+    /// When each of `resting` was released, the longest rested first: at most the block's addresses.
+    queue: VecDeque<(Instant, [u64; 2])>,
+    /// Until then nobody knows which of the free addresses rest: the block was in use before this program started.
+    sealed_until: Option<Instant>,
     /// How far into the block the search for the next address begins.
     next: u128,
 }
@@ -48,14 +51,37 @@ pub struct Block {
 impl Block {
     /// Makes the block `prefix` of `subnet`, all free but what the subnet reserves and the gateway has.
     pub fn new(prefix: Prefix, subnet: Prefix, gateway: Option<IpAddr>) -> Self {
-        Self {
+        let mut block = Self {
             prefix: Prefix(prefix.0.trunc()),
             subnet: Prefix(subnet.0.trunc()),
-            gateway,
-            held: BTreeSet::new(),
-            resting: VecDeque::new(),
+            held: Offsets::default(),
+            reserved: Offsets::default(),
+            resting: Offsets::default(),
+            queue: VecDeque::new(),
+            sealed_until: None,
             next: 0,
+        };
+        for edge in [block.prefix.0.network(), block.prefix.0.broadcast()] {
+            if !is_usable(block.subnet, edge) {
+                block.reserve(edge);
+            }
         }
+        gateway.map(|gateway| block.reserve(gateway));
+        block
+    }
+
+    /// Sets an address aside that nobody may have; returns whether it was free.
+    pub fn reserve(&mut self, address: IpAddr) -> bool {
+        let Some(offset) = self.offset(address) else {
+            return false;
+        };
+        self.reserved.insert(offset);
+        self.held.insert(offset)
+    }
+
+    /// Says that the block was in use until then, and nobody remembers what was released: its free addresses rest.
+    pub fn seal(&mut self, since: Instant) {
+        self.sealed_until = Some(since + COOL_DOWN);
     }
 
     /// Returns the block's addresses.
@@ -65,78 +91,136 @@ impl Block {
 
     /// Returns how many addresses are in use.
     pub fn in_use(&self) -> usize {
-        self.held.len() - self.resting.len()
+        self.held.len() - self.resting.len() - self.reserved.len()
     }
 
-    /// Hands out the next address: one that never was in use or has rested, else the one that rested longest.
+    /// Returns how many addresses could be in use at a time.
+    pub fn capacity(&self) -> u128 {
+        self.last().saturating_add(1) - self.reserved.len() as u128
+    }
+
+    /// Returns whether every address is free and has rested.
+    pub fn is_idle(&mut self, now: Instant) -> bool {
+        self.wake(now);
+        self.sealed_until.is_none() && self.held.len() == self.reserved.len()
+    }
+
+    /// Hands out the next address: one that is free, else the one that rested longest.
     pub fn take(&mut self, now: Instant) -> Result<IpAddr, AddressError> {
-        let rested = |released: Instant| now.saturating_duration_since(released) >= COOL_DOWN;
-        while let Some((_, address)) = self.resting.pop_front_if(|(at, _)| rested(*at)) {
-            self.held.remove(&address);
-        }
-        let address = match self.next_free() {
-            Some(address) => address,
-            None => {
-                let oldest = self.resting.pop_front();
-                oldest.ok_or(AddressError::Exhausted(self.prefix))?.1
-            }
-        };
-        self.held.insert(address);
-        let base = self.prefix.0.network();
-        self.next = offset(base, address).map_or(0, |at| at + 1);
-        Ok(address)
+        self.take_free(now).or_else(|_none| self.take_resting())
     }
 
-    /// Takes exactly `address`.
-    pub fn claim(&mut self, address: IpAddr) -> Result<(), AddressError> {
-        if !self.is_assignable(address) {
-            let block = self.prefix;
-            return Err(AddressError::OutOfRange { address, block });
+    /// Hands out the next address that never was in use or has rested.
+    pub fn take_free(&mut self, now: Instant) -> Result<IpAddr, AddressError> {
+        self.wake(now);
+        if self.sealed_until.is_some() {
+            return Err(AddressError::Exhausted(self.prefix));
         }
-        if self.is_in_use(address) {
+        self.take_unheld()
+    }
+
+    /// Hands out an address before it has rested: of those that were released the first, then any.
+    pub fn take_resting(&mut self) -> Result<IpAddr, AddressError> {
+        let Some((_, offset)) = self.queue.pop_front() else {
+            return self.take_unheld();
+        };
+        let offset = joined(offset);
+        self.resting.remove(offset);
+        self.hand_out(offset)
+    }
+
+    /// Takes exactly `address`, rested or not.
+    pub fn claim(&mut self, address: IpAddr) -> Result<(), AddressError> {
+        let block = self.prefix;
+        let offset = self
+            .offset(address)
+            .filter(|_| self.is_assignable(address))
+            .ok_or(AddressError::OutOfRange { address, block })?;
+        if self.resting.remove(offset) {
+            self.queue.retain(|(_, resting)| joined(*resting) != offset);
+        } else if !self.held.insert(offset) {
             return Err(AddressError::InUse(address));
         }
-        self.held.insert(address);
-        self.resting.retain(|(_, resting)| *resting != address);
         Ok(())
     }
 
     /// Gives `address` back; returns whether it was in use.
     pub fn release(&mut self, address: IpAddr, now: Instant) -> bool {
-        let was_used = self.is_in_use(address);
-        if was_used {
-            self.resting.push_back((now, address));
-        }
-        was_used
+        let Some(offset) = self.offset(address).filter(|_| self.is_in_use(address)) else {
+            return false;
+        };
+        self.resting.insert(offset);
+        self.queue.push_back((now, parted(offset)));
+        true
     }
 
     /// Returns whether `address` was handed out or claimed, and not released since.
     pub fn is_in_use(&self, address: IpAddr) -> bool {
-        self.held.contains(&address) && !self.resting.iter().any(|(_, resting)| *resting == address)
+        self.offset(address).is_some_and(|offset| {
+            self.held.contains(offset)
+                && !self.resting.contains(offset)
+                && !self.reserved.contains(offset)
+        })
     }
 
     /// Returns whether the block has `address` and may hand it out.
     pub fn is_assignable(&self, address: IpAddr) -> bool {
-        self.prefix.0.contains(&address)
-            && is_usable(self.subnet, address)
-            && Some(address) != self.gateway
+        let offset = self.offset(address);
+        offset.is_some_and(|offset| !self.reserved.contains(offset))
     }
 
-    fn next_free(&self) -> Option<IpAddr> {
-        self.free_from(self.next).or_else(|| self.free_from(0))
-    }
-
-    /// Every step but the last meets an address that is taken, so it costs as much as there are addresses held.
-    fn free_from(&self, start: u128) -> Option<IpAddr> {
-        let mut address = add(self.prefix.0.network(), start)?;
-        while self.prefix.0.contains(&address) {
-            if self.is_assignable(address) && !self.held.contains(&address) {
-                return Some(address);
-            }
-            address = add(address, 1)?;
+    fn take_unheld(&mut self) -> Result<IpAddr, AddressError> {
+        let last = self.last();
+        if self.held.len() as u128 > last {
+            return Err(AddressError::Exhausted(self.prefix));
         }
-        None
+        let (start, end) = (self.next.min(last), last);
+        let found = self.held.first_absent(start, end);
+        let found = found.or_else(|| self.held.first_absent(0, start));
+        let offset = found.ok_or(AddressError::Exhausted(self.prefix))?;
+        self.held.insert(offset);
+        self.hand_out(offset)
     }
+
+    fn hand_out(&mut self, offset: u128) -> Result<IpAddr, AddressError> {
+        self.next = offset
+            .checked_add(1)
+            .filter(|next| *next <= self.last())
+            .unwrap_or(0);
+        let address = add(self.prefix.0.network(), offset);
+        address.ok_or(AddressError::Exhausted(self.prefix))
+    }
+
+    /// Frees what has rested.
+    fn wake(&mut self, now: Instant) {
+        let rested = |released: Instant| now.saturating_duration_since(released) >= COOL_DOWN;
+        while let Some((_, offset)) = self.queue.pop_front_if(|(at, _)| rested(*at)) {
+            self.resting.remove(joined(offset));
+            self.held.remove(joined(offset));
+        }
+        self.sealed_until = self.sealed_until.filter(|until| now < *until);
+    }
+
+    fn offset(&self, address: IpAddr) -> Option<u128> {
+        let net = self.prefix.0;
+        net.contains(&address)
+            .then(|| offset(net.network(), address))?
+    }
+
+    /// Returns the offset of the last address.
+    fn last(&self) -> u128 {
+        let net = self.prefix.0;
+        offset(net.network(), net.broadcast()).unwrap_or(0)
+    }
+}
+
+/// An offset in two halves: a queue of them has no gaps between its elements.
+fn parted(offset: u128) -> [u64; 2] {
+    [(offset >> 64) as u64, offset as u64]
+}
+
+fn joined([high, low]: [u64; 2]) -> u128 {
+    (u128::from(high) << 64) | u128::from(low)
 }
 
 #[cfg(test)]
@@ -276,5 +360,55 @@ mod tests {
 
         assert_eq!(block.take(at(0)), Ok(address("fd00::1")));
         assert_eq!(block.take(at(0)), Ok(address("fd00::2")));
+    }
+
+    #[test]
+    fn a_block_of_a_former_run_rests_whole_and_is_used_only_where_nothing_else_is() {
+        let mut block = whole("10.0.0.0/29");
+        block.claim(address("10.0.0.3")).unwrap();
+        block.seal(at(10));
+
+        assert!(block.take_free(at(309)).is_err());
+        assert!(!block.is_idle(at(309)));
+        assert_eq!(block.take_resting(), Ok(address("10.0.0.1")));
+        assert_eq!(block.take_free(at(310)), Ok(address("10.0.0.2")));
+        assert_eq!(block.take_free(at(310)), Ok(address("10.0.0.4")));
+    }
+
+    #[test]
+    fn a_block_is_idle_when_all_it_had_has_rested_and_counts_what_it_could_hold() {
+        let net = prefix("10.0.0.0/28");
+        let mut block = Block::new(net, net, Some(address("10.0.0.1")));
+        assert_eq!(block.capacity(), 13);
+        assert!(block.is_idle(at(0)));
+
+        let first = block.take(at(0)).unwrap();
+        assert!(!block.is_idle(at(1)));
+        block.release(first, at(1));
+
+        assert!(!block.is_idle(at(300)));
+        assert!(block.is_idle(at(301)));
+    }
+
+    #[test]
+    fn a_reserved_address_is_handed_out_to_nobody() {
+        let mut block = whole("10.0.0.0/29");
+
+        assert!(block.reserve(address("10.0.0.2")));
+        let all: Vec<IpAddr> = std::iter::from_fn(|| block.take(at(0)).ok()).collect();
+
+        assert_eq!(all.len(), 5);
+        assert!(!all.contains(&address("10.0.0.2")));
+        assert!(block.claim(address("10.0.0.2")).is_err());
+        assert!(!block.release(address("10.0.0.2"), at(0)));
+    }
+
+    #[test]
+    fn the_whole_of_ipv6_is_a_block_too() {
+        let mut block = whole("::/0");
+
+        assert_eq!(block.take(at(0)), Ok(address("::1")));
+        assert_eq!(block.claim(address("ffff::ffff")), Ok(()));
+        assert_eq!(block.in_use(), 2);
     }
 }

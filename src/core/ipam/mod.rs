@@ -1,12 +1,26 @@
 //! Pools and addresses, pure: which prefix is free in a space, which address in a block.
 //!
-//! **Invariant:** the prefixes of a [`Space`] never overlap; an address is handed out once until it is released.
-//! Source: libnetwork's default IPAM and its test vectors.
+//! **Invariants:** the prefixes of a [`Space`] never overlap; an address is handed out once until it is released; a block that
+//! was given back is used again only under a newer lease. Source: libnetwork's default IPAM and its test vectors, but for:
+//!
+//! - a pool of length 0 is refused, where libnetwork takes `::/0` for a wish of that size: nothing else would fit beside it;
+//! - a range that several networks share a pool for is checked against the others' ranges, where libnetwork only refuses
+//!   an equal one;
+//! - a released address rests, where libnetwork may hand it out at once.
 
 mod block;
+mod hand;
+mod offsets;
+mod pools;
+mod predefined;
+mod rest;
 mod space;
 
 pub use block::{AddressError, Block, COOL_DOWN};
+pub use hand::{Fresh, Hand, Lease, NoAddress};
+pub use pools::{AddressSpace, PoolId, PoolRefusal, PoolRequest, SpaceName, Utilisation, checked};
+pub use predefined::{deduplicated, global_pool, local_pools, site_pool};
+pub use rest::{RESTING_MAX, Rest};
 pub use space::{Overlap, Pool, PoolError, Space};
 
 use std::net::IpAddr;

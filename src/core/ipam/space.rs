@@ -40,6 +40,8 @@ pub enum PoolError {
 pub struct Space {
     /// First address → prefix length. IPv4 sorts before IPv6, so one map holds both.
     taken: BTreeMap<IpAddr, u8>,
+    /// First → last address of what is taken without a gap: follows from `taken`.
+    runs: BTreeMap<IpAddr, IpAddr>,
 }
 
 impl Space {
@@ -48,8 +50,7 @@ impl Space {
         if let Some(existing) = self.overlap(prefix) {
             return Err(Overlap { existing });
         }
-        let net = prefix.0.trunc();
-        self.taken.insert(net.addr(), net.prefix_len());
+        self.insert(prefix.0.trunc());
         Ok(())
     }
 
@@ -70,7 +71,7 @@ impl Space {
             asked = Some(wanted(pool));
             let start = pool.base.0.addr();
             if let Some(found) = self.first_fit(pool.base, start, wanted(pool), reserved) {
-                self.taken.insert(found.0.addr(), found.0.prefix_len());
+                self.insert(found.0);
                 return Ok(found);
             }
         }
@@ -80,12 +81,22 @@ impl Space {
         })
     }
 
+    /// Takes `prefix` together with what is taken of it already.
+    pub fn cover(&mut self, prefix: Prefix) {
+        while let Err(Overlap { existing }) = self.take(prefix) {
+            if existing.0.contains(&prefix.0.trunc()) {
+                return;
+            }
+            self.release(existing);
+        }
+    }
+
     /// Gives `prefix` back; returns whether it was taken.
     pub fn release(&mut self, prefix: Prefix) -> bool {
         let net = prefix.0.trunc();
         let is_taken = self.taken.get(&net.addr()) == Some(&net.prefix_len());
         if is_taken {
-            self.taken.remove(&net.addr());
+            self.remove(net);
         }
         is_taken
     }
@@ -103,7 +114,7 @@ impl Space {
 
     /// Returns the first free prefix of `length` inside `within`, at `start` or after it, clear of `self` and `reserved`.
     ///
-    /// It jumps from obstacle to obstacle, so it costs as much as there are prefixes taken, not as there are to try.
+    /// It jumps from run to run of what is taken, so it costs as much as there are gaps, not as there are prefixes to try.
     pub fn first_fit(
         &self,
         within: Prefix,
@@ -114,15 +125,50 @@ impl Space {
         let within = within.0.trunc();
         let mut candidate = aligned(start.max(within.network()), length)?;
         while within.contains(&candidate) {
-            let prefix = Prefix(candidate);
-            let obstacle = self.overlap(prefix).or_else(|| reserved.overlap(prefix));
-            let Some(obstacle) = obstacle else {
-                return Some(prefix);
+            let obstacle = self.run(candidate).or_else(|| reserved.run(candidate));
+            let Some(last) = obstacle else {
+                return Some(Prefix(candidate));
             };
-            let last = obstacle.0.broadcast().max(candidate.broadcast());
-            candidate = aligned(add(last, 1)?, length)?;
+            candidate = aligned(add(last.max(candidate.broadcast()), 1)?, length)?;
         }
         None
+    }
+
+    fn insert(&mut self, net: IpNet) {
+        self.taken.insert(net.addr(), net.prefix_len());
+        let (mut first, mut last) = (net.network(), net.broadcast());
+        if let Some((before, end)) = self.runs.range(..first).next_back()
+            && add(*end, 1) == Some(first)
+        {
+            first = *before;
+        }
+        if let Some(end) = add(last, 1).and_then(|after| self.runs.remove(&after)) {
+            last = end;
+        }
+        self.runs.insert(first, last);
+    }
+
+    fn remove(&mut self, net: IpNet) {
+        self.taken.remove(&net.addr());
+        let (first, last) = (net.network(), net.broadcast());
+        let Some((start, end)) = self.runs.range(..=first).next_back().map(|(a, b)| (*a, *b))
+        else {
+            return;
+        };
+        self.runs.remove(&start);
+        if let Some((before, length)) = self.taken.range(start..first).next_back() {
+            self.runs
+                .insert(start, to_prefix((before, length)).0.broadcast());
+        }
+        if let Some(after) = add(last, 1).filter(|after| *after <= end) {
+            self.runs.insert(after, end);
+        }
+    }
+
+    /// Returns the last address of the last run that overlaps `net`.
+    fn run(&self, net: IpNet) -> Option<IpAddr> {
+        let (_, last) = self.runs.range(..=net.broadcast()).next_back()?;
+        (*last >= net.network()).then_some(*last)
     }
 
     /// Returns what is taken, in order.
@@ -146,6 +192,8 @@ fn to_prefix((address, length): (&IpAddr, &u8)) -> Prefix {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn prefix(text: &str) -> Prefix {
@@ -345,5 +393,39 @@ mod tests {
             .collect();
 
         assert_eq!(found.len(), 2_048);
+        assert_eq!(taken.runs.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_first_free_is_what_a_search_of_all_finds(
+            steps in prop::collection::vec((any::<bool>(), 0u8..8, 24u8..=32), 0..60),
+            length in 24u8..=32,
+        ) {
+            let mut space = Space::default();
+            for (takes, place, length) in steps {
+                let prefix = Prefix(prefix(&format!("10.0.0.{}/{length}", place * 32)).0.trunc());
+                let _ = if takes { space.take(prefix).is_ok() } else { space.release(prefix) };
+            }
+            let (within, none) = (prefix("10.0.0.0/24"), Space::default());
+
+            let found = space.first_fit(within, within.0.network(), length, &none);
+
+            let mut all = within.0.subnets(length).unwrap().map(Prefix);
+            prop_assert_eq!(found, all.find(|prefix| space.overlap(*prefix).is_none()));
+            let mut again = Space::default();
+            space.iter().for_each(|prefix| again.take(prefix).unwrap());
+            prop_assert_eq!(again, space);
+        }
+    }
+
+    #[test]
+    fn covering_swallows_what_lies_inside_and_is_swallowed_by_what_lies_around() {
+        let mut covered = space(&["10.0.0.0/28", "10.0.0.32/28"]);
+
+        covered.cover(prefix("10.0.0.0/26"));
+        covered.cover(prefix("10.0.0.16/28"));
+
+        assert_eq!(covered.iter().collect::<Vec<_>>(), [prefix("10.0.0.0/26")]);
     }
 }

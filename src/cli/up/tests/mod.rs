@@ -1,5 +1,6 @@
 //! Whole nodes in one process, over loopback, asked through their control API.
 
+mod addresses;
 mod docker;
 mod tables;
 

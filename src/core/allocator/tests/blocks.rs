@@ -1,6 +1,40 @@
 //! Leasing blocks, claiming addresses, giving both back.
 
 use super::*;
+use crate::core::ipam::COOL_DOWN;
+
+/// A founded cluster of two nodes with one network.
+fn pair() -> (Rig, NetworkId) {
+    let mut rig = Rig::founded();
+    admit(&mut rig, 2);
+    let network = rig.network(create("a", &[])).id;
+    (rig, network)
+}
+
+fn admit(rig: &mut Rig, node: u64) {
+    let name = name(&format!("n{node}"));
+    let node = NodeId(node);
+    rig.apply(Action::AdmitMember { node, name }).unwrap();
+}
+
+fn hold(rig: &mut Rig, network: NetworkId, node: NodeId, address: &str) -> (Prefix, u64) {
+    let address = address.parse().unwrap();
+    match rig.apply(Action::HoldAddress {
+        network,
+        node,
+        address,
+    }) {
+        Ok(Outcome::Leased(record, lease)) => (record.prefix, lease),
+        other => panic!("no lease: {other:?}"),
+    }
+}
+
+fn grow(rig: &mut Rig, network: NetworkId, node: NodeId) -> Prefix {
+    match rig.apply(Action::GrowBlocks { network, node }) {
+        Ok(Outcome::Leased(record, _)) => record.prefix,
+        other => panic!("no block: {other:?}"),
+    }
+}
 
 #[test]
 fn blocks_are_sized_to_the_subnet() {
@@ -175,4 +209,236 @@ fn who_is_no_member_gets_no_block_and_who_is_removed_loses_them() {
         }),
         Ok(Outcome::Done)
     );
+}
+
+#[test]
+fn blocks_grow_with_what_a_node_has_and_fall_back_to_what_is_left() {
+    let mut rig = Rig::founded();
+    let network = rig.network(create("a", &[subnet("10.7.0.0/16")])).id;
+
+    let lengths: Vec<u8> = (0..8)
+        .map(|_| grow(&mut rig, network, FOUNDER).0.prefix_len())
+        .collect();
+
+    assert_eq!(lengths, [28, 27, 27, 26, 26, 26, 26, 25]);
+    let mut leased = 0u32;
+    let mut count = 0;
+    loop {
+        let node = FOUNDER;
+        let Ok(Outcome::Leased(block, _)) = rig.apply(Action::GrowBlocks { network, node }) else {
+            break;
+        };
+        assert!(
+            block.prefix.0.prefix_len() >= 20,
+            "a sixteenth of the subnet at most"
+        );
+        leased += 1 << (32 - block.prefix.0.prefix_len());
+        count += 1;
+    }
+    assert!(leased > 64_000 && count < 300, "{leased} in {count}");
+}
+
+#[test]
+fn a_return_that_comes_late_does_not_take_what_was_leased_anew_a15() {
+    let (mut rig, network) = pair();
+    let (prefix, first) = hold(&mut rig, network, FOUNDER, "10.0.0.77");
+    let (_, second) = hold(&mut rig, network, FOUNDER, "10.0.0.77");
+    let give = |lease| Action::ReturnLease {
+        network,
+        node: FOUNDER,
+        prefix,
+        lease,
+    };
+
+    let late = rig.apply(give(first));
+    let other = rig.apply(Action::HoldAddress {
+        network,
+        node: NodeId(2),
+        address: "10.0.0.77".parse().unwrap(),
+    });
+
+    assert!(second > first);
+    assert_eq!(
+        late,
+        Err(AllocatorError::StaleLease {
+            prefix,
+            lease: first
+        })
+    );
+    assert!(matches!(
+        other,
+        Err(AllocatorError::AddressLeased {
+            holder: FOUNDER,
+            ..
+        })
+    ));
+    assert_eq!(rig.apply(give(second)), Ok(Outcome::Done));
+    assert!(matches!(
+        rig.apply(give(second)),
+        Err(AllocatorError::NoSuchBlock { .. })
+    ));
+    assert_eq!(hold(&mut rig, network, NodeId(2), "10.0.0.77").0, prefix);
+}
+
+#[test]
+fn holding_all_blocks_numbers_them_anew_and_names_nobody_elses() {
+    let (mut rig, network) = pair();
+    let mine = [
+        grow(&mut rig, network, FOUNDER),
+        hold(&mut rig, network, FOUNDER, "10.0.0.99").0,
+    ];
+    grow(&mut rig, network, NodeId(2));
+    let before = rig.allocator.last_dot();
+    let node = FOUNDER;
+
+    let held = rig.apply(Action::HoldBlocks { network, node });
+    rig.succeed();
+
+    let blocks = vec![(mine[0], before + 1), (mine[1], before + 2)];
+    let wanted = Outcome::Leases {
+        network,
+        node,
+        blocks,
+    };
+    assert_eq!(held, Ok(wanted.clone()));
+    assert_eq!(rig.allocator.leases(network, node), wanted);
+}
+
+#[test]
+fn what_was_given_back_is_leased_after_everything_else_and_before_a_refusal() {
+    let (mut rig, network) = pair();
+    let blocks: Vec<Prefix> = (0..16).map(|_| rig.lease(network, FOUNDER)).collect();
+    for prefix in [blocks[3], blocks[5]] {
+        let node = FOUNDER;
+        rig.apply(Action::ReturnBlock {
+            network,
+            node,
+            prefix,
+        })
+        .unwrap();
+    }
+    rig.succeed();
+    assert_eq!(rig.allocator.blocks[&network].rest.iter().count(), 2);
+
+    let again = [rig.lease(network, NodeId(2)), rig.lease(network, NodeId(2))];
+
+    assert_eq!(again, [blocks[3], blocks[5]], "nothing else is free");
+}
+
+#[test]
+fn what_a_removed_node_had_is_nobodys_for_the_cool_down() {
+    let (mut rig, network) = pair();
+    let address: IpAddr = "10.0.0.77".parse().unwrap();
+    hold(&mut rig, network, NodeId(2), "10.0.0.77");
+    let block = rig.lease(network, NodeId(2));
+    rig.apply(Action::RemoveMember { node: NodeId(2) }).unwrap();
+    rig.succeed();
+
+    let next = rig.lease(network, FOUNDER);
+    let node = FOUNDER;
+    let claim = Action::HoldAddress {
+        network,
+        node,
+        address,
+    };
+    let refused = rig.apply(claim.clone());
+
+    assert_ne!(next, block);
+    assert!(
+        matches!(
+            refused,
+            Err(AllocatorError::AddressResting {
+                seconds: 1..=300,
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
+    let later = Command {
+        at: Hlc((COOL_DOWN.as_millis() as u64 + 60_000) << 16),
+        request: 9_999,
+        action: claim,
+    };
+    assert!(matches!(
+        rig.allocator.apply(&later),
+        Ok(Outcome::Leased(..))
+    ));
+}
+
+#[test]
+fn a_request_that_is_repeated_to_a_successor_is_done_once() {
+    let (mut rig, network) = pair();
+    let node = FOUNDER;
+    let actions = [
+        Action::GrowBlocks { network, node },
+        Action::HoldAddress {
+            network,
+            node,
+            address: "10.0.0.99".parse().unwrap(),
+        },
+        create("b", &[]),
+        Action::HoldBlocks { network, node },
+    ];
+    for (request, action) in (500..).zip(actions) {
+        let command = Command {
+            at: Hlc(7_000),
+            request,
+            action,
+        };
+        let first = rig.allocator.apply(&command);
+        rig.succeed();
+        let before = rig.allocator.clone();
+
+        let second = rig.allocator.apply(&command);
+
+        assert!(first.is_ok());
+        assert_eq!(second, first);
+        assert_eq!(rig.allocator, before);
+    }
+}
+
+#[test]
+fn a_successor_gives_nobody_what_somebody_has_a9_a10() {
+    let (mut rig, network) = pair();
+    let pending = rig.network(create("pending", &[])).id;
+    let held: Vec<Prefix> = (0..5)
+        .map(|n| grow(&mut rig, network, NodeId(1 + n % 2)))
+        .collect();
+    rig.succeed();
+
+    let new: Vec<Prefix> = (0..4).map(|_| grow(&mut rig, network, NodeId(2))).collect();
+    let first = grow(&mut rig, pending, FOUNDER);
+
+    for block in &new {
+        assert!(held.iter().all(|held| !overlaps(*held, *block)), "{block}");
+    }
+    assert_eq!(first, prefix("10.0.1.0/28"));
+}
+
+#[test]
+fn an_endpoint_of_several_networks_has_an_address_of_each_and_leaves_each_whole_a7() {
+    let (mut rig, first) = pair();
+    let second = rig.network(create("b", &[])).id;
+    let before = rig.allocator.blocks.clone();
+
+    for network in [first, second] {
+        let (prefix, lease) = hold(
+            &mut rig,
+            network,
+            FOUNDER,
+            &format!("10.0.{}.9", network.0 - 1),
+        );
+        let node = FOUNDER;
+        rig.apply(Action::ReturnLease {
+            network,
+            node,
+            prefix,
+            lease,
+        })
+        .unwrap();
+    }
+
+    for (network, blocks) in &rig.allocator.blocks {
+        assert_eq!(blocks.records(*network), before[network].records(*network));
+    }
 }

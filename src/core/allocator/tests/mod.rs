@@ -1,9 +1,19 @@
-//! The allocator as its callers see it. The letters and numbers name cases of libnetwork's allocator and overlay driver.
+//! The allocator as its callers see it. The letters and numbers name cases of libnetwork's allocator and overlay driver, which
+//! are where they can be shown:
+//!
+//! - here and in `wishes`: A2–A6, A14, O1–O5 (A2 is a name that is taken; an id cannot be given twice, the log counts them);
+//! - in `blocks`: A7, A9, A10, A15, for the node that asks and for any voter that goes on from a snapshot;
+//! - A1: an IPAM driver cannot be named, and the driver is checked before anything is proposed, by the controller, which
+//!   keeps a network whose driver a node lacks as pending there; O6 is a setting of `core::overlay`;
+//! - A8, A12 and A13 are of services, virtual addresses and published ports, and A11 of load balancers' addresses on nodes:
+//!   there are none here.
 
 mod blocks;
+mod golden;
 mod keys;
+mod wishes;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use proptest::prelude::*;
 
@@ -43,6 +53,14 @@ impl Rig {
             Ok(Outcome::Network(record)) => record,
             other => panic!("no network: {other:?}"),
         }
+    }
+
+    /// Goes on as another voter would, which has the state from a snapshot.
+    fn succeed(&mut self) {
+        self.allocator.take_dots();
+        let successor = Allocator::restore(&self.allocator.snapshot()).unwrap();
+        assert_eq!(successor, self.allocator);
+        self.allocator = successor;
     }
 
     fn lease(&mut self, network: NetworkId, node: NodeId) -> Prefix {
@@ -471,18 +489,6 @@ fn a_damaged_snapshot_is_refused() {
         Allocator::restore(&twice),
         Err(SnapshotError::Cut)
     ));
-}
-
-#[test]
-fn the_bytes_of_a_snapshot_are_what_they_were() {
-    let hex: String = busy()
-        .allocator
-        .snapshot()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-
-    insta::assert_snapshot!(hex);
 }
 
 /// A state with one of everything.

@@ -269,6 +269,7 @@ impl Served {
         let subnet = CreateSubnet {
             prefix: Some(crate::core::model::Prefix(subnet.parse().unwrap())),
             gateway: Some(gateway.parse().unwrap()),
+            ..CreateSubnet::default()
         };
         let app = CreateNetwork {
             subnets: vec![subnet],

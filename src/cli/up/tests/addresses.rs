@@ -1,0 +1,114 @@
+//! Addresses as a person asks for them: ranges, what is set aside, IPv6, and how much is left.
+
+use super::{Node, name, named, refused};
+use crate::{
+    api::http::types::{Code, CreateEndpoint, CreateNetwork, CreateSubnet},
+    core::model::Prefix,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_network_says_of_its_addresses_is_kept_and_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(&directory, named("n1")).await.unwrap();
+    node.until_led().await;
+    let wish = CreateNetwork {
+        subnets: vec![CreateSubnet {
+            prefix: Some(prefix("10.7.0.0/24")),
+            gateway: Some("10.7.0.254".parse().unwrap()),
+            range: Some(prefix("10.7.0.128/26")),
+            reserved: vec!["10.7.0.130".parse().unwrap()],
+        }],
+        ipv6: true,
+        ..CreateNetwork::overlay(name("app"))
+    };
+    let network = node.client.network_create(&wish).await.unwrap();
+    for endpoint in ["a", "b", "c"] {
+        create(&node, endpoint, None).await.unwrap();
+    }
+    create(&node, "static", Some("10.7.0.9")).await.unwrap();
+
+    let pools = node.client.ipam().await.unwrap();
+
+    assert_eq!(network.subnets.len(), 2);
+    assert_eq!(network.subnets[1].prefix.0.prefix_len(), 64);
+    let [v4, v6] = &pools[..] else {
+        panic!("a pool a subnet: {pools:?}")
+    };
+    assert_eq!((v4.capacity, v4.in_use, v4.percent), (253, 4, 2));
+    assert_eq!((v6.in_use, v6.leased), (0, 0));
+    let blocks: Vec<(String, Option<String>)> = v4
+        .blocks
+        .iter()
+        .map(|block| {
+            let node = block.node_name.as_ref().map(ToString::to_string);
+            (block.prefix.to_string(), node)
+        })
+        .collect();
+    let ours = Some("n1".to_owned());
+    assert!(blocks.contains(&("10.7.0.9/32".to_owned(), ours.clone())));
+    assert!(blocks.contains(&("10.7.0.130/32".to_owned(), None)));
+    let leased = v4.blocks.iter().filter(|block| block.node.is_some());
+    let range = prefix("10.7.0.128/26");
+    assert!(
+        leased
+            .clone()
+            .any(|block| range.0.contains(&block.prefix.0))
+    );
+    assert_eq!(leased.map(|block| block.in_use).sum::<u64>(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_is_refused_with_its_code() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(&directory, named("n1")).await.unwrap();
+    node.until_led().await;
+    let subnet = |text: &str| CreateSubnet {
+        prefix: Some(prefix(text)),
+        ..CreateSubnet::default()
+    };
+    let network = |text: &str, subnet: CreateSubnet| CreateNetwork {
+        subnets: vec![subnet],
+        ..CreateNetwork::overlay(name(text))
+    };
+    let outside = CreateSubnet {
+        range: Some(prefix("10.9.0.0/24")),
+        ..subnet("10.8.0.0/16")
+    };
+    let aside = CreateSubnet {
+        reserved: vec!["10.7.0.9".parse().unwrap()],
+        ..subnet("10.7.0.0/24")
+    };
+    let cases = [
+        (subnet("10.7.0.1/24"), Code::Invalid),
+        (subnet("::ffff:10.0.0.0/120"), Code::Invalid),
+        (outside, Code::Invalid),
+    ];
+
+    for (subnet, code) in cases {
+        let answer = node.client.network_create(&network("bad", subnet)).await;
+        assert_eq!(refused(answer), code);
+    }
+    let app = network("app", aside);
+    node.client.network_create(&app).await.unwrap();
+    let wide = network("b", subnet("10.7.0.0/16"));
+    let overlap = node.client.network_create(&wide).await;
+    assert_eq!(refused(overlap), Code::InUse);
+    let taken = create(&node, "a", Some("10.7.0.9")).await;
+    assert_eq!(refused(taken), Code::InUse);
+}
+
+async fn create(
+    node: &Node,
+    endpoint: &str,
+    address: Option<&str>,
+) -> Result<(), crate::api::client::ClientError> {
+    let wish = CreateEndpoint {
+        name: name(endpoint),
+        address: address.map(|address| address.parse().unwrap()),
+    };
+    node.client.endpoint_create("app", &wish).await.map(drop)
+}
+
+fn prefix(text: &str) -> Prefix {
+    Prefix(text.parse().unwrap())
+}

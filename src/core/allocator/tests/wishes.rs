@@ -1,0 +1,293 @@
+//! Networks with all that can be said of one: ranges, addresses set aside, IPv6, what nodes route.
+
+use super::*;
+use crate::core::ipam::{COOL_DOWN, PoolRefusal};
+
+fn wish(text: &str, subnets: Vec<SubnetWish>) -> NetworkWish {
+    NetworkWish {
+        name: name(text),
+        driver: name("overlay"),
+        options: BTreeMap::new(),
+        subnets,
+        vxlan: true,
+        v6: false,
+        avoid: Vec::new(),
+    }
+}
+
+fn named(text: &str) -> SubnetWish {
+    SubnetWish::from(subnet(text))
+}
+
+fn allocate(wish: NetworkWish) -> Action {
+    Action::AllocateNetwork(wish)
+}
+
+/// Goes on after the cool-down.
+fn later(rig: &mut Rig, action: Action) -> Result<Outcome, AllocatorError> {
+    rig.requests += 1;
+    let millis = COOL_DOWN.as_millis() as u64 + 10_000;
+    rig.allocator.apply(&Command {
+        at: Hlc(millis << 16),
+        request: rig.requests,
+        action,
+    })
+}
+
+#[test]
+fn a_prefix_that_cannot_be_a_pool_is_refused_for_what_is_wrong_with_it() {
+    let mut rig = Rig::founded();
+    let cases = [
+        (
+            "10.7.1.0/16",
+            AllocatorError::BadPool(PoolRefusal::HostBits {
+                asked: prefix("10.7.1.0/16"),
+                meant: prefix("10.7.0.0/16"),
+            }),
+        ),
+        (
+            "10.0.0.0/0",
+            AllocatorError::BadPool(PoolRefusal::ZeroLength(prefix("10.0.0.0/0"))),
+        ),
+        (
+            "::ffff:10.0.0.0/120",
+            AllocatorError::BadPool(PoolRefusal::Mapped(prefix("::ffff:10.0.0.0/120"))),
+        ),
+        (
+            "0.0.0.0/4",
+            AllocatorError::BadPool(PoolRefusal::BadLength(4)),
+        ),
+        (
+            "10.0.0.1/32",
+            AllocatorError::BadSubnet(prefix("10.0.0.1/32")),
+        ),
+    ];
+    for (text, wanted) in cases {
+        let refused = rig.apply(allocate(wish("a", vec![named(text)])));
+        assert_eq!(refused, Err(wanted), "{text}");
+    }
+    assert_eq!(rig.allocator.space, Space::default());
+    assert_eq!(rig.allocator.vnis, Vnis::default());
+}
+
+#[test]
+fn blocks_come_from_the_range_and_an_address_that_is_named_from_all_of_the_subnet() {
+    let mut rig = Rig::founded();
+    let ranged = SubnetWish {
+        range: Some(prefix("10.7.3.0/24")),
+        ..named("10.7.0.0/16")
+    };
+    let network = rig.network(allocate(wish("a", vec![ranged]))).id;
+
+    let leased: Vec<Prefix> = (0..16).map(|_| rig.lease(network, FOUNDER)).collect();
+    let full = rig.apply(Action::LeaseBlock {
+        network,
+        node: FOUNDER,
+    });
+    let outside = rig.apply(Action::HoldAddress {
+        network,
+        node: FOUNDER,
+        address: "10.7.9.9".parse().unwrap(),
+    });
+
+    assert!(
+        leased
+            .iter()
+            .all(|block| prefix("10.7.3.0/24").0.contains(&block.0))
+    );
+    assert_eq!(full, Err(AllocatorError::NoFreeAddress(network)));
+    assert!(matches!(outside, Ok(Outcome::Leased(..))), "{outside:?}");
+    let restored = Allocator::restore(&rig.allocator.snapshot()).unwrap();
+    assert_eq!(restored.blocks, rig.allocator.blocks);
+}
+
+#[test]
+fn what_is_set_aside_is_leased_to_nobody_by_chance_or_by_name() {
+    let mut rig = Rig::founded();
+    let router: IpAddr = "192.168.1.6".parse().unwrap();
+    let aside = SubnetWish {
+        reserved: vec![router],
+        ..named("192.168.1.0/28")
+    };
+    let network = rig.network(allocate(wish("a", vec![aside]))).id;
+
+    let mut leased = Vec::new();
+    while let Ok(Outcome::Block(block)) = rig.apply(Action::LeaseBlock {
+        network,
+        node: FOUNDER,
+    }) {
+        leased.push(block.prefix);
+        assert!(leased.len() < 20);
+    }
+
+    assert!(leased.iter().all(|block| !block.0.contains(&router)));
+    let by_name = rig.apply(Action::HoldAddress {
+        network,
+        node: FOUNDER,
+        address: router,
+    });
+    assert_eq!(by_name, Err(AllocatorError::AddressReserved(router)));
+}
+
+#[test]
+fn a_range_or_an_address_that_is_not_of_the_subnet_is_refused_and_leaves_nothing_a4() {
+    let mut rig = Rig::founded();
+    let gateway: IpAddr = "10.7.0.1".parse().unwrap();
+    let pool = prefix("10.7.0.0/16");
+    let with = |range: Option<&str>, reserved: &[&str]| SubnetWish {
+        range: range.map(prefix),
+        reserved: reserved.iter().map(|text| text.parse().unwrap()).collect(),
+        ..named("10.7.0.0/16")
+    };
+    let outside = "10.8.0.1".parse().unwrap();
+    let cases = [
+        (
+            with(Some("10.8.0.0/24"), &[]),
+            PoolRefusal::RangeOutside {
+                range: prefix("10.8.0.0/24"),
+                pool,
+            },
+        ),
+        (
+            with(None, &["10.8.0.1"]),
+            PoolRefusal::AddressOutside {
+                address: outside,
+                pool,
+            },
+        ),
+        (
+            with(None, &["10.7.0.1"]),
+            PoolRefusal::AddressInUse(gateway),
+        ),
+        (
+            with(None, &["10.7.0.9", "10.7.0.9"]),
+            PoolRefusal::AddressInUse("10.7.0.9".parse().unwrap()),
+        ),
+        (
+            SubnetWish {
+                range: Some(prefix("10.7.0.0/24")),
+                ..SubnetWish::default()
+            },
+            PoolRefusal::RangeAlone(prefix("10.7.0.0/24")),
+        ),
+    ];
+    for (subnet, wanted) in cases {
+        let refused = rig.apply(allocate(wish("a", vec![subnet])));
+        assert_eq!(refused, Err(AllocatorError::BadPool(wanted)));
+    }
+    assert_eq!(rig.allocator.space, Space::default());
+    assert_eq!(rig.allocator.blocks().count(), 0);
+    assert!(
+        rig.apply(allocate(wish("a", vec![with(None, &[])])))
+            .is_ok()
+    );
+}
+
+#[test]
+fn ipv6_may_be_asked_for_and_each_subnet_of_either_family_has_a_vni_o1() {
+    let mut rig = Rig::founded();
+    let dual = NetworkWish {
+        v6: true,
+        ..wish("a", Vec::new())
+    };
+    let given = NetworkWish {
+        v6: true,
+        ..wish("b", vec![named("fd00:7::/64")])
+    };
+
+    let dual = rig.network(allocate(dual));
+    let given = rig.network(allocate(given));
+
+    assert_eq!(prefixes(&dual), ["10.0.0.0/24", "fd01:2345:6789::/64"]);
+    assert_eq!(vnis(&dual), [4096, 4097]);
+    assert_eq!(dual.subnets[1].gateway.to_string(), "fd01:2345:6789::1");
+    assert_eq!(prefixes(&given), ["fd00:7::/64"]);
+    let (option, list) = vxlanid_option(&dual.subnets).unwrap();
+    assert_eq!(
+        (option.as_str(), list.as_str()),
+        (VXLANID_LIST, "4096,4097")
+    );
+}
+
+#[test]
+fn an_unnamed_subnet_keeps_clear_of_what_nodes_route_and_a_named_one_need_not() {
+    let mut rig = Rig::founded();
+    let routed = ["10.0.0.0/23", "10.0.2.128/25", "10.0.0.0/24"].map(prefix);
+    let avoiding = |text, subnets| NetworkWish {
+        avoid: routed.to_vec(),
+        ..wish(text, subnets)
+    };
+
+    let unnamed = rig.network(allocate(avoiding("a", Vec::new())));
+    let named = rig.network(allocate(avoiding("b", vec![named("10.0.1.0/24")])));
+    let everything = NetworkWish {
+        avoid: vec![prefix("10.0.0.0/8")],
+        ..wish("c", Vec::new())
+    };
+
+    assert_eq!(prefixes(&unnamed), ["10.0.3.0/24"]);
+    assert_eq!(prefixes(&named), ["10.0.1.0/24"]);
+    let refused = rig.apply(allocate(everything));
+    assert_eq!(refused, Err(AllocatorError::NoFreeSubnet { length: 24 }));
+    let many = NetworkWish {
+        avoid: vec![prefix("10.0.0.0/8"); AVOIDED_MAX + 1],
+        ..wish("c", Vec::new())
+    };
+    assert!(matches!(
+        rig.apply(allocate(many)),
+        Err(AllocatorError::TooLarge { .. })
+    ));
+}
+
+#[test]
+fn the_subnet_of_a_removed_network_rests_unless_somebody_names_it() {
+    let mut rig = Rig::founded();
+    let first = rig.network(allocate(wish("a", Vec::new())));
+    rig.apply(Action::RemoveNetwork { id: first.id }).unwrap();
+
+    let next = rig.network(allocate(wish("b", Vec::new())));
+    let named = rig.network(allocate(wish("c", vec![named("10.0.0.0/24")])));
+    rig.apply(Action::RemoveNetwork { id: named.id }).unwrap();
+    let rested = later(&mut rig, allocate(wish("d", Vec::new())));
+
+    assert_eq!(prefixes(&next), ["10.0.1.0/24"]);
+    assert_eq!(prefixes(&named), ["10.0.0.0/24"]);
+    let Ok(Outcome::Network(rested)) = rested else {
+        panic!("{rested:?}")
+    };
+    assert_eq!(prefixes(&rested), ["10.0.0.0/24"]);
+}
+
+#[test]
+fn a_resting_subnet_is_used_where_no_other_is_free() {
+    let mut rig = Rig::founded();
+    let half = rig.network(allocate(wish("a", vec![named("10.0.0.0/9")])));
+    rig.network(allocate(wish("b", vec![named("10.128.0.0/9")])));
+    rig.apply(Action::RemoveNetwork { id: half.id }).unwrap();
+
+    let found = rig.network(allocate(wish("c", Vec::new())));
+
+    assert_eq!(prefixes(&found), ["10.0.0.0/24"]);
+}
+
+#[test]
+fn options_pass_through_unchanged_a14() {
+    let mut rig = Rig::founded();
+    let options = BTreeMap::from([
+        (VXLANID_LIST_DOCKER.to_owned(), "77".to_owned()),
+        (
+            "com.docker.network.driver.mtu".to_owned(),
+            "1400".to_owned(),
+        ),
+        ("encrypted".to_owned(), String::new()),
+    ]);
+    let wish = NetworkWish {
+        options: options.clone(),
+        ..wish("a", Vec::new())
+    };
+
+    let record = rig.network(allocate(wish));
+
+    assert_eq!(record.options, options);
+    assert_eq!(vnis(&record), [77]);
+}
