@@ -164,13 +164,21 @@ impl Controller {
         let others = members
             .into_iter()
             .filter(|member| !member.ours && member.state.is_alive());
-        let told = stream::iter(others).map(async |member| {
-            let whom = (member.node, member.addr);
-            let all_well = timeout_at(until, self.have_fetched(whom, version)).await;
-            all_well.is_err().then_some(member.node)
-        });
-        let told = told.buffer_unordered(TOLD_AT_ONCE);
-        Ok(told.filter_map(async |behind| behind).collect().await)
+        let told = stream::iter(others)
+            .map(|member| self.is_behind((member.node, member.addr), version, until));
+        let told: Vec<Option<NodeId>> = told.buffer_unordered(TOLD_AT_ONCE).collect().await;
+        Ok(told.into_iter().flatten().collect())
+    }
+
+    /// Returns the member if it has not fetched the ring in time.
+    async fn is_behind(
+        &self,
+        whom: (NodeId, SocketAddr),
+        version: u64,
+        until: Instant,
+    ) -> Option<NodeId> {
+        let fetched = timeout_at(until, self.have_fetched(whom, version)).await;
+        fetched.is_err().then_some(whom.0)
     }
 
     /// Fetches the ring from the leader until it answers.

@@ -108,7 +108,10 @@ impl State {
                 let of = |(_, endpoint, ..): &&(String, String, String, String)| {
                     path.contains(endpoint.as_str())
                 };
-                let (network, .., alias) = self.containers.iter().find(of).unwrap();
+                // It may be asked for a moment after it has gone.
+                let Some((network, .., alias)) = self.containers.iter().find(of) else {
+                    return Value::Null;
+                };
                 let attachment = json!({"NetworkID": network, "Aliases": [alias]});
                 json!({"NetworkSettings": {"Networks": {"any": attachment}}})
             }

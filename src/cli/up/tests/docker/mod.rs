@@ -153,6 +153,7 @@ async fn an_address_stays_taken_across_a_restart_until_it_is_given_back() {
     } = served;
     node.daemon.stop(Ended::Told).await.unwrap();
     let served = Served::in_directory(directory).await;
+    served.node.until_led().await;
 
     let taken = served.address(&pool, &first).await;
     let other = served.address(&pool, "").await.unwrap();
