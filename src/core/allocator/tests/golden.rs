@@ -215,9 +215,8 @@ fn refusals_v1() -> Vec<AllocatorError> {
     ]
 }
 
-/// Every action that the second version added, and the state they come to.
-fn second_version() -> (Vec<Command>, Allocator) {
-    let (network, node) = (NetworkId(1), NodeId(2));
+/// A network with all that can be said of one, and one that says little.
+fn wishes() -> (NetworkWish, NetworkWish) {
     let wish = NetworkWish {
         name: name("a"),
         driver: name("overlay"),
@@ -240,6 +239,13 @@ fn second_version() -> (Vec<Command>, Allocator) {
         subnets: Vec::new(),
         ..wish.clone()
     };
+    (wish, other)
+}
+
+/// Every action that the second version added, and the state they come to.
+fn second_version() -> (Vec<Command>, Allocator) {
+    let (network, node) = (NetworkId(1), NodeId(2));
+    let (wish, other) = wishes();
     let address = "172.20.1.1".parse().unwrap();
     let mut rng: rand::rngs::StdRng = rand::SeedableRng::seed_from_u64(8);
     let actions = [
