@@ -42,9 +42,10 @@ const TELL_AGAIN: Duration = Duration::from_millis(200);
 /// How long a member may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// How often a node looks whether it lacks keys, how seldom if it asked and lacked none, and how many others it asks at most:
-/// whoever sends garbage makes a node ask, and no oftener than that.
+/// whoever sends garbage makes a node ask, and no oftener than that. Who is alone has nothing else to do.
 const LACK_EVERY: Duration = Duration::from_secs(1);
 const LACK_SELDOM: Duration = Duration::from_mins(1);
+const LACK_ALONE: Duration = Duration::from_secs(5);
 const ASKED_MAX: usize = 8;
 
 /// What a member asks of another.
@@ -346,7 +347,8 @@ impl Controller {
                 pause = LACK_EVERY;
                 continue;
             }
-            pause = (pause * 2).min(LACK_SELDOM);
+            let seldom = if is_alone { LACK_ALONE } else { LACK_SELDOM };
+            pause = (pause * 2).min(seldom);
             let others = members.iter().filter(|member| !member.ours);
             let mut others: Vec<_> = others.map(|member| (member.node, member.addr)).collect();
             let first = usize::try_from(clock::seed() % others.len().max(1) as u64).unwrap_or(0);
