@@ -1,6 +1,6 @@
 //! Keys that rotate under load, nodes that sleep through it, and nodes that are removed.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use cluster_tests::cluster::{Cluster, Node, Seen, until};
 use nix::sys::signal::Signal;
@@ -10,6 +10,9 @@ use weft::api::{
 };
 
 use crate::WEFT;
+
+/// How long it is looked on that nothing happens. Shorter than it takes to hold a node for down.
+const LOOK_ON: Duration = Duration::from_millis(500);
 
 #[tokio::test]
 async fn keys_rotate_under_load_and_every_datagram_is_opened() -> anyhow::Result<()> {
@@ -52,6 +55,42 @@ async fn keys_rotate_under_load_and_every_datagram_is_opened() -> anyhow::Result
         assert_eq!(ring.version, before.version + 9);
         assert_eq!(refused(&cluster[at]).await?, 0, "of node {at}");
     }
+    cluster.end().await
+}
+
+#[tokio::test]
+async fn nobody_seals_with_a_key_that_a_live_member_does_not_have_yet() -> anyhow::Result<()> {
+    let cluster = Cluster::start(WEFT, 4).await?;
+    let slow = voterless(&cluster).await?;
+    let asked = cluster[(slow + 1) % 4].client();
+    let before = asked.keys().await?;
+    let refused_before = refused(&cluster[slow]).await?;
+    cluster[slow].signal(Signal::SIGSTOP)?;
+
+    let look = async {
+        let added = until("the new key is on the ring", async || {
+            let ring = asked.keys().await?;
+            Ok(Seen::when(ring.version > before.version, || {
+                format!("{ring:?}")
+            }))
+        });
+        added.await?;
+        // Time enough for a leader that does not wait.
+        tokio::time::sleep(LOOK_ON).await;
+        let later = asked.keys().await?;
+        cluster[slow].signal(Signal::SIGCONT)?;
+        anyhow::Ok(later)
+    };
+    let (later, rotated) = tokio::join!(look, asked.keys_rotate(false));
+
+    assert_eq!(later?.primary, before.primary);
+    let rotated = rotated?;
+    assert_eq!(rotated.behind, []);
+    assert_eq!(
+        cluster[slow].client().keys().await?.primary,
+        rotated.primary
+    );
+    assert_eq!(refused(&cluster[slow]).await?, refused_before);
     cluster.end().await
 }
 
