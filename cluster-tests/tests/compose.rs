@@ -3,7 +3,10 @@
 //! Skipped where Docker is missing, unless `WEFT_REQUIRE_DOCKER=1`.
 
 use cluster_tests::cluster::{Compose, Docker, Seen, Service};
-use weft::api::http::types::{ChangeKind, Endpoint, Entry, Member, MemberState, Network, Status};
+use weft::api::http::{
+    trust::Rotated,
+    types::{ChangeKind, Endpoint, Entry, Member, MemberState, Network, Status},
+};
 
 /// The daemon under test.
 const WEFT: &str = env!("CARGO_BIN_EXE_weft-under-test");
@@ -21,6 +24,7 @@ async fn containers_tell_the_story_and_survive_what_docker_does_to_them() -> any
     until_alive(&cluster, &[N1, N2, N3], 3).await?;
 
     an_endpoint_joins_and_leaves(&cluster).await?;
+    keys_rotate_under_load(&cluster).await?;
     a_killed_container_takes_its_entries_and_brings_them_back(&cluster).await?;
     a_paused_container_is_hidden_until_it_goes_on(&cluster).await?;
     a_parted_network_heals(&cluster).await?;
@@ -63,6 +67,51 @@ async fn an_endpoint_joins_and_leaves(cluster: &Compose) -> anyhow::Result<()> {
         .await?
         .done()?;
     until_peers(cluster, &[N2, N3], 1).await
+}
+
+async fn keys_rotate_under_load(cluster: &Compose) -> anyhow::Result<()> {
+    let nodes = [N1, N2, N3];
+    let before = rejected(cluster, nodes).await?;
+
+    let write = async {
+        for number in 0..30 {
+            let key = format!("k{number}");
+            let put = ["table", "put", "app", "load", &key, "x"];
+            cluster.weft(nodes[number % 3], &put).await?.done()?;
+        }
+        anyhow::Ok(())
+    };
+    let rotate = async {
+        for asked in nodes {
+            let rotated: Rotated = cluster.ask(asked, &["keys", "rotate"]).await?;
+            anyhow::ensure!(rotated.behind.is_empty(), "{rotated:?}");
+        }
+        anyhow::Ok(())
+    };
+    let (written, rotated) = tokio::join!(write, rotate);
+    written.and(rotated)?;
+
+    cluster
+        .until_on(
+            &nodes,
+            &["table", "ls", "app", "load"],
+            |entries: &Vec<Entry>| Seen::when(entries.len() == 30, || format!("{entries:?}")),
+        )
+        .await?;
+    assert_eq!(rejected(cluster, nodes).await?, before);
+    Ok(())
+}
+
+/// Returns how many datagrams these nodes have refused.
+async fn rejected(cluster: &Compose, nodes: [Service; 3]) -> anyhow::Result<u64> {
+    let mut sum = 0;
+    for node in nodes {
+        let status: Status = cluster.ask(node, &["status"]).await?;
+        let counters = status.counters.iter();
+        let rejected = counters.filter(|(name, _)| name.starts_with("datagrams_rejected"));
+        sum += rejected.map(|(_, count)| count).sum::<u64>();
+    }
+    Ok(sum)
 }
 
 async fn a_killed_container_takes_its_entries_and_brings_them_back(
