@@ -16,7 +16,7 @@ use super::{
     Counts, Trace, World, calm,
     check::{self, Barriers, Checkers, Claims, Connections, Violation},
     fault::Faults,
-    schedule::{self, Action, Schedule, Size},
+    schedule::{self, Action, KEY_SPREADS_WITHIN, Schedule, Size},
 };
 
 /// How long a barrier is waited for.
@@ -230,10 +230,17 @@ impl Run {
         if let Action::Pause(at, duration) = *action {
             connections.note_trouble(at, machines, now + duration);
         }
-        if let Action::PromoteKey | Action::HandKeys(_) = action {
-            // Who has not got the key yet hears nobody who has.
+        // Who has not got the key yet hears nobody who has, until the last has got it.
+        let until = if let Action::AddKey = action {
+            Some(now + KEY_SPREADS_WITHIN)
+        } else if let Action::PromoteKey | Action::HandKeys(_) = action {
+            Some(now)
+        } else {
+            None
+        };
+        if let Some(until) = until {
             for at in 0..machines {
-                connections.note_trouble(at, machines, now);
+                connections.note_trouble(at, machines, until);
             }
         }
         Connections::note(&mut self.world);

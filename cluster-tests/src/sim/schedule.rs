@@ -14,6 +14,10 @@ pub const PAUSE_MAX: Duration = Duration::from_secs(3);
 /// How far a wall clock is off at most, in milliseconds: two of them stay within what the network DB forgives
 /// ([`weft::core::model::Hlc::DRIFT_MAX`]).
 const SKEW_MAX: i64 = 25_000;
+/// How long after a key is added it is promoted at most, and how long after either a node hears of it.
+const KEY_STEP_MAX: u64 = 3_000;
+/// Within what time of its adding every node has a key.
+pub const KEY_SPREADS_WITHIN: Duration = Duration::from_millis(2 * KEY_STEP_MAX);
 /// When the first thing happens: until then the nodes meet.
 const FIRST: Duration = Duration::from_secs(1);
 
@@ -280,13 +284,13 @@ impl Drawing {
             return;
         }
         self.next_key = self.now + Duration::from_secs(8);
-        let promoted = self.millis(0..3_000);
+        let promoted = self.millis(0..KEY_STEP_MAX);
         self.at_once(Action::AddKey);
         self.add(promoted, Action::PromoteKey);
         for at in 0..self.size.machines {
-            let first = self.millis(0..3_000);
+            let first = self.millis(0..KEY_STEP_MAX);
             self.add(first, Action::HandKeys(at));
-            let second = promoted + self.millis(0..3_000);
+            let second = promoted + self.millis(0..KEY_STEP_MAX);
             self.add(second, Action::HandKeys(at));
         }
     }
