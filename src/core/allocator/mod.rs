@@ -42,7 +42,6 @@ use super::{
         BlockRecord, ClusterId, Dot, Hlc, Name, NetworkId, NetworkRecord, NodeId, Prefix,
         TableName, UnixMillis,
     },
-    wire::keyring::Keyring,
 };
 
 /// The table of the cluster log with a [`NetworkRecord`] a network.
@@ -170,11 +169,6 @@ impl Allocator {
     pub fn ca(&self) -> Option<(&[u8], &Secret)> {
         let founding = self.founding.as_ref()?;
         Some((&founding.ca_cert_der, &founding.ca_key_der))
-    }
-
-    /// Returns the keys of the datagrams, once the cluster is founded.
-    pub fn keyring(&self) -> Option<&Keyring> {
-        self.founding.as_ref().map(|founding| &founding.keyring)
     }
 
     /// Returns the secret of the join token, once the cluster is founded.

@@ -15,8 +15,8 @@ fn add(rig: &mut Rig, n: u64) -> KeyId {
     }
 }
 
-fn ring(rig: &Rig) -> &Keyring {
-    rig.allocator.keyring().unwrap()
+fn ring(rig: &Rig) -> Keyring {
+    rig.allocator.ring().unwrap().keys
 }
 
 /// Returns the versions of the ring that the cluster log told since the last call.

@@ -20,7 +20,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::core::{
     model::{Hlc, Key, Prefix, Subnet, Vni},
-    wire::{codec, keyring::ClusterKey, keyring::KeyId},
+    wire::{
+        codec,
+        keyring::{ClusterKey, KeyId, Keyring},
+    },
 };
 
 const FOUNDER: NodeId = NodeId(1);
