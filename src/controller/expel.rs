@@ -41,9 +41,11 @@ impl Controller {
         if node == self.parts.node {
             return Err(ControllerError::Oneself(self.parts.name.clone()));
         }
-        self.propose(Action::RemoveMember { node }).await?;
-        tracing::info!(%node, "removed from the cluster");
-        self.shut_out(node).await?;
+        if !self.is_removed(node) {
+            self.propose(Action::RemoveMember { node }).await?;
+            tracing::info!(%node, "removed from the cluster");
+            self.shut_out(node).await?;
+        }
         if !keep_token {
             self.token(true).await?;
         }
@@ -58,11 +60,20 @@ impl Controller {
     async fn find_member(&self, which: &str) -> Result<(NodeId, Option<Name>), ControllerError> {
         let admitted = self.admitted_names().await?;
         let id: Option<NodeId> = which.parse().ok();
+        // One whose removal was cut off is removed again by its id: then the token and the keys are replaced.
+        if let Some(node) = id.filter(|node| self.is_removed(*node)) {
+            return Ok((node, None));
+        }
         let mut found = admitted.into_iter();
         found
             .find(|(node, name)| Some(*node) == id || name.as_str() == which)
             .map(|(node, name)| (node, Some(name)))
             .ok_or_else(|| ControllerError::NoSuchMember(which.to_owned()))
+    }
+
+    /// Returns whether this node has heard that a node was removed.
+    pub(super) fn is_removed(&self, node: NodeId) -> bool {
+        self.desk.removed.borrow().contains(&node)
     }
 
     /// Hears whom the cluster has removed. A node that hears it of itself, and did not ask for it, is done.

@@ -45,8 +45,7 @@ impl Controller {
     fn is_shut_out(&self, node: NodeId, service: Service) -> bool {
         let raft = &self.parts.raft;
         let votes = || raft.status().voters.contains(&node);
-        let is_removed =
-            raft.read(|state| state.is_removed(node)) || self.desk.removed.borrow().contains(&node);
+        let is_removed = raft.read(|state| state.is_removed(node)) || self.is_removed(node);
         is_removed && !(service == Service::Raft && votes())
     }
 

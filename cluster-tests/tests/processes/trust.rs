@@ -155,6 +155,13 @@ async fn a_removed_node_is_heard_no_longer_and_says_why_it_ends() -> anyhow::Res
         .count();
     assert_eq!(alive, 3);
 
+    // A removal that was cut off is said again, by id: the name is free.
+    let again = cluster[2]
+        .client()
+        .member_remove(&removed.node.to_string(), false)
+        .await?;
+    assert!(again.keys.primary != removed.keys.primary && again.token_rotated);
+
     // What it kept is worth nothing: nobody answers it but to say so.
     cluster[3].start()?;
     until("it is refused", async || {

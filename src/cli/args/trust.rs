@@ -26,7 +26,8 @@ pub(in crate::cli) enum NodeCommand {
     /// Remove a node for good: it is heard no longer, and its name and addresses are free
     #[command(after_help = "\
 For a node that is lost, or must not be trusted any longer; one that you can still use should `weft leave`. Its certificate is \
-refused at once, the datagram keys that it knows are retired, and the join token is replaced.
+refused at once, the datagram keys that it knows are retired, and the join token is replaced. If that is cut off, because no \
+leader is there, say it again with the node's id.
 
 Examples:
   weft node rm n3
