@@ -54,7 +54,7 @@ fn overlay(peers: u32) -> Overlay {
     };
     let mut overlay = Overlay::new(vtep(1), Settings::default(), vec![subnet]);
     let here = Local {
-        address: prefix("10.0.0.2/8"),
+        addresses: vec![prefix("10.0.0.2/8")],
         mac: Mac([2, 1, 0, 0, 0, 2]),
     };
     overlay.handle_join(EndpointId(1), here);
@@ -71,6 +71,7 @@ fn peer(n: u32) -> PeerRecord {
         address: prefix(&format!("10.{a}.{b}.{c}/8")),
         mac: Mac([2, 0, 0, a, b, c]),
         vtep: vtep(u8::try_from(2 + n % 100).expect("below 102")),
+        others: Vec::new(),
     }
 }
 

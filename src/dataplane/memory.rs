@@ -104,7 +104,7 @@ fn tunnel(plane: &Plane, vni: Vni) -> Option<&Link> {
 
 fn add_link(plane: &mut Plane, id: LinkId, link: Link) -> Option<()> {
     // A port needs its bridge.
-    if let Some(vni) = link.port_of(id) {
+    if let Some(vni) = link.port_of() {
         plane.links.get(&LinkId::Bridge(vni))?;
     }
     plane.links.insert(id, link);
@@ -122,7 +122,7 @@ fn remove_link(plane: &mut Plane, id: LinkId) {
         }
         LinkId::Bridge(vni) => {
             let ports = plane.links.iter();
-            let ports = ports.filter(|(id, link)| link.port_of(**id) == Some(vni));
+            let ports = ports.filter(|(_, link)| link.port_of() == Some(vni));
             plane.amiss.extend(ports.map(|(id, _)| *id));
         }
         LinkId::Endpoint(_) => {}
@@ -188,11 +188,12 @@ mod tests {
     fn desired(peers: u8) -> Plane {
         let mut plane = Plane::default();
         let mtu = 1450;
-        let gateway = crate::core::model::Prefix("10.0.0.254/24".parse().unwrap());
+        let gateways = [crate::core::model::Prefix("10.0.0.254/24".parse().unwrap())].into();
         plane
             .links
-            .insert(LinkId::Bridge(vni()), Link::Bridge { gateway, mtu });
+            .insert(LinkId::Bridge(vni()), Link::Bridge { gateways, mtu });
         let tunnel = Link::Vxlan {
+            bridge: vni(),
             port: 4789,
             source: IpAddr::from([0, 0, 0, 0]),
             mtu,

@@ -54,8 +54,8 @@ pub struct Placement {
     pub endpoint: EndpointId,
     /// Its MAC address, by which it is found again.
     pub mac: Mac,
-    /// Its address with the subnet's prefix length.
-    pub address: Option<Prefix>,
+    /// Its addresses with their subnets' prefix lengths.
+    pub addresses: Vec<Prefix>,
     /// The name that it gets; nothing: the first free of `eth0`, `eth1` ….
     pub name: Option<String>,
     /// Where to send packets for other prefixes; a prefix of length 0 is the default route.

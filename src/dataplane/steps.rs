@@ -104,7 +104,7 @@ fn fate(id: LinkId, actual: &Plane, desired: &Plane) -> Fate {
         (None, Some(_)) => Fate::Make,
         (Some(_), None) => Fate::Remove,
         (Some(is), Some(wanted)) if is == wanted && !actual.amiss.contains(&id) => Fate::Keep,
-        (Some(is), Some(wanted)) if is.can_become(*wanted) => Fate::Mend,
+        (Some(is), Some(wanted)) if is.can_become(wanted) => Fate::Mend,
         (Some(_), Some(_)) => Fate::Remake,
     }
 }
@@ -133,12 +133,12 @@ fn add_links(actual: &Plane, desired: &Plane, steps: &mut Vec<Step>) {
         Fate::Absent | Fate::Keep | Fate::Mend | Fate::Remove => false,
     };
     // Bridges before their ports.
-    for (&id, &link) in &desired.links {
+    for (&id, link) in &desired.links {
         match fate(id, actual, desired) {
-            Fate::Make | Fate::Remake => steps.push(Step::AddLink(id, link)),
-            Fate::Mend => steps.push(Step::MendLink(id, link)),
-            Fate::Keep if link.port_of(id).is_some_and(is_anew) => {
-                steps.push(Step::MendLink(id, link));
+            Fate::Make | Fate::Remake => steps.push(Step::AddLink(id, link.clone())),
+            Fate::Mend => steps.push(Step::MendLink(id, link.clone())),
+            Fate::Keep if link.port_of().is_some_and(is_anew) => {
+                steps.push(Step::MendLink(id, link.clone()));
             }
             Fate::Keep | Fate::Absent | Fate::Remove => {}
         }
@@ -211,11 +211,13 @@ mod tests {
         let desired = plane(&[(2, 2)]);
         let id = LinkId::Vxlan(vni());
         let (mut slower, mut down) = (desired.clone(), desired.clone());
-        slower.links.insert(id, desired.links[&id].with_mtu(1400));
+        slower
+            .links
+            .insert(id, desired.links[&id].clone().with_mtu(1400));
         down.amiss.insert(id);
 
         for actual in [slower, down] {
-            let mended = [Step::MendLink(id, desired.links[&id])];
+            let mended = [Step::MendLink(id, desired.links[&id].clone())];
             assert_eq!(steps(&actual, &desired), mended);
         }
     }
@@ -224,10 +226,10 @@ mod tests {
     fn what_was_in_a_bridge_that_is_made_anew_becomes_a_port_again() {
         let mut desired = plane(&[]);
         let bridge = Link::Bridge {
-            gateway: crate::core::model::Prefix("10.0.0.254/24".parse().unwrap()),
+            gateways: [crate::core::model::Prefix("10.0.0.254/24".parse().unwrap())].into(),
             mtu: 1450,
         };
-        desired.links.insert(LinkId::Bridge(vni()), bridge);
+        desired.links.insert(LinkId::Bridge(vni()), bridge.clone());
 
         let taken = steps(&plane(&[]), &desired);
 
@@ -256,11 +258,12 @@ mod tests {
     fn a_tunnel_made_anew_gets_its_entries_again() {
         let mut slower = plane(&[(2, 2)]);
         let link = Link::Vxlan {
+            bridge: vni(),
             port: 4790,
             source: Ipv4Addr::UNSPECIFIED.into(),
             mtu: 1450,
         };
-        slower.links.insert(LinkId::Vxlan(vni()), link);
+        slower.links.insert(LinkId::Vxlan(vni()), link.clone());
 
         let taken = steps(&plane(&[(2, 2)]), &slower);
 
@@ -272,6 +275,7 @@ mod tests {
     /// A tunnel with an endpoint `n` behind node `m` for each pair.
     fn plane(peers: &[(u8, u8)]) -> Plane {
         let link = Link::Vxlan {
+            bridge: vni(),
             port: 4789,
             source: Ipv4Addr::UNSPECIFIED.into(),
             mtu: 1450,

@@ -39,7 +39,7 @@ proptest! {
         desired.amiss.clear();
         for (at, link) in desired.links.values_mut().enumerate() {
             if broken & (1 << (at % 8)) != 0 {
-                *link = link.with_mtu(1300);
+                *link = link.clone().with_mtu(1300);
             }
         }
 
@@ -83,7 +83,7 @@ fn plane() -> impl Strategy<Value = Plane> {
         let all = plane.links.clone();
         let has_bridge = |vni: Vni| all.contains_key(&LinkId::Bridge(vni));
         for (at, (id, link)) in all.iter().enumerate() {
-            let is_lost = link.port_of(*id).is_some_and(|vni| !has_bridge(vni));
+            let is_lost = link.port_of().is_some_and(|vni| !has_bridge(vni));
             if is_lost {
                 plane.links.remove(id);
             } else if amiss & (1 << at) != 0 {
@@ -124,18 +124,19 @@ fn link(id: LinkId, kind: u8) -> Link {
     let other = u8::from(kind == 2);
     match id {
         LinkId::Bridge(_) => Link::Bridge {
-            gateway: prefix(1 + other),
+            gateways: [prefix(1 + other)].into(),
             mtu,
         },
-        LinkId::Vxlan(_) => Link::Vxlan {
+        LinkId::Vxlan(of) => Link::Vxlan {
+            bridge: of,
             port: 4789 + u16::from(other),
             source: Ipv4Addr::UNSPECIFIED.into(),
             mtu,
         },
         LinkId::Endpoint(endpoint) => Link::Endpoint {
-            vni: vni(u32::from(endpoint.0 % 2 == 1)),
+            bridge: vni(u32::from(endpoint.0 % 2 == 1)),
             mac: Mac([2, 0, 0, 0, 0, other]),
-            address: prefix(10),
+            addresses: vec![prefix(10)],
             mtu,
         },
     }

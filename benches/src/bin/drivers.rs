@@ -274,6 +274,7 @@ fn event(number: usize) -> TableEvent {
         ),
         mac: Mac([2, 0, 0, high, middle, low]),
         vtep: Vtep([192, 0, 2, 2].into()),
+        others: Vec::new(),
     };
     TableEvent {
         network: NetworkId(1),

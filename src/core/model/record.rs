@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use bincode::{Decode, Encode};
+use bincode::{
+    Decode, Encode,
+    de::{Decoder, read::Reader},
+    enc::Encoder,
+    error::{DecodeError, EncodeError},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -72,6 +77,11 @@ pub struct NamesRecord {
 pub const NAMES_TABLE: &str = "names";
 
 impl EndpointRecord {
+    /// Returns its addresses, with their subnets' prefix lengths.
+    pub fn addresses(&self) -> impl Iterator<Item = Prefix> + use<> {
+        self.address.into_iter()
+    }
+
     /// Returns whether both are one endpoint, under whatever name.
     pub fn is_same(&self, other: &Self) -> bool {
         let Self {
@@ -86,14 +96,53 @@ impl EndpointRecord {
 }
 
 /// Where an endpoint's packets go. The network's table `overlay_peers`, key: the endpoint's id, 16 bytes big endian.
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode, Serialize, Deserialize)]
+///
+/// What is encoded of the addresses beyond the first comes last, and is left out where there are none: so an endpoint with
+/// one address is read by nodes that know of one only, and what they wrote is read here. Nothing may be encoded after it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PeerRecord {
-    /// The endpoint's address with the subnet's prefix length.
+    /// The endpoint's first address with its subnet's prefix length: it says which tunnel.
     pub address: Prefix,
     /// The endpoint's MAC address.
     pub mac: Mac,
     /// The node that carries it.
     pub vtep: Vtep,
+    /// Its further addresses.
+    pub others: Vec<Prefix>,
+}
+
+impl PeerRecord {
+    /// Returns all its addresses, the first one first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let all = std::iter::once(&self.address).chain(&self.others);
+        all.map(|prefix| prefix.0.addr())
+    }
+}
+
+impl Encode for PeerRecord {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        (self.address, self.mac, self.vtep).encode(encoder)?;
+        match self.others.is_empty() {
+            true => Ok(()),
+            false => self.others.encode(encoder),
+        }
+    }
+}
+
+impl<Context> Decode<Context> for PeerRecord {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let (address, mac, vtep) = Decode::decode(decoder)?;
+        let others = match decoder.reader().peek_read(1) {
+            Some(_) => Decode::decode(decoder)?,
+            None => Vec::new(),
+        };
+        Ok(Self {
+            address,
+            mac,
+            vtep,
+            others,
+        })
+    }
 }
 
 /// What a node says of itself. Cluster scope, table `nodes`, key: the node's id, 8 bytes big endian.

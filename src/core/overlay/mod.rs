@@ -90,10 +90,10 @@ impl Underlay {
 }
 
 /// An endpoint of this node that has joined.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Local {
-    /// Its address with the subnet's prefix length.
-    pub address: Prefix,
+    /// Its addresses, of either family, each with its subnet's prefix length.
+    pub addresses: Vec<Prefix>,
     /// Its MAC address.
     pub mac: Mac,
 }
@@ -122,10 +122,16 @@ pub fn check_peer(peer: &PeerRecord) -> Result<(), PeerError> {
     if peer.mac.0 == [0; 6] || first & 1 == 1 {
         return Err(PeerError::Mac(peer.mac));
     }
-    if !one(peer.address.0.addr()) {
-        return Err(PeerError::Address(peer.address.0.addr()));
+    match peer.addresses().find(|ip| !one(*ip)) {
+        Some(ip) => Err(PeerError::Address(ip)),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Addresses of endpoints that nobody else gets.
+struct Taken {
+    addresses: BTreeSet<IpAddr>,
+    macs: BTreeSet<Mac>,
 }
 
 /// One network on one node.
@@ -196,10 +202,11 @@ impl Overlay {
 
     /// Forgets what was adopted of a peer that has been told of: from now on its record counts.
     fn supersede(&mut self, peer: &PeerRecord) {
-        let address = peer.address.0.addr();
-        if let Some(vni) = self.vni_of(address) {
+        for vni in self.subnets.iter().filter_map(|subnet| subnet.vni) {
             self.adopted.fdb.remove(&(vni, peer.mac));
-            self.adopted.neighbours.remove(&(vni, address));
+            for address in peer.addresses() {
+                self.adopted.neighbours.remove(&(vni, address));
+            }
         }
     }
 
@@ -228,27 +235,45 @@ impl Overlay {
     /// Returns what the kernel should hold.
     ///
     /// An address or a MAC that two endpoints claim belongs to the smaller endpoint id, the same on every node, until
-    /// that one goes; an endpoint of this node comes before every peer.
+    /// that one goes; an endpoint of this node comes before every peer. All that there is of a peer is in one tunnel, that
+    /// of its first address: the bridge knows one way to a MAC address.
     pub fn desired(&self) -> Plane {
         let mut plane = self.remaining();
         if self.locals.is_empty() && plane.links.is_empty() {
             return plane;
         }
-        self.add_tunnels(&mut plane);
-        let taken = self.add_locals(&mut plane);
+        let Some(bridge) = self.add_tunnels(&mut plane) else {
+            return plane;
+        };
+        self.add_locals(bridge, &mut plane);
+        let mut taken = self.taken(&plane);
         for (vni, peer) in self.reachable() {
-            let place = (vni, peer.address.0.addr());
-            let port = (vni, peer.mac);
-            let held = taken.contains(&peer.address.0.addr())
-                || plane.neighbours.contains_key(&place)
-                || plane.fdb.contains_key(&port);
-            if !held {
-                plane.neighbours.insert(place, peer.mac);
-                plane.fdb.insert(port, peer.vtep);
+            if taken.macs.contains(&peer.mac) {
+                continue;
+            }
+            let in_network = peer.addresses().filter(|ip| self.vni_of(*ip).is_some());
+            for address in in_network {
+                if taken.addresses.insert(address) {
+                    plane.neighbours.insert((vni, address), peer.mac);
+                    plane.fdb.insert((vni, peer.mac), peer.vtep);
+                    taken.macs.insert(peer.mac);
+                }
             }
         }
         self.add_guards(&mut plane);
         plane
+    }
+
+    /// Whose addresses are settled before any peer is looked at: ours, and those that a former run has left.
+    fn taken(&self, plane: &Plane) -> Taken {
+        let own = self.locals.values().flat_map(|local| &local.addresses);
+        let own = own.map(|prefix| prefix.0.addr());
+        let left = plane.neighbours.keys().map(|(_, address)| *address);
+        let macs = self.locals.values().map(|local| local.mac);
+        Taken {
+            addresses: own.chain(left).collect(),
+            macs: macs.chain(plane.fdb.keys().map(|(_, mac)| *mac)).collect(),
+        }
     }
 
     /// What was adopted and is still of use: nothing once it has no endpoint left.
@@ -260,10 +285,9 @@ impl Overlay {
         }
         let mut plane = self.adopted.clone();
         plane.guards.clear();
-        for local in self.locals.values() {
-            let address = local.address.0.addr();
-            plane.neighbours.retain(|(_, of), _| *of != address);
-        }
+        let own = self.locals.values().flat_map(|local| &local.addresses);
+        let own: BTreeSet<IpAddr> = own.map(|prefix| prefix.0.addr()).collect();
+        plane.neighbours.retain(|(_, of), _| !own.contains(of));
         plane
     }
 
@@ -285,35 +309,36 @@ impl Overlay {
         plane.guards = guards.collect();
     }
 
-    fn add_tunnels(&self, plane: &mut Plane) {
+    /// Adds the bridge and the tunnels, and returns which bridge.
+    fn add_tunnels(&self, plane: &mut Plane) -> Option<Vni> {
         let Settings { port, mtu, source } = self.settings;
-        for subnet in &self.subnets {
-            let Some(vni) = subnet.vni else { continue };
-            let gateway = gateway_of(subnet);
-            plane
-                .links
-                .insert(LinkId::Bridge(vni), Link::Bridge { gateway, mtu });
-            plane
-                .links
-                .insert(LinkId::Vxlan(vni), Link::Vxlan { port, source, mtu });
+        let with_tunnel = self.subnets.iter().filter(|subnet| subnet.vni.is_some());
+        let gateways = with_tunnel.map(gateway_of).collect();
+        let bridge = self.subnets.iter().find_map(|subnet| subnet.vni)?;
+        let whole = Link::Bridge { gateways, mtu };
+        plane.links.insert(LinkId::Bridge(bridge), whole);
+        let tunnel = Link::Vxlan {
+            bridge,
+            port,
+            source,
+            mtu,
+        };
+        for vni in self.subnets.iter().filter_map(|subnet| subnet.vni) {
+            plane.links.insert(LinkId::Vxlan(vni), tunnel.clone());
         }
+        Some(bridge)
     }
 
-    fn add_locals(&self, plane: &mut Plane) -> BTreeSet<IpAddr> {
+    fn add_locals(&self, bridge: Vni, plane: &mut Plane) {
         for (endpoint, local) in &self.locals {
-            let Some(vni) = self.vni_of(local.address.0.addr()) else {
-                continue;
-            };
             let link = Link::Endpoint {
-                vni,
+                bridge,
                 mac: local.mac,
-                address: local.address,
+                addresses: local.addresses.clone(),
                 mtu: self.settings.mtu,
             };
             plane.links.insert(LinkId::Endpoint(*endpoint), link);
         }
-        let addresses = self.locals.values().map(|local| local.address.0.addr());
-        addresses.collect()
     }
 
     /// The peers on other nodes whose subnet has a tunnel, by endpoint id. A tunnel has ends of one family.

@@ -10,26 +10,28 @@ use crate::core::model::{EndpointId, Mac, Prefix, Vni, Vtep};
 /// Which link it is; the data plane makes the name that the kernel sees.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum LinkId {
-    /// The bridge of a subnet.
+    /// The bridge of a network, named after the network's first tunnel.
     Bridge(Vni),
-    /// The tunnel of a subnet, a port of its bridge.
+    /// The tunnel of a subnet, a port of the network's bridge.
     Vxlan(Vni),
-    /// The pair of an endpoint, one side a port of its subnet's bridge.
+    /// The pair of an endpoint, one side a port of the network's bridge.
     Endpoint(EndpointId),
 }
 
 /// What a link is like.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Link {
-    /// A bridge that carries the gateway's address, the same on every node.
+    /// A bridge that carries the gateway's address of every subnet, the same on every node.
     Bridge {
-        /// The gateway's address with the subnet's prefix length.
-        gateway: Prefix,
+        /// The gateways' addresses with their subnets' prefix lengths.
+        gateways: BTreeSet<Prefix>,
         /// Its MTU.
         mtu: u32,
     },
     /// A VXLAN link that learns nothing: its forwarding entries and neighbours are all static.
     Vxlan {
+        /// The bridge that it is a port of.
+        bridge: Vni,
         /// The UDP port on the underlay.
         port: u16,
         /// The address that its packets come from; unspecified: the kernel chooses one of that family.
@@ -39,12 +41,12 @@ pub enum Link {
     },
     /// The pair that ends in a sandbox.
     Endpoint {
-        /// The subnet's VNI.
-        vni: Vni,
+        /// The bridge that it is a port of.
+        bridge: Vni,
         /// The MAC address inside the sandbox.
         mac: Mac,
-        /// The address inside the sandbox with the subnet's prefix length.
-        address: Prefix,
+        /// The addresses inside the sandbox with their subnets' prefix lengths.
+        addresses: Vec<Prefix>,
         /// Its MTU.
         mtu: u32,
     },
@@ -53,8 +55,8 @@ pub enum Link {
 impl Link {
     /// Returns its MTU.
     pub fn mtu(&self) -> u32 {
-        match *self {
-            Self::Bridge { mtu, .. } | Self::Vxlan { mtu, .. } | Self::Endpoint { mtu, .. } => mtu,
+        match self {
+            Self::Bridge { mtu, .. } | Self::Vxlan { mtu, .. } | Self::Endpoint { mtu, .. } => *mtu,
         }
     }
 
@@ -70,16 +72,34 @@ impl Link {
     }
 
     /// Returns whether it can be turned into `other` where it is: a sandbox keeps the link that it has.
-    pub fn can_become(self, other: Self) -> bool {
-        self.with_mtu(other.mtu()) == other
+    pub fn can_become(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Bridge { .. }, Self::Bridge { .. }) => true,
+            (
+                Self::Vxlan { port, source, .. },
+                Self::Vxlan {
+                    port: to,
+                    source: from,
+                    ..
+                },
+            ) => (port, source) == (to, from),
+            (
+                Self::Endpoint { mac, addresses, .. },
+                Self::Endpoint {
+                    mac: as_mac,
+                    addresses: at,
+                    ..
+                },
+            ) => (mac, addresses) == (as_mac, at),
+            (Self::Bridge { .. } | Self::Vxlan { .. } | Self::Endpoint { .. }, _) => false,
+        }
     }
 
     /// Returns the bridge that it must be a port of.
-    pub fn port_of(&self, id: LinkId) -> Option<Vni> {
-        match (id, self) {
-            (_, Self::Endpoint { vni, .. }) => Some(*vni),
-            (LinkId::Vxlan(vni), Self::Vxlan { .. }) => Some(vni),
-            (LinkId::Bridge(_) | LinkId::Vxlan(_) | LinkId::Endpoint(_), _) => None,
+    pub fn port_of(&self) -> Option<Vni> {
+        match self {
+            Self::Endpoint { bridge, .. } | Self::Vxlan { bridge, .. } => Some(*bridge),
+            Self::Bridge { .. } => None,
         }
     }
 }

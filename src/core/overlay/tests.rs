@@ -157,6 +157,81 @@ fn a_node_with_endpoints_in_one_subnet_may_send_into_all_others() {
 }
 
 #[test]
+fn an_endpoint_with_addresses_of_both_families_is_behind_one_tunnel() {
+    let mut overlay = with_ipv6();
+    let both = Local {
+        addresses: vec![prefix("10.0.0.1/24"), prefix("fd00::1/64")],
+        mac: mac(1),
+    };
+    overlay.handle_join(EndpointId(1), both.clone());
+
+    overlay.handle_peer(EndpointId(2), Some(both_families(2)));
+    overlay.handle_peer(EndpointId(3), Some(peer("fd00::3/64", 3, "192.0.2.3")));
+
+    let plane = overlay.desired();
+    let six = Vni::new(4097).unwrap();
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let link = &plane.links[&LinkId::Endpoint(EndpointId(1))];
+    assert!(matches!(link, Link::Endpoint { addresses, .. } if *addresses == both.addresses));
+    let neighbours = BTreeMap::from([
+        ((vni(), ip("10.0.0.2")), mac(2)),
+        ((vni(), ip("fd00::2")), mac(2)),
+        ((six, ip("fd00::3")), mac(3)),
+    ]);
+    assert_eq!(plane.neighbours, neighbours);
+    let fdb = BTreeMap::from([
+        ((vni(), mac(2)), vtep("192.0.2.2")),
+        ((six, mac(3)), vtep("192.0.2.3")),
+    ]);
+    assert_eq!(plane.fdb, fdb);
+}
+
+#[test]
+fn a_network_has_one_bridge_with_all_gateways_and_a_tunnel_for_each_subnet() {
+    let mut overlay = with_ipv6();
+    overlay.handle_join(EndpointId(1), local("fd00::1/64", 1));
+
+    let links = overlay.desired().links;
+
+    let gateways = BTreeSet::from([prefix("10.0.0.254/24"), prefix("fd00::ff/64")]);
+    let bridge = &links[&LinkId::Bridge(vni())];
+    assert!(matches!(bridge, Link::Bridge { gateways: has, .. } if *has == gateways));
+    for n in [4096, 4097] {
+        let tunnel = &links[&LinkId::Vxlan(Vni::new(n).unwrap())];
+        assert_eq!(tunnel.port_of(), Some(vni()));
+    }
+    assert_eq!(links.len(), 4);
+}
+
+#[test]
+fn of_two_endpoints_that_share_one_address_the_other_address_works() {
+    let mut overlay = with_ipv6();
+    overlay.handle_join(EndpointId(1), local("10.0.0.1/24", 1));
+    overlay.handle_peer(EndpointId(2), Some(peer("10.0.0.3/24", 2, "192.0.2.2")));
+    overlay.handle_peer(EndpointId(3), Some(both_families(3)));
+
+    let plane = overlay.desired();
+
+    assert_eq!(mac_of(&plane, "10.0.0.3"), Some(mac(2)));
+    assert_eq!(mac_of(&plane, "fd00::3"), Some(mac(3)));
+    overlay.handle_peer(EndpointId(2), None);
+    assert_eq!(mac_of(&overlay.desired(), "10.0.0.3"), Some(mac(3)));
+}
+
+#[test]
+fn a_mac_address_is_behind_one_node_whoever_else_claims_it() {
+    let mut overlay = with_ipv6();
+    overlay.handle_join(EndpointId(1), local("10.0.0.1/24", 1));
+    overlay.handle_peer(EndpointId(2), Some(peer("10.0.0.2/24", 2, "192.0.2.2")));
+    overlay.handle_peer(EndpointId(3), Some(peer("fd00::3/64", 2, "192.0.2.3")));
+    overlay.handle_peer(EndpointId(4), Some(peer("10.0.0.4/24", 1, "192.0.2.4")));
+
+    let fdb = overlay.desired().fdb;
+
+    assert_eq!(fdb, BTreeMap::from([((vni(), mac(2)), vtep("192.0.2.2"))]));
+}
+
+#[test]
 fn a_tunnel_has_ends_of_one_family() {
     let mut overlay = joined();
 
@@ -198,6 +273,25 @@ fn overlay() -> Overlay {
     Overlay::new(vtep("192.0.2.1"), Settings::default(), vec![subnet])
 }
 
+/// A network with an IPv6 subnet besides.
+fn with_ipv6() -> Overlay {
+    let mut overlay = overlay();
+    overlay.subnets.push(Subnet {
+        prefix: prefix("fd00::/64"),
+        gateway: "fd00::ff".parse().unwrap(),
+        vni: Vni::new(4097),
+    });
+    overlay
+}
+
+/// Endpoint `n` with an address of each family, behind node `n`.
+fn both_families(n: u8) -> PeerRecord {
+    PeerRecord {
+        others: vec![prefix(&format!("fd00::{n}/64"))],
+        ..peer(&format!("10.0.0.{n}/24"), n, &format!("192.0.2.{n}"))
+    }
+}
+
 fn joined() -> Overlay {
     let mut overlay = overlay();
     overlay.handle_join(EndpointId(1), local("10.0.0.1/24", 1));
@@ -206,7 +300,7 @@ fn joined() -> Overlay {
 
 fn local(address: &str, last: u8) -> Local {
     Local {
-        address: prefix(address),
+        addresses: vec![prefix(address)],
         mac: mac(last),
     }
 }
@@ -216,6 +310,7 @@ fn peer(address: &str, last: u8, end: &str) -> PeerRecord {
         address: prefix(address),
         mac: mac(last),
         vtep: vtep(end),
+        others: Vec::new(),
     }
 }
 

@@ -1,16 +1,17 @@
-//! Links: a bridge and a tunnel a subnet, a pair an endpoint.
+//! Links: a bridge, a tunnel a subnet, a pair an endpoint.
 //!
 //! A link is made in one request, in the namespace in which it stays: of one that was begun by a process that died, nothing
 //! is in the host's namespace, and what is in the network's is found by its name. A tunnel is asked for from the host's
 //! namespace, so its UDP socket is there, on the underlay, while the link is where nobody else's packets are.
 
-use std::{fs::File, os::fd::AsRawFd};
+use std::{collections::BTreeSet, fs::File, os::fd::AsRawFd};
 
 use futures_util::TryStreamExt;
 use rtnetlink::{
     LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVxlan,
     packet_route::link::{
-        InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkMessage,
+        InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, InfoVxlan,
+        LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
     },
 };
 
@@ -42,6 +43,8 @@ pub(super) struct Found {
     pub(super) is_up: bool,
     /// The bridge that it is a port of, 0 if none.
     pub(super) bridge: u32,
+    /// Whether its bridge passes nothing from it to another such port.
+    pub(super) is_isolated: bool,
 }
 
 /// Both ends of what is made: the host's namespace and the network's.
@@ -78,6 +81,7 @@ fn read(message: LinkMessage) -> Found {
         mtu: 0,
         is_up: message.header.flags.contains(LinkFlags::Up),
         bridge: 0,
+        is_isolated: false,
     };
     for attribute in message.attributes {
         if let LinkAttribute::IfName(name) = attribute {
@@ -90,18 +94,25 @@ fn read(message: LinkMessage) -> Found {
             found.mtu = mtu;
         } else if let LinkAttribute::Controller(index) = attribute {
             found.bridge = index;
+        } else if let LinkAttribute::LinkInfo(parts) = attribute {
+            found.is_isolated = parts.iter().any(is_isolated);
         }
     }
     found
 }
 
+fn is_isolated(part: &LinkInfo) -> bool {
+    let isolated = InfoBridgePort::Isolated(true);
+    matches!(part, LinkInfo::PortData(InfoPortData::BridgePort(settings)) if settings.contains(&isolated))
+}
+
 impl Ends<'_> {
     /// Makes a link.
-    pub(super) async fn add(&self, id: LinkId, link: Link) -> Result<(), DataplaneError> {
+    pub(super) async fn add(&self, id: LinkId, link: &Link) -> Result<(), DataplaneError> {
         let made = match (id, link) {
-            (_, Link::Bridge { mtu, .. }) => self.add_bridge(&name(id), mtu).await,
+            (_, Link::Bridge { mtu, .. }) => self.add_bridge(&name(id), *mtu).await,
             (LinkId::Vxlan(vni), Link::Vxlan { .. }) => self.add_vxlan(vni, link).await,
-            (_, Link::Endpoint { mac, mtu, .. }) => self.add_pair(&name(id), mac, mtu).await,
+            (_, Link::Endpoint { mac, mtu, .. }) => self.add_pair(&name(id), *mac, *mtu).await,
             (LinkId::Bridge(_) | LinkId::Endpoint(_), Link::Vxlan { .. }) => Ok(()),
         };
         made.map_err(|error| match (errno(&error), link) {
@@ -117,7 +128,7 @@ impl Ends<'_> {
     }
 
     /// Makes a link that is there as it was meant.
-    pub(super) async fn finish(&self, id: LinkId, link: Link) -> Result<(), DataplaneError> {
+    pub(super) async fn finish(&self, id: LinkId, link: &Link) -> Result<(), DataplaneError> {
         let text = name(id);
         let gone = || DataplaneError::LinkGone(self.network);
         let found = find(self.inner, &text).await?.ok_or_else(gone)?;
@@ -125,7 +136,7 @@ impl Ends<'_> {
             .mtu(link.mtu())
             .alias(alias(id, link))
             .up();
-        match link.port_of(id) {
+        match link.port_of() {
             Some(vni) => {
                 let bridge = find(self.inner, &name(LinkId::Bridge(vni))).await?;
                 message = message.controller(bridge.ok_or_else(gone)?.index);
@@ -142,17 +153,43 @@ impl Ends<'_> {
             .await;
         set.map_err(refused_in(self.network, format!("set up link {text}")))?;
         match link {
-            Link::Bridge { gateway, .. } => self.give_gateway(found.index, gateway).await,
-            Link::Vxlan { .. } | Link::Endpoint { .. } => Ok(()),
+            Link::Bridge { gateways, .. } => self.give_gateways(found.index, gateways).await,
+            Link::Vxlan { .. } => self.isolate(found.index, &text).await,
+            Link::Endpoint { .. } => Ok(()),
         }
     }
 
-    async fn give_gateway(&self, bridge: u32, gateway: Prefix) -> Result<(), DataplaneError> {
-        let added = address::add(self.inner, bridge, gateway).await;
-        added.map_err(refused_in(
-            self.network,
-            format!("give a bridge the address {gateway}"),
-        ))
+    /// Gives a bridge the gateways' addresses, and takes all others away.
+    async fn give_gateways(
+        &self,
+        bridge: u32,
+        gateways: &BTreeSet<Prefix>,
+    ) -> Result<(), DataplaneError> {
+        let refused = |address: &Prefix| {
+            let what = format!("give a bridge the address {address}, or take it away");
+            refused_in(self.network, what)
+        };
+        for gateway in gateways {
+            let added = address::add(self.inner, bridge, *gateway).await;
+            added.map_err(refused(gateway))?;
+        }
+        let listed = address::list(self.inner).await?;
+        for stale in address::of(bridge, &listed).filter(|found| !gateways.contains(found)) {
+            let removed = address::remove(self.inner, bridge, stale).await;
+            removed.map_err(refused(&stale))?;
+        }
+        Ok(())
+    }
+
+    /// Has the bridge pass nothing from one tunnel to another: what comes out of one is for an endpoint here or for nobody.
+    async fn isolate(&self, tunnel: u32, name: &str) -> Result<(), DataplaneError> {
+        let settings = vec![InfoBridgePort::Isolated(true)];
+        let message = LinkUnspec::new_with_index(tunnel)
+            .set_port_kind(InfoPortKind::Bridge)
+            .set_port_data(InfoPortData::BridgePort(settings))
+            .build();
+        let set = self.inner.handle.link().set_port(message).execute().await;
+        set.map_err(refused_in(self.network, format!("isolate port {name}")))
     }
 
     /// Removes a link, if it is there.
@@ -170,8 +207,11 @@ impl Ends<'_> {
         self.inner.handle.link().add(message).execute().await
     }
 
-    async fn add_vxlan(&self, vni: Vni, link: Link) -> Result<(), rtnetlink::Error> {
-        let Link::Vxlan { port, source, mtu } = link else {
+    async fn add_vxlan(&self, vni: Vni, link: &Link) -> Result<(), rtnetlink::Error> {
+        let &Link::Vxlan {
+            port, source, mtu, ..
+        } = link
+        else {
             return Ok(());
         };
         let source = match source {

@@ -189,8 +189,8 @@ impl Kernel {
                 self.guards.set(network, *vni, guard).await
             }
             (Step::RemoveGuard(vni), _) => self.guards.set(network, *vni, None).await,
-            (Step::AddLink(id, link), Some(ends)) => ends.add(*id, *link).await,
-            (Step::MendLink(id, link), Some(ends)) => ends.finish(*id, *link).await,
+            (Step::AddLink(id, link), Some(ends)) => ends.add(*id, link).await,
+            (Step::MendLink(id, link), Some(ends)) => ends.finish(*id, link).await,
             (Step::RemoveLink(id), Some(ends)) => ends.remove(*id).await,
             (Step::RemoveLink(_), None) => Ok(()),
             (
@@ -344,14 +344,18 @@ async fn list_links(
             continue;
         };
         // One that was not finished is like no other, so it is made anew.
-        let made = read.unwrap_or(UNFINISHED);
-        let bridge = made.port_of(id).map(|vni| name::name(LinkId::Bridge(vni)));
+        let mut made = read.unwrap_or(UNFINISHED);
+        let bridge = made.port_of().map(|vni| name::name(LinkId::Bridge(vni)));
         let is_port = bridge.is_none_or(|bridge| bridges.get(&*bridge) == Some(&link.bridge));
-        let has_address = match made {
-            Link::Bridge { gateway, .. } => addresses.contains(&(link.index, gateway)),
-            Link::Vxlan { .. } | Link::Endpoint { .. } => true,
+        let is_apart = match &mut made {
+            Link::Bridge { gateways, .. } => {
+                *gateways = address::of(link.index, &addresses).collect();
+                true
+            }
+            Link::Vxlan { .. } => link.is_isolated,
+            Link::Endpoint { .. } => true,
         };
-        if !(link.is_up && is_port && has_address) {
+        if !(link.is_up && is_port && is_apart) {
             plane.amiss.insert(id);
         }
         if let LinkId::Vxlan(vni) = id {
@@ -364,6 +368,7 @@ async fn list_links(
 
 /// No link that is desired: no VXLAN link has port 0.
 const UNFINISHED: Link = Link::Vxlan {
+    bridge: Vni::MAX,
     port: 0,
     source: std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
     mtu: 0,

@@ -2,6 +2,8 @@
 //!
 //! A link's other end may be in a sandbox, where it cannot be looked at: so what it was made as is written on this end.
 
+use std::collections::BTreeSet;
+
 use crate::{
     core::{
         model::{EndpointId, Prefix, Vni},
@@ -42,35 +44,60 @@ pub(super) fn id_of(name: &str) -> Option<LinkId> {
     whole.parse::<EndpointId>().ok().map(LinkId::Endpoint)
 }
 
-/// Says what a link was made as.
-pub(super) fn alias(id: LinkId, link: Link) -> String {
+/// Says what a link was made as. What can be seen on the link itself is not in it.
+pub(super) fn alias(id: LinkId, link: &Link) -> String {
     match link {
-        Link::Bridge { gateway, .. } => format!("weft gateway {gateway}"),
-        Link::Vxlan { port, source, .. } => format!("weft port {port} source {source}"),
+        Link::Bridge { .. } => "weft bridge".to_owned(),
+        Link::Vxlan {
+            bridge,
+            port,
+            source,
+            ..
+        } => format!("weft port {port} source {source} bridge {bridge}"),
         Link::Endpoint {
-            vni, mac, address, ..
+            bridge,
+            mac,
+            addresses,
+            ..
         } => {
             let endpoint = match id {
                 LinkId::Endpoint(endpoint) => endpoint.to_string(),
                 LinkId::Bridge(_) | LinkId::Vxlan(_) => String::new(),
             };
-            format!("weft endpoint {endpoint} vni {vni} mac {mac} address {address}")
+            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            let addresses = addresses.join(",");
+            format!("weft endpoint {endpoint} vni {bridge} mac {mac} address {addresses}")
         }
     }
 }
 
-/// Reads a link's name, alias and MTU; nothing if it is none of ours.
+/// Reads a link's name, alias and MTU; nothing if it is none of ours. A bridge's gateways are not in them.
+///
+/// Links of a daemon that made a bridge for each subnet are read too: it wrote a bridge's gateway, and no bridge of a tunnel.
 pub(super) fn read(name: &str, alias: Option<&str>, mtu: u32) -> Option<(LinkId, Option<Link>)> {
     let id = id_of(name)?;
     let words: Vec<&str> = alias.unwrap_or_default().split(' ').collect();
     let read = match (id, words.as_slice()) {
-        (LinkId::Bridge(_), ["weft", "gateway", gateway]) => prefix(gateway).map(|gateway| {
-            let link = Link::Bridge { gateway, mtu };
-            (id, link)
-        }),
-        (LinkId::Vxlan(_), ["weft", "port", port, "source", source]) => {
-            let parts = port.parse().ok().zip(source.parse().ok());
-            parts.map(|(port, source)| (id, Link::Vxlan { port, source, mtu }))
+        (LinkId::Bridge(_), ["weft", "bridge"] | ["weft", "gateway", _]) => {
+            let gateways = BTreeSet::new();
+            Some((id, Link::Bridge { gateways, mtu }))
+        }
+        (LinkId::Vxlan(vni), ["weft", "port", port, "source", source, rest @ ..]) => {
+            let bridge = match rest {
+                ["bridge", bridge] => bridge.parse().ok().and_then(Vni::new),
+                [] => Some(vni),
+                _ => None,
+            };
+            let parts = port.parse().ok().zip(source.parse().ok()).zip(bridge);
+            parts.map(|((port, source), bridge)| {
+                let tunnel = Link::Vxlan {
+                    bridge,
+                    port,
+                    source,
+                    mtu,
+                };
+                (id, tunnel)
+            })
         }
         (
             LinkId::Endpoint(_),
@@ -96,13 +123,13 @@ pub(super) fn read(name: &str, alias: Option<&str>, mtu: u32) -> Option<(LinkId,
 
 fn read_endpoint(
     endpoint: &str,
-    vni: &str,
-    (mac, address, mtu): (&str, &str, u32),
+    bridge: &str,
+    (mac, addresses, mtu): (&str, &str, u32),
 ) -> Option<(LinkId, Link)> {
     let link = Link::Endpoint {
-        vni: vni.parse().ok().and_then(Vni::new)?,
+        bridge: bridge.parse().ok().and_then(Vni::new)?,
         mac: mac.parse().ok()?,
-        address: prefix(address)?,
+        addresses: addresses.split(',').map(prefix).collect::<Option<_>>()?,
         mtu,
     };
     Some((LinkId::Endpoint(endpoint.parse().ok()?), link))
@@ -124,13 +151,14 @@ mod tests {
             (
                 LinkId::Bridge(vni),
                 Link::Bridge {
-                    gateway: Prefix("fd00::1/64".parse().unwrap()),
+                    gateways: BTreeSet::new(),
                     mtu: 1430,
                 },
             ),
             (
                 LinkId::Vxlan(vni),
                 Link::Vxlan {
+                    bridge: vni,
                     port: 4789,
                     source: "192.0.2.1".parse().unwrap(),
                     mtu: 1450,
@@ -139,20 +167,52 @@ mod tests {
             (
                 LinkId::Endpoint(EndpointId(u128::MAX)),
                 Link::Endpoint {
-                    vni,
+                    bridge: vni,
                     mac: Mac([2, 0, 0, 0, 0, 0xff]),
-                    address: Prefix("10.0.0.2/24".parse().unwrap()),
+                    addresses: vec![
+                        Prefix("10.0.0.2/24".parse().unwrap()),
+                        Prefix(
+                            "fd00:1111:2222:3333:4444:5555:6666:7777/64"
+                                .parse()
+                                .unwrap(),
+                        ),
+                    ],
                     mtu: 1450,
                 },
             ),
         ];
         for (id, link) in links {
-            let (name, alias) = (name(id), alias(id, link));
+            let (name, alias) = (name(id), alias(id, &link));
 
             assert!(name.len() <= 15, "{name}");
             assert!(alias.len() < 256, "{alias}");
             let found = read(&name, Some(&alias), link.mtu());
             assert_eq!(found, Some((id, Some(link))));
+        }
+    }
+
+    #[test]
+    fn links_of_a_daemon_with_a_bridge_for_each_subnet_are_read() {
+        let vni = Vni::MAX;
+        let tunnel = Link::Vxlan {
+            bridge: vni,
+            port: 4789,
+            source: "192.0.2.1".parse().unwrap(),
+            mtu: 1450,
+        };
+        let bridge = Link::Bridge {
+            gateways: BTreeSet::new(),
+            mtu: 1450,
+        };
+        for (id, alias, link) in [
+            (
+                LinkId::Vxlan(vni),
+                "weft port 4789 source 192.0.2.1",
+                tunnel,
+            ),
+            (LinkId::Bridge(vni), "weft gateway 10.0.0.254/24", bridge),
+        ] {
+            assert_eq!(read(&name(id), Some(alias), 1450), Some((id, Some(link))));
         }
     }
 

@@ -23,9 +23,11 @@ use crate::core::model::NetworkId;
 const OWN: &str = "/proc/thread-self/ns/net";
 
 /// What is written to `/proc/sys/net` of a new namespace: packets between the subnets of a network are forwarded, and
-/// the links speak for nobody.
+/// the links speak for nobody. Subnets have one bridge, so who sends to another is not told that there is a shorter way.
 const SYSCTLS: &[(&str, &str)] = &[
     ("ipv4/ip_forward", "1"),
+    ("ipv4/conf/all/send_redirects", "0"),
+    ("ipv4/conf/default/send_redirects", "0"),
     ("ipv6/conf/all/forwarding", "1"),
     ("ipv6/conf/default/addr_gen_mode", "1"),
     ("ipv6/conf/default/accept_ra", "0"),

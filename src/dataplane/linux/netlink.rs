@@ -135,4 +135,5 @@ pub(super) mod libc_errno {
     pub(in crate::dataplane::linux) const ENOENT: i32 = Errno::ENOENT as i32;
     pub(in crate::dataplane::linux) const EEXIST: i32 = Errno::EEXIST as i32;
     pub(in crate::dataplane::linux) const ENODEV: i32 = Errno::ENODEV as i32;
+    pub(in crate::dataplane::linux) const EADDRNOTAVAIL: i32 = Errno::EADDRNOTAVAIL as i32;
 }

@@ -87,8 +87,8 @@ async fn set_up(inside: &Netlink, name: &str, placement: &Placement) -> Result<(
     let message = LinkUnspec::new_with_index(found.index).up().build();
     let up = inside.handle.link().set(message).execute().await;
     up.map_err(refused(what))?;
-    if let Some(prefix) = placement.address {
-        let given = address::add(inside, found.index, prefix).await;
+    for prefix in &placement.addresses {
+        let given = address::add(inside, found.index, *prefix).await;
         given.map_err(refused(format!("give link {name} the address {prefix}")))?;
     }
     for (destination, via) in &placement.routes {

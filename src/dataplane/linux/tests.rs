@@ -111,7 +111,7 @@ fn a_link_in_a_sandbox_is_still_the_endpoints_and_is_found_there_again() {
         let placement = Placement {
             endpoint: EndpointId(1),
             mac: mac(1),
-            address: Some(prefix("10.0.0.1/24")),
+            addresses: vec![prefix("10.0.0.1/24"), prefix("fd00::1/64")],
             name: None,
             routes: vec![(prefix("0.0.0.0/0"), "10.0.0.254".parse().unwrap())],
         };
@@ -227,9 +227,9 @@ async fn open(place: &TempDir) -> Kernel {
 fn plane(peers: u32, mtu: u32) -> Plane {
     let mut plane = network(4096, mtu);
     let endpoint = Link::Endpoint {
-        vni: vni(4096),
+        bridge: vni(4096),
         mac: mac(1),
-        address: prefix("10.0.0.1/24"),
+        addresses: vec![prefix("10.0.0.1/24"), prefix("fd00::1/64")],
         mtu,
     };
     if peers > 0 {
@@ -275,9 +275,10 @@ fn elsewhere() -> Plane {
 
 fn network(id: u32, mtu: u32) -> Plane {
     let mut plane = Plane::default();
-    let gateway = prefix("10.0.0.254/24");
-    let bridge = Link::Bridge { gateway, mtu };
+    let gateways = BTreeSet::from([prefix("10.0.0.254/24"), prefix("fd00::ff/64")]);
+    let bridge = Link::Bridge { gateways, mtu };
     let tunnel = Link::Vxlan {
+        bridge: vni(id),
         port: 4789,
         source: IpAddr::from([192, 0, 2, 1]),
         mtu,

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     core::{
         model::{
-            EndpointId, EndpointRecord, Key, NetworkId, NetworkRecord, PeerRecord, Prefix,
+            EndpointId, EndpointRecord, Key, NetworkId, NetworkRecord, PeerRecord, Prefix, Subnet,
             TableEntry, TableName, Value,
         },
         overlay::{self, Local, Plane, Underlay, check_peer},
@@ -192,10 +192,10 @@ impl Overlay {
         if !state.endpoints.contains_key(&endpoint.id) {
             return Err(DriverError::NoEndpoint(endpoint.id));
         }
-        let address = address_of(&state.overlay, endpoint)?;
+        let addresses = addresses_of(&state.overlay, endpoint)?;
         let had_joined = state.overlay.has_joined(endpoint.id);
         let local = Local {
-            address,
+            addresses: addresses.clone(),
             mac: endpoint.mac,
         };
         state.overlay.handle_join(endpoint.id, local);
@@ -205,45 +205,54 @@ impl Overlay {
             }
             return Err(refused);
         }
-        Ok(self.joined(&network.record, endpoint, address))
+        Ok(self.joined(&network.record, endpoint, &addresses))
     }
 
     fn joined(
         &self,
         network: &NetworkRecord,
         endpoint: &EndpointRecord,
-        address: Prefix,
+        addresses: &[Prefix],
     ) -> Joined {
-        let own = |prefix: &Prefix| prefix.0.contains(&address.0.addr());
-        let same_family = |ip: &IpAddr| ip.is_ipv4() == address.0.addr().is_ipv4();
-        let gateway = network.subnets.iter().find(|subnet| own(&subnet.prefix));
-        let gateway = gateway.map(|subnet| subnet.gateway);
-        let others = network.subnets.iter().filter(|subnet| !own(&subnet.prefix));
-        let peer = PeerRecord {
-            address,
+        let is_in = |ip: &IpAddr, subnet: &Subnet| subnet.prefix.0.contains(ip);
+        let subnet_of = |ip: IpAddr| network.subnets.iter().find(|subnet| is_in(&ip, subnet));
+        let ips = addresses.iter().map(|prefix| prefix.0.addr());
+        let own: Vec<&Subnet> = ips.filter_map(subnet_of).collect();
+        let gateways: Vec<IpAddr> = own.iter().map(|subnet| subnet.gateway).collect();
+        let via = |subnet: &Subnet| {
+            let same_family = |ip: &&IpAddr| ip.is_ipv4() == subnet.gateway.is_ipv4();
+            gateways.iter().find(same_family).copied()
+        };
+        let others = network
+            .subnets
+            .iter()
+            .filter(|subnet| !own.contains(subnet));
+        let routes = others.filter_map(|subnet| {
+            Some(Route {
+                destination: subnet.prefix,
+                via: Some(via(subnet)?),
+            })
+        });
+        let entries = addresses.split_first().map(|(first, others)| PeerRecord {
+            address: *first,
             mac: endpoint.mac,
             vtep: self.underlay.vtep,
-        };
-        let entry = TableEntry {
+            others: others.to_vec(),
+        });
+        let entries = entries.iter().map(|peer| TableEntry {
             table: table(),
             key: endpoint_key(endpoint.id),
-            value: Value::new(codec::encode(&peer)).expect("a peer record is far below the limit"),
-        };
+            value: Value::new(codec::encode(peer)).expect("a peer record is far below the limit"),
+        });
         let interface = InterfaceName {
             source: link_name(endpoint.id),
             prefix: "eth".to_owned(),
         };
         Joined {
             interface: self.dataplane.has_links().then_some(interface),
-            gateways: gateway.into_iter().collect(),
-            routes: others
-                .filter(|subnet| same_family(&subnet.gateway))
-                .map(|subnet| Route {
-                    destination: subnet.prefix,
-                    via: gateway,
-                })
-                .collect(),
-            entries: vec![entry],
+            routes: routes.collect(),
+            entries: entries.collect(),
+            gateways,
         }
     }
 
@@ -273,7 +282,7 @@ impl Overlay {
         let placement = Placement {
             endpoint: endpoint.id,
             mac: endpoint.mac,
-            address: endpoint.address,
+            addresses: endpoint.addresses().collect(),
             name: sandbox.name.clone(),
             routes: routes.chain(default).collect(),
         };
@@ -396,16 +405,20 @@ fn check_subnets(record: &NetworkRecord) -> Result<(), DriverError> {
     Ok(())
 }
 
-fn address_of(
+/// Returns an endpoint's addresses: one at least, and each in a subnet of the network.
+fn addresses_of(
     overlay: &overlay::Overlay,
     endpoint: &EndpointRecord,
-) -> Result<Prefix, DriverError> {
+) -> Result<Vec<Prefix>, DriverError> {
+    let addresses: Vec<Prefix> = endpoint.addresses().collect();
     let in_subnet = |prefix: &Prefix| overlay.subnet_of(prefix.0.addr()).is_some();
-    let missing = DriverError::Address {
-        endpoint: endpoint.id,
-        network: endpoint.network,
-    };
-    endpoint.address.filter(in_subnet).ok_or(missing)
+    match !addresses.is_empty() && addresses.iter().all(in_subnet) {
+        true => Ok(addresses),
+        false => Err(DriverError::Address {
+            endpoint: endpoint.id,
+            network: endpoint.network,
+        }),
+    }
 }
 
 fn endpoint_key(endpoint: EndpointId) -> Key {
@@ -483,7 +496,7 @@ impl Driver for Overlay {
         Box::pin(async move {
             let network = self.network(endpoint.network)?;
             let mut state = network.state.lock().await;
-            address_of(&state.overlay, endpoint)?;
+            addresses_of(&state.overlay, endpoint)?;
             match state.endpoints.get(&endpoint.id) {
                 Some(held) if !held.is_same(endpoint) => {
                     Err(DriverError::EndpointExists(endpoint.id))
@@ -560,9 +573,11 @@ impl Driver for Overlay {
             return None;
         }
         let peer: PeerRecord = codec::decode(value.as_bytes()).ok()?;
+        let addresses = std::iter::once(&peer.address).chain(&peer.others);
+        let addresses: Vec<String> = addresses.map(ToString::to_string).collect();
         let meaning = BTreeMap::from([
             ("Host IP".to_owned(), peer.vtep.0.to_string()),
-            ("Address".to_owned(), peer.address.to_string()),
+            ("Address".to_owned(), addresses.join(", ")),
             ("MAC".to_owned(), peer.mac.to_string()),
         ]);
         Some((endpoint_of(key)?, meaning))

@@ -115,7 +115,7 @@ mod tests {
         Placement {
             endpoint: EndpointId(u128::from(n)),
             mac: Mac([2, 0, 0, 0, 0, n]),
-            address: None,
+            addresses: Vec::new(),
             name: None,
             routes: Vec::new(),
         }

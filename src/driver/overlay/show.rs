@@ -18,6 +18,7 @@ pub(super) fn peers(overlay: &overlay::Overlay, actual: &Plane) -> Vec<serde_jso
         json!({
             "endpoint": endpoint,
             "address": peer.address,
+            "others": peer.others,
             "mac": peer.mac,
             "vtep": peer.vtep,
             "programmed": programmed(peer),

@@ -119,6 +119,20 @@ async fn a_person_can_read_an_entry() {
     assert_eq!(meaning["Host IP"], "192.0.2.2");
 }
 
+#[test]
+fn a_peer_with_one_address_is_written_as_nodes_that_know_of_one_only_read_it() {
+    let one: PeerRecord = codec::decode(created(2).value.unwrap().as_bytes()).unwrap();
+    let both = PeerRecord {
+        others: vec![Prefix("fd00::2/64".parse().unwrap())],
+        ..one.clone()
+    };
+
+    let parts = (one.address, one.mac, one.vtep);
+    assert_eq!(codec::encode(&one), codec::encode(&parts));
+    let again: PeerRecord = codec::decode(&codec::encode(&both)).unwrap();
+    assert_eq!(again, both);
+}
+
 #[tokio::test]
 async fn an_endpoint_without_an_address_in_the_network_is_refused() {
     let (driver, _memory) = driver();
@@ -216,6 +230,7 @@ fn created(n: u8) -> TableEvent {
         address: endpoint(n).address.unwrap(),
         mac: mac(n),
         vtep: vtep(n),
+        others: Vec::new(),
     };
     TableEvent {
         network: NETWORK,
