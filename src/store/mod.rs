@@ -12,6 +12,8 @@ mod file;
 mod record;
 
 #[cfg(test)]
+pub(crate) mod faults;
+#[cfg(test)]
 mod tests;
 
 use std::{path::Path, sync::Arc};

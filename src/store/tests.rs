@@ -1,18 +1,14 @@
 //! The store as its callers see it.
 
-#![expect(clippy::unwrap_in_result, reason = "a test may panic")]
-
-use std::{
-    fs,
-    io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::PermissionsExt,
-    path::PathBuf,
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use rand::SeedableRng;
 use tempfile::TempDir;
 
-use super::*;
+use super::{
+    faults::{FaultyDisk, Kept},
+    *,
+};
 use crate::core::{
     model::{ClusterId, EndpointRecord, Mac, Name, NodeId},
     wire::keyring::{AgreedRing, ClusterKey, KeyId, Keyring},
@@ -312,25 +308,19 @@ fn a_copy_of_the_file_at_any_moment_has_all_that_was_answered() {
 #[test]
 fn a_full_disk_is_said_and_nothing_is_half_written_and_writing_goes_on_when_there_is_room() {
     let directory = directory();
-    let limit = Limit::default();
-    let opener = limit.clone();
-    let path = file(&directory);
     drop(Store::open(directory.path()).unwrap());
-    let file = DataFile::open_with(directory.path(), Box::new(move || opener.open(&path))).unwrap();
-    let store = Store {
-        file: Arc::new(file),
-        fault_point: FaultPoint::default(),
-    };
+    let disk = FaultyDisk::holding(fs::read(file(&directory)).unwrap());
+    let store = disk.store(directory.path()).unwrap();
     store.put_endpoint(&endpoint(1, true)).unwrap();
     let mut large = endpoint(2, true);
     large.entries = (0..40)
         .map(|n| entry(&n.to_string(), &[7; 60_000]))
         .collect();
 
-    limit.set(Some(0));
+    disk.set_room(Some(0));
     let refused = store.put_endpoint(&large);
     let again = store.put_endpoint(&endpoint(3, true));
-    limit.set(None);
+    disk.set_room(None);
     let after = store.endpoints().unwrap();
     store.put_endpoint(&endpoint(4, true)).unwrap();
 
@@ -346,67 +336,47 @@ fn a_full_disk_is_said_and_nothing_is_half_written_and_writing_goes_on_when_ther
     );
 }
 
-/// How many bytes may still be written before the disk is full; nothing: any number.
-#[derive(Clone, Debug, Default)]
-struct Limit(Arc<std::sync::Mutex<Option<u64>>>);
+/// The power goes at each operation of the disk in turn, and what was not synced is there, or not, or in part.
+#[test]
+fn without_power_at_any_operation_what_was_answered_is_there_and_nothing_is_half_written() {
+    let directory = directory();
+    drop(Store::open(directory.path()).unwrap());
+    let fresh = fs::read(file(&directory)).unwrap();
+    let write = |disk: &FaultyDisk| -> usize {
+        let Ok(store) = disk.store(directory.path()) else {
+            return 0;
+        };
+        let answered = (1..=4).take_while(|id| {
+            let mut endpoint = endpoint(*id, true);
+            endpoint.entries.push(entry("large", &[7; 3_000]));
+            store.put_endpoint(&endpoint).is_ok()
+        });
+        answered.count()
+    };
+    let whole = FaultyDisk::holding(fresh.clone());
+    assert_eq!(write(&whole), 4);
+    let mut cut_short = 0;
 
-impl Limit {
-    fn set(&self, left: Option<u64>) {
-        *self.0.lock().unwrap() = left;
-    }
+    for power in 0..whole.operations() {
+        let disk = FaultyDisk::holding(fresh.clone());
+        disk.set_power(power);
+        let answered = write(&disk);
+        cut_short += usize::from(answered < 4);
+        for kept in [Kept::All, Kept::None, Kept::Alternate, Kept::Torn] {
+            let disk = disk.after_power_cut(kept);
+            let store = disk.store(directory.path()).unwrap();
+            let there = store.endpoints().unwrap();
 
-    fn spend(&self, len: u64) -> io::Result<()> {
-        match &mut *self.0.lock().unwrap() {
-            None => Ok(()),
-            Some(left) if *left >= len => {
-                *left -= len;
-                Ok(())
-            }
-            Some(_) => Err(io::ErrorKind::StorageFull.into()),
+            let ids: Vec<u128> = there.iter().map(|endpoint| endpoint.record.id.0).collect();
+            let expected: Vec<u128> = (1..=4).take(there.len()).collect();
+            assert_eq!(ids, expected, "{power}, {kept:?}");
+            assert!(
+                there.len() >= answered,
+                "{power}, {kept:?}: {} of {answered}",
+                there.len()
+            );
+            assert!(there.iter().all(|endpoint| endpoint.entries.len() == 2));
         }
     }
-
-    fn open(&self, path: &Path) -> Result<redb::Database, redb::DatabaseError> {
-        let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
-        let disk = Disk {
-            file: std::sync::Mutex::new(file),
-            limit: self.clone(),
-        };
-        redb::Database::builder().create_with_backend(disk)
-    }
-}
-
-/// A file on a disk that may be full.
-#[derive(Debug)]
-struct Disk {
-    file: std::sync::Mutex<fs::File>,
-    limit: Limit,
-}
-
-impl redb::StorageBackend for Disk {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.file.lock().unwrap().metadata()?.len())
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let mut file = self.file.lock().unwrap();
-        file.seek(SeekFrom::Start(offset))?;
-        file.read_exact(out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.limit.spend(len)?;
-        self.file.lock().unwrap().set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.file.lock().unwrap().sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.limit.spend(data.len() as u64)?;
-        let mut file = self.file.lock().unwrap();
-        file.seek(SeekFrom::Start(offset))?;
-        file.write_all(data)
-    }
+    assert!(cut_short > 10, "{cut_short}");
 }
