@@ -72,6 +72,17 @@ impl ClusterLog {
         self.live.get(&(table, key)).map(|(seq, ..)| *seq)
     }
 
+    /// Gives every entry a new number, so far on that nobody has seen it; what anybody has of the log is below the floor.
+    pub(super) fn renumber(&mut self, skipped: u64) {
+        let live = std::mem::take(&mut self.live);
+        self.tombstones.clear();
+        self.last = self.last.saturating_add(skipped);
+        self.floor = self.last;
+        for ((table, key), (_, written, value)) in live {
+            self.write(written, table, key, Some(value));
+        }
+    }
+
     /// Returns the dots made since the last call.
     pub(super) fn take_fresh(&mut self) -> Vec<Dot> {
         std::mem::take(&mut self.fresh)
@@ -171,6 +182,24 @@ mod tests {
         log.put(Hlc(3), table(), key(1), value());
 
         assert_eq!(log.dots().len(), 1);
+    }
+
+    #[test]
+    fn a_renumbered_log_has_the_same_entries_and_nothing_at_its_floor_or_below() {
+        let mut log = ClusterLog::default();
+        log.put(Hlc(1), table(), key(1), value());
+        log.put(Hlc(2), table(), key(2), value());
+        log.delete(Hlc(3), table(), key(1));
+
+        log.renumber(100);
+
+        let dots = log.dots();
+        let kept: Vec<(u64, Hlc, &Key)> = dots
+            .iter()
+            .map(|dot| (dot.seq, dot.written, &dot.key))
+            .collect();
+        assert_eq!((log.floor(), log.last()), (103, 104));
+        assert_eq!(kept, [(104, Hlc(2), &key(2))]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod log;
 mod member;
 mod network;
 mod overlay;
+mod recover;
 mod reply;
 mod snapshot;
 mod vni;
