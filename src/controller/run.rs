@@ -264,7 +264,7 @@ impl Controller {
             // Who was let in, not who is heard of: a leader that has just started hears of nobody yet.
             let raft = &self.parts.raft;
             let all: Vec<NodeId> = raft.read(|state| state.members().keys().copied().collect());
-            raft.set_members(&alive, &all);
+            raft.set_members(&alive, &all, &BTreeMap::new());
         }
     }
 

@@ -9,7 +9,7 @@ use openraft::{
 };
 
 use super::{
-    Inner, Raft,
+    Inner, Raft, SNAPSHOT_MAX, recover,
     wire::{self, Message, Reply, WireVote},
 };
 use crate::core::model::NodeId;
@@ -27,14 +27,10 @@ impl Raft {
 
 impl Inner {
     async fn answer(self: &Arc<Self>, from: NodeId, message: Message) -> Reply {
+        if let Some(why) = self.refusal(from, &message) {
+            return Reply::Refused(why);
+        }
         match message {
-            Message::Append { vote, .. }
-            | Message::Vote { vote, .. }
-            | Message::Snapshot { vote, .. }
-                if vote.node != from.0 =>
-            {
-                Reply::Refused("the message speaks for another node".to_owned())
-            }
             Message::Append {
                 vote,
                 prev,
@@ -88,6 +84,31 @@ impl Inner {
                 }
                 Reply::Noted
             }
+            Message::Transfer { term, to } => self.handle_transfer(from, term, to).await,
+            Message::Voters => match self.voters() {
+                Some(report) => Reply::Voters(report),
+                None => Reply::Refused("the node does not lead".to_owned()),
+            },
         }
+    }
+
+    /// Returns why a message is not for the engine, if it is not.
+    fn refusal(&self, from: NodeId, message: &Message) -> Option<String> {
+        let (vote, snapshot_to) = match message {
+            Message::Append { vote, .. } | Message::Vote { vote, .. } => (vote, 0),
+            Message::Snapshot {
+                vote, offset, data, ..
+            } => (vote, offset.saturating_add(data.len() as u64)),
+            Message::Resign | Message::Voters | Message::Transfer { .. } => return None,
+        };
+        if vote.node != from.0 {
+            return Some("the message speaks for another node".to_owned());
+        }
+        if recover::epoch(vote.term) < recover::epoch(self.status().term) {
+            // Its log is one that was given up, and its terms must not become ours.
+            return Some("the cluster was recovered since, without that log".to_owned());
+        }
+        (snapshot_to > SNAPSHOT_MAX)
+            .then(|| format!("the snapshot is too long: over {SNAPSHOT_MAX} bytes"))
     }
 }

@@ -9,6 +9,7 @@ use openraft::{
 use redb::{ReadableTable, TableDefinition};
 
 use super::{
+    disk::Disk,
     types::{Entry, LogId, StorageError, StorageIOError, Types, Vote},
     wire::{WireEntry, WireLogId, WireVote},
 };
@@ -18,14 +19,14 @@ use crate::{
 };
 
 /// Index → entry.
-const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("weft_raft_log");
+pub(super) const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("weft_raft_log");
 
 /// Small things, by name; the snapshot and what it covers too.
 pub(super) const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("weft_raft_state");
 
-const VOTE: &str = "vote";
-const COMMITTED: &str = "committed";
-const PURGED: &str = "purged";
+pub(super) const VOTE: &str = "vote";
+pub(super) const COMMITTED: &str = "committed";
+pub(super) const PURGED: &str = "purged";
 
 /// How many bytes of entries one message carries, well below the largest frame; at least one entry.
 const BATCH_BYTES: usize = 1024 * 1024;
@@ -33,7 +34,7 @@ const BATCH_BYTES: usize = 1024 * 1024;
 /// The log and the vote. Every write is on the disk before it is answered.
 #[derive(Clone, Debug)]
 pub(super) struct LogStore {
-    store: Store,
+    disk: Disk,
 }
 
 /// Makes Raft's tables, so that reading finds them.
@@ -45,21 +46,9 @@ pub(super) fn create_tables(store: &Store) -> Result<(), StoreError> {
     })
 }
 
-/// Runs `work`, which waits for the disk, where waiting is allowed.
-pub(super) async fn on_disk<T: Send + 'static>(
-    store: &Store,
-    work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, AnyError> {
-    let store = store.clone();
-    match tokio::task::spawn_blocking(move || work(&store)).await {
-        Ok(done) => done.map_err(|error| AnyError::new(&error)),
-        Err(stopped) => Err(AnyError::new(&stopped)),
-    }
-}
-
 impl LogStore {
-    pub(super) fn new(store: Store) -> Self {
-        Self { store }
+    pub(super) fn new(disk: Disk) -> Self {
+        Self { disk }
     }
 
     async fn state<T: bincode::Decode<()> + Send + 'static>(
@@ -74,7 +63,7 @@ impl LogStore {
                     .transpose()?)
             })
         };
-        on_disk(&self.store, read).await
+        self.disk.run(read).await
     }
 
     async fn entries(
@@ -97,7 +86,7 @@ impl LogStore {
                 Ok(entries)
             })
         };
-        on_disk(&self.store, read).await
+        self.disk.run(read).await
     }
 }
 
@@ -143,7 +132,9 @@ impl RaftLogStorage<Types> for LogStore {
                 Ok((purged.map(LogId::from), last.map(|entry| entry.log_id)))
             })
         };
-        let (purged, last) = on_disk(&self.store, read)
+        let (purged, last) = self
+            .disk
+            .run(read)
             .await
             .map_err(StorageIOError::read_logs)?;
         Ok(LogState {
@@ -166,7 +157,7 @@ impl RaftLogStorage<Types> for LogStore {
                 Ok(())
             })
         };
-        let written = on_disk(&self.store, write).await;
+        let written = self.disk.run(write).await;
         written.map_err(|error| StorageIOError::write_vote(error).into())
     }
 
@@ -188,7 +179,7 @@ impl RaftLogStorage<Types> for LogStore {
                 Ok(())
             })
         };
-        let written = on_disk(&self.store, write).await;
+        let written = self.disk.run(write).await;
         written.map_err(|error| StorageIOError::write(error).into())
     }
 
@@ -217,7 +208,7 @@ impl RaftLogStorage<Types> for LogStore {
                 Ok(())
             })
         };
-        match on_disk(&self.store, write).await {
+        match self.disk.run(write).await {
             Ok(()) => {
                 callback.log_io_completed(Ok(()));
                 Ok(())
@@ -237,7 +228,7 @@ impl RaftLogStorage<Types> for LogStore {
                 Ok(())
             })
         };
-        let written = on_disk(&self.store, write).await;
+        let written = self.disk.run(write).await;
         written.map_err(|error| StorageIOError::write_logs(error).into())
     }
 
@@ -252,7 +243,7 @@ impl RaftLogStorage<Types> for LogStore {
                 Ok(())
             })
         };
-        let written = on_disk(&self.store, write).await;
+        let written = self.disk.run(write).await;
         written.map_err(|error| StorageIOError::write_logs(error).into())
     }
 }

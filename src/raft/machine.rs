@@ -12,7 +12,8 @@ use redb::ReadableTable;
 use tokio::sync::Notify;
 
 use super::{
-    log_store::{STATE, on_disk},
+    disk::Disk,
+    log_store::STATE,
     types::{
         Applied, Entry, LogId, SnapshotMeta, StorageError, StorageIOError, StoredMembership, Types,
     },
@@ -27,8 +28,8 @@ use crate::{
     store::{Store, StoreError},
 };
 
-const SNAPSHOT: &str = "snapshot";
-const SNAPSHOT_META: &str = "snapshot_meta";
+pub(super) const SNAPSHOT: &str = "snapshot";
+pub(super) const SNAPSHOT_META: &str = "snapshot_meta";
 
 /// How many dots may wait to be taken; with more the whole log is handed over instead.
 const PENDING_MAX: usize = 4_096;
@@ -50,8 +51,8 @@ pub struct ClusterLog {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) allocator: Allocator,
-    last: Option<LogId>,
-    membership: StoredMembership,
+    pub(super) last: Option<LogId>,
+    pub(super) membership: StoredMembership,
     pending: Pending,
 }
 
@@ -102,7 +103,20 @@ impl Shared {
 }
 
 impl State {
-    fn apply(&mut self, entry: Entry) -> Applied {
+    /// Loads the last snapshot; without one it is the state of a log that was never begun.
+    pub(super) fn load(store: &Store) -> Result<Self, LoadError> {
+        let Some((meta, bytes)) = read_snapshot(store)? else {
+            return Ok(Self::default());
+        };
+        Ok(Self {
+            allocator: Allocator::restore(&bytes)?,
+            last: meta.last_log_id,
+            membership: meta.last_membership,
+            pending: Pending::Whole,
+        })
+    }
+
+    pub(super) fn apply(&mut self, entry: Entry) -> Applied {
         self.last = Some(entry.log_id);
         match entry.payload {
             EntryPayload::Blank => Ok(Outcome::Done),
@@ -145,34 +159,29 @@ pub enum LoadError {
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
     shared: Arc<Shared>,
-    store: Store,
+    disk: Disk,
 }
 
 impl Machine {
     /// Loads the last snapshot; openraft applies what follows it in the log.
-    pub(super) fn load(store: Store) -> Result<(Self, Arc<Shared>), LoadError> {
-        let shared = Arc::new(Shared::default());
-        if let Some((meta, bytes)) = read_snapshot(&store)? {
-            let mut state = shared.lock();
-            state.allocator = Allocator::restore(&bytes)?;
-            state.last = meta.last_log_id;
-            state.membership = meta.last_membership;
-            state.pending = Pending::Whole;
-        }
+    pub(super) fn load(store: &Store, disk: Disk) -> Result<(Self, Arc<Shared>), LoadError> {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::load(store)?),
+            news: Notify::default(),
+        });
         shared.news.notify_one();
         let machine = Self {
             shared: Arc::clone(&shared),
-            store,
+            disk,
         };
         Ok((machine, shared))
     }
 
     async fn write_snapshot(&self, meta: &SnapshotMeta, bytes: Vec<u8>) -> Result<(), AnyError> {
         let meta = WireMeta::from(meta);
-        on_disk(&self.store, move |store| {
-            write_snapshot(store, &meta, &bytes)
-        })
-        .await
+        self.disk
+            .run(move |store| write_snapshot(store, &meta, &bytes))
+            .await
     }
 }
 
@@ -282,7 +291,7 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError> {
-        let snapshot = on_disk(&self.store, read_snapshot).await;
+        let snapshot = self.disk.run(read_snapshot).await;
         let snapshot = snapshot.map_err(|error| StorageIOError::read_snapshot(None, error))?;
         Ok(snapshot.map(|(meta, bytes)| Snapshot {
             meta,

@@ -7,20 +7,25 @@
 //! sent. Source: Ongaro, "Consensus: Bridging Theory and Practice" (2014), as openraft builds it; §6.4.1 for the leases.
 
 mod autopilot;
+mod disk;
 mod election;
 mod handle;
+mod handover;
 mod log_store;
 mod machine;
 mod network;
 mod propose;
+mod recover;
 mod transport;
 mod types;
+mod voters;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -32,17 +37,19 @@ use rand::{SeedableRng, rngs::StdRng};
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use autopilot::{Standing, VoterReport, VoterRole, VotersReport, Wait};
 pub use machine::{ClusterLog, LoadError};
 pub use propose::ProposeError;
+pub use recover::{RecoverError, Recovery};
 pub use transport::{Service, Transport, TransportError};
 
 use self::{
-    autopilot::{Autopilot, Members},
+    autopilot::{Autopilot, Look, Members},
+    disk::Disk,
     log_store::LogStore,
     machine::{Machine, Shared},
     network::Network,
     types::Types,
-    wire::Message,
 };
 use crate::{
     core::{
@@ -55,8 +62,12 @@ use crate::{
 /// How many pieces of the cluster log may wait for who takes them; then they are gathered, see [`ClusterLog`].
 const CLUSTER_LOG_QUEUE: usize = 16;
 
-/// How long a leader that stops waits for the others to hear of it.
-const RESIGN_DEADLINE: Duration = Duration::from_millis(300);
+/// How long one page of a snapshot is, in bytes: far below the longest frame.
+const SNAPSHOT_PAGE: usize = 1024 * 1024;
+
+/// The longest snapshot that is taken, in bytes; the pages are gathered in memory. A hundred times what 10,000 networks and
+/// 200,000 leases come to.
+const SNAPSHOT_MAX: u64 = 1024 * 1024 * 1024;
 
 /// What Raft needs.
 pub struct RaftConfig {
@@ -87,6 +98,8 @@ pub struct Timings {
     pub propose: Duration,
     /// How long a voter may be down before another takes its place.
     pub voter_gone: Duration,
+    /// How long a node must be up before it gets a vote; longer than its death would go unnoticed.
+    pub voter_settled: Duration,
     /// How often the leader looks whether who votes should change.
     pub autopilot: Duration,
     /// After how many entries of the log a snapshot is made.
@@ -101,6 +114,7 @@ impl Default for Timings {
             election: Duration::from_millis(1_500),
             propose: Duration::from_secs(10),
             voter_gone: Duration::from_secs(60),
+            voter_settled: Duration::from_secs(3),
             autopilot: Duration::from_secs(1),
             snapshot_every: 1_000,
         }
@@ -127,7 +141,7 @@ impl Timings {
             election_timeout_min: millis(self.election) / 2,
             election_timeout_max: millis(self.lease),
             install_snapshot_timeout: 10_000,
-            snapshot_max_chunk_size: 1024 * 1024,
+            snapshot_max_chunk_size: SNAPSHOT_PAGE as u64,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every),
             max_in_snapshot_log_to_keep: self.snapshot_every / 2,
             replication_lag_threshold: self.snapshot_every * 4,
@@ -167,6 +181,8 @@ pub enum Role {
     Candidate,
     /// It leads.
     Leader,
+    /// It takes no part until there is room on its disk.
+    DiskFull,
     /// It takes no part: shut down, or its disk failed.
     Stopped,
 }
@@ -179,6 +195,7 @@ impl Role {
             Self::Follower => "follower",
             Self::Candidate => "candidate",
             Self::Leader => "leader",
+            Self::DiskFull => "disk_full",
             Self::Stopped => "stopped",
         }
     }
@@ -226,6 +243,7 @@ struct Inner {
     node: NodeId,
     raft: openraft::Raft<Types>,
     shared: Arc<Shared>,
+    disk: Disk,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
     rng: Mutex<StdRng>,
@@ -233,6 +251,9 @@ struct Inner {
     /// Who leads by what others say, for a node that takes no part.
     hint: Mutex<Option<NodeId>>,
     members: watch::Sender<Members>,
+    /// How many voters there shall be, and what the leader saw last.
+    wanted: usize,
+    seen: watch::Receiver<Option<Look>>,
     leadership: watch::Receiver<Leadership>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -252,15 +273,17 @@ impl Raft {
         } = config;
         let open_config = Arc::new(timings.openraft()?);
         log_store::create_tables(&store)?;
-        let (machine, shared) = Machine::load(store.clone())?;
+        let stop = CancellationToken::new();
+        let disk = Disk::new(store.clone(), stop.clone());
+        let (machine, shared) = Machine::load(&store, disk.clone())?;
         let network = Network::new(Arc::clone(&transport));
-        let log = LogStore::new(store);
+        let log = LogStore::new(disk.clone());
         let raft = openraft::Raft::new(node.0, open_config, network, log, machine)
             .await
             .map_err(|fatal| RaftError::Log(fatal.to_string()))?;
         let (members, members_seen) = watch::channel(Members::default());
         let (leadership_told, leadership) = watch::channel(Leadership::default());
-        let stop = CancellationToken::new();
+        let (seen_told, seen) = watch::channel(None);
         let tasks = TaskTracker::new();
         let autopilot = Autopilot {
             us: node.0,
@@ -269,6 +292,8 @@ impl Raft {
             target: config.voters,
             every: timings.autopilot,
             gone_after: timings.voter_gone,
+            settled_after: timings.voter_settled,
+            seen: seen_told,
             stop: stop.clone(),
         };
         tasks.spawn(autopilot.run());
@@ -284,12 +309,15 @@ impl Raft {
             node,
             raft,
             shared,
+            disk,
             transport,
             clock: config.clock,
             rng: Mutex::new(StdRng::seed_from_u64(config.seed)),
             timings,
             hint: Mutex::new(None),
             members,
+            wanted: config.voters,
+            seen,
             leadership,
             stop,
             tasks,
@@ -328,12 +356,14 @@ impl Raft {
         self.inner.status()
     }
 
-    /// Tells who is there and who belongs to the cluster; the leader changes who votes accordingly.
-    pub fn set_members(&self, alive: &[NodeId], all: &[NodeId]) {
+    /// Tells who is there, who belongs to the cluster, and what fails together; the leader changes who votes accordingly.
+    pub fn set_members(&self, alive: &[NodeId], all: &[NodeId], zones: &BTreeMap<NodeId, String>) {
         let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
+        let zones = zones.iter().map(|(node, zone)| (node.0, zone.clone()));
         let members = Members {
             alive: ids(alive),
             all: ids(all),
+            zones: zones.collect(),
         };
         self.inner.members.send_if_modified(|known| {
             let is_new = *known != members;
@@ -359,10 +389,10 @@ impl Raft {
         }
     }
 
-    /// Stops taking part. A leader tells the others first, so that they need not find out.
+    /// Stops taking part. A leader hands over first, so that the others need not wait for its lease to run out.
     pub async fn shutdown(&self) {
         self.inner.stop.cancel();
-        self.inner.resign().await;
+        self.inner.hand_over().await;
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(%error, "the agreement did not stop cleanly");
         }
@@ -375,6 +405,8 @@ impl Inner {
     fn leader(&self) -> Option<NodeId> {
         let hint = *self.hint.lock().unwrap_or_else(PoisonError::into_inner);
         let heard = self.leadership.borrow().leader;
+        // What this node knew before its disk was full is old.
+        let heard = heard.filter(|leader| *leader != self.node || !self.disk.is_full());
         // Who lost its vote is not told who leads any more, so what others say counts more then.
         if self.is_voter() {
             heard.or(hint)
@@ -404,6 +436,7 @@ impl Inner {
         let membership = metrics.membership_config.membership();
         let role = match metrics.state {
             _ if metrics.running_state.is_err() => Role::Stopped,
+            _ if self.disk.is_full() => Role::DiskFull,
             ServerState::Learner => Role::Learner,
             ServerState::Follower => Role::Follower,
             ServerState::Candidate => Role::Candidate,
@@ -422,24 +455,6 @@ impl Inner {
             snapshot: index(metrics.snapshot),
             purged: index(metrics.purged),
         }
-    }
-
-    async fn resign(&self) {
-        let status = self.status();
-        if status.role != Role::Leader {
-            return;
-        }
-        let others = status
-            .voters
-            .into_iter()
-            .filter(|voter| *voter != self.node);
-        let request = wire::seal(&Message::Resign);
-        let tell = |voter| {
-            self.transport
-                .call(voter, Service::Raft, request.clone(), RESIGN_DEADLINE)
-        };
-        // Who does not hear of it finds out by the silence.
-        futures_util::future::join_all(others.map(tell)).await;
     }
 }
 

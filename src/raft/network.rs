@@ -120,6 +120,7 @@ impl RaftNetwork<Types> for Link {
             | Reply::Snapshot(_)
             | Reply::SnapshotMismatch(..)
             | Reply::Noted
+            | Reply::Voters(_)
             | Reply::Stopped
             | Reply::Refused(_) => Err(self.unexpected()),
         }
@@ -152,6 +153,7 @@ impl RaftNetwork<Types> for Link {
             | Reply::HigherVote(_)
             | Reply::Vote { .. }
             | Reply::Noted
+            | Reply::Voters(_)
             | Reply::Stopped
             | Reply::Refused(_) => Err(self.unexpected()),
         }
@@ -182,6 +184,7 @@ impl RaftNetwork<Types> for Link {
             | Reply::Snapshot(_)
             | Reply::SnapshotMismatch(..)
             | Reply::Noted
+            | Reply::Voters(_)
             | Reply::Stopped
             | Reply::Refused(_) => Err(self.unexpected()),
         }

@@ -182,7 +182,8 @@ impl Inner {
     }
 
     async fn attempt_here(&self, command: &Command, left: Duration) -> Attempt {
-        if self.leads_alone() {
+        // A leader that hands over takes nothing new: who follows it must have all of its log.
+        if self.leads_alone() || self.disk.is_full() || self.stop.is_cancelled() {
             return Attempt::NotLeader(None);
         }
         let written = match timeout(left, self.raft.client_write(command.clone())).await {

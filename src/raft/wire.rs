@@ -14,6 +14,7 @@ use openraft::{
     },
 };
 
+use super::autopilot::VotersReport;
 use super::types::{Entry, LogId, SnapshotMeta, StoredMembership, Types, Vote};
 use crate::core::{
     allocator::{AllocatorError, Command, Outcome},
@@ -110,6 +111,10 @@ pub(super) enum Message {
     },
     /// The leader is about to stop: another one should stand for election as soon as it may.
     Resign,
+    /// Any member asks the leader who votes and why.
+    Voters,
+    /// The leader of this term hands over: the next one is promised to that node.
+    Transfer { term: u64, to: NodeId },
 }
 
 /// The answer to a [`Message`].
@@ -132,6 +137,7 @@ pub(super) enum Reply {
     Stopped,
     /// The node cannot read the message, or the sender is not who the message says.
     Refused(String),
+    Voters(VotersReport),
 }
 
 /// The answer to a forwarded proposal.
@@ -292,6 +298,13 @@ impl Reply {
             granted: response.vote_granted,
             last: response.last_log_id.as_ref().map(Into::into),
         }
+    }
+
+    pub(super) fn voters(self) -> Option<VotersReport> {
+        if let Self::Voters(report) = self {
+            return Some(report);
+        }
+        None
     }
 }
 

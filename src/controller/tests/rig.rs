@@ -49,6 +49,7 @@ const TIMINGS: Timings = Timings {
     election: Duration::from_millis(600),
     propose: Duration::from_secs(3),
     voter_gone: Duration::from_secs(60),
+    voter_settled: Duration::from_millis(100),
     autopilot: Duration::from_millis(100),
     snapshot_every: 1_000,
 };

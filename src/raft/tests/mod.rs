@@ -1,13 +1,21 @@
 //! The log store and the state machine against the suite that openraft keeps for them, and on a damaged disk.
 
+mod faults;
+mod handover;
+mod recover;
+mod rig;
+mod snapshot;
+
 use openraft::{
     EntryPayload,
     storage::{RaftLogReader, RaftLogStorageExt},
     testing::{StoreBuilder, Suite, log_id},
 };
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use super::{
+    disk::Disk,
     log_store::{LogStore, create_tables},
     machine::Machine,
     types::{Entry, StorageError, Types},
@@ -33,7 +41,7 @@ async fn a_log_on_a_damaged_disk_is_whole_or_refused() {
     {
         let store = Store::open(directory.path()).unwrap();
         create_tables(&store).unwrap();
-        let mut log = LogStore::new(store);
+        let mut log = LogStore::new(disk(&store));
         log.blocking_append(written.clone()).await.unwrap();
     }
     let path = directory.path().join(FILE_NAME);
@@ -57,7 +65,7 @@ async fn a_log_on_a_damaged_disk_is_whole_or_refused() {
             if damaged.is_empty() {
                 continue;
             }
-            match LogStore::new(store).try_get_log_entries(..).await {
+            match LogStore::new(disk(&store)).try_get_log_entries(..).await {
                 Ok(entries) => {
                     assert_eq!(entries, written, "at {at}");
                     read += 1;
@@ -67,6 +75,10 @@ async fn a_log_on_a_damaged_disk_is_whole_or_refused() {
         }
     }
     assert!(refused > 20 && read > 5, "{refused} refused, {read} read");
+}
+
+fn disk(store: &Store) -> Disk {
+    Disk::new(store.clone(), CancellationToken::new())
 }
 
 fn entry(index: u64) -> Entry {
@@ -90,7 +102,8 @@ impl StoreBuilder<Types, LogStore, Machine, TempDir> for OnDisk {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap();
         create_tables(&store).unwrap();
-        let (machine, _shared) = Machine::load(store.clone()).unwrap();
-        Ok((directory, LogStore::new(store), machine))
+        let disk = disk(&store);
+        let (machine, _shared) = Machine::load(&store, disk.clone()).unwrap();
+        Ok((directory, LogStore::new(disk), machine))
     }
 }
