@@ -1,6 +1,8 @@
-//! The command line: one file a command group. All but `init`, `up`, `demo` and `sim` are clients of the control API.
+//! The command line: one file a command group. All but `init`, `up`, `cluster recover`, `demo` and `sim`
+//! are clients of the control API.
 
 mod args;
+mod cluster;
 mod cni;
 mod demo;
 mod driver;
@@ -83,6 +85,7 @@ async fn dispatch(args: Args) -> Result<(), CliError> {
         Command::Table(command) => table::run(&client(), output, command).await,
         Command::Keys(command) => trust::keys(&client(), output, command).await,
         Command::Node(command) => trust::node(&client(), output, command).await,
+        Command::Cluster(command) => cluster::run(&client(), output, command).await,
         Command::Sim(args) => sim::run(args, output).await,
         Command::Demo { nodes, keep } => demo::run(output, nodes, keep).await,
         Command::Completion { shell } => {

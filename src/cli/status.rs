@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
+    cluster::waits,
     error::CliError,
     output::{Listing, Output, Tone},
 };
@@ -11,7 +12,8 @@ use crate::{
         client::Client,
         http::{
             Exit,
-            types::{Left, Member, MemberState, Status, SyncState},
+            cluster::{Voter, VoterRole, Voters, WaitsFor},
+            types::{Left, Member, MemberState, RaftStatus, Status, SyncState},
         },
     },
     core::model::{Name, NodeId},
@@ -19,12 +21,18 @@ use crate::{
 
 pub(super) async fn status(client: &Client, output: Output, check: bool) -> Result<(), CliError> {
     let status = client.status().await?;
-    let names = if output.is_json() {
-        Names::default()
+    let (names, voters) = if output.is_json() {
+        (Names::default(), None)
     } else {
-        Names::of(&client.members().await?)
+        // What the leader says of the voters is worth a line, and nothing without it.
+        (
+            Names::of(&client.members().await?),
+            client.voters().await.ok(),
+        )
     };
-    output.answer(&status, |status| show_status(status, &names))?;
+    output.answer(&status, |status| {
+        show_status(status, &names, voters.as_ref())
+    })?;
     if check && !(status.ready && status.leader.is_some()) {
         return Err(CliError::Told(Exit::Unavailable));
     }
@@ -73,7 +81,7 @@ impl Names {
     }
 }
 
-fn show_status(status: &Status, names: &Names) -> String {
+fn show_status(status: &Status, names: &Names, voters: Option<&Voters>) -> String {
     let readiness = if status.ready {
         Tone::Good.paint("ready")
     } else {
@@ -83,12 +91,6 @@ fn show_status(status: &Status, names: &Names) -> String {
         Some(leader) => names.show(leader),
         None => Tone::Bad.paint("none: nothing new can be agreed"),
     };
-    let voters: Vec<String> = status
-        .raft
-        .voters
-        .iter()
-        .map(|node| names.show(*node))
-        .collect();
     let up = show_duration(Duration::from_millis(status.uptime_ms));
     let lines = [
         (
@@ -101,13 +103,9 @@ fn show_status(status: &Status, names: &Names) -> String {
         ("leader", leader),
         (
             "raft",
-            format!(
-                "{}, term {}, voters {}",
-                status.raft.role,
-                status.raft.term,
-                or_none(&voters)
-            ),
+            format!("{}, term {}", status.raft.role, status.raft.term),
         ),
+        ("voters", show_voters(&status.raft, names, voters)),
         (
             "members",
             show_counts(&[
@@ -138,6 +136,25 @@ fn show_status(status: &Status, names: &Names) -> String {
         .iter()
         .map(|(what, text)| format!("{}  {text}\n", Tone::Heading.paint(&format!("{what:<9}"))))
         .collect()
+}
+
+/// Says who votes as the leader knows it, else as this node does.
+fn show_voters(raft: &RaftStatus, names: &Names, voters: Option<&Voters>) -> String {
+    let votes = |voter: &&Voter| matches!(voter.role, VoterRole::Leader | VoterRole::Voter);
+    let nodes: Vec<String> = match voters {
+        Some(voters) => {
+            let voting = voters.nodes.iter().filter(votes);
+            voting.map(|voter| names.show(voter.node)).collect()
+        }
+        None => raft.voters.iter().map(|node| names.show(*node)).collect(),
+    };
+    let waits = match voters {
+        Some(voters) if voters.waits.what != WaitsFor::Nothing => {
+            format!("; {}", waits(&voters.waits))
+        }
+        Some(_) | None => String::new(),
+    };
+    format!("{}{waits}", or_none(&nodes))
 }
 
 fn show_cluster(status: &Status) -> String {
@@ -213,7 +230,7 @@ fn show_left(left: &Left) -> String {
     )
 }
 
-fn show_duration(duration: Duration) -> String {
+pub(super) fn show_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0..60 => format!("{seconds} s"),

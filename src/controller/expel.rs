@@ -4,6 +4,8 @@
 //! streams and its datagrams; then the datagram keys are replaced and the former ones retired, since whoever holds them could
 //! seal in another node's name. The join token changes too unless it is to stay: the node has seen it.
 
+use tokio_util::sync::CancellationToken;
+
 use super::{Controller, ControllerError, Rotated, keys::ROTATE, run::cluster_table};
 use crate::{
     core::{
@@ -101,12 +103,22 @@ impl Controller {
         }
     }
 
+    /// Hears from another node that the cluster has removed this one, which may not have heard it otherwise: it came back late.
+    pub async fn follow_refusals(self, refused: CancellationToken) {
+        refused.cancelled().await;
+        self.handle_expulsion();
+    }
+
+    fn handle_expulsion(&self) {
+        if !self.desk.leaving.is_cancelled() {
+            self.desk.expelled.cancel();
+        }
+    }
+
     /// Listens to a node no longer.
     async fn shut_out(&self, node: NodeId) -> Result<(), Stopped> {
         if node == self.parts.node {
-            if !self.desk.leaving.is_cancelled() {
-                self.desk.expelled.cancel();
-            }
+            self.handle_expulsion();
             return Ok(());
         }
         self.desk.removed.send_modify(|removed| {

@@ -31,6 +31,7 @@ mod services;
 mod sweep;
 mod table;
 mod view;
+mod voters;
 
 #[cfg(test)]
 mod tests;
@@ -48,12 +49,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use error::{ControllerError, Owner};
 pub use expel::Expelled;
 pub use keys::{KeysView, Rotated};
-pub use services::Streams;
+pub use services::{Streams, says_removed};
 pub use view::{
     AppliedView, DriverView, EndpointDetail, EndpointState, EndpointView, EntryDetail, Held,
     HeldEndpoint, IpamRequest, ListedNetwork, MemberView, NetworkRequest, NetworkView, PluginView,
     PoolView, Sandbox, Setup, StatusView, SubnetRequest, TableView,
 };
+pub use voters::{Standing, VoterReport, VoterRole, VotersReport, Wait};
 
 use self::{address::Hands, removal::Removals};
 use crate::{

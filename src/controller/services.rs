@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
 
 use super::Controller;
 use crate::{
@@ -14,6 +15,14 @@ use crate::{
         streams::{Caller, Dialer, Handler, Refusal, Service, StreamError},
     },
 };
+
+/// What a node that was removed gets to read, whatever it asks.
+const REMOVED: &str = "the node was removed from the cluster";
+
+/// Returns whether a node refused because the cluster has removed this one.
+pub fn says_removed(error: &StreamError) -> bool {
+    matches!(error, StreamError::Refused(Refusal(why)) if why == REMOVED)
+}
 
 impl Handler for Controller {
     fn call(
@@ -27,7 +36,7 @@ impl Handler for Controller {
                 .node
                 .is_some_and(|node| self.is_shut_out(node, service))
             {
-                return Err(Refusal("the node was removed from the cluster".to_owned()));
+                return Err(Refusal(REMOVED.to_owned()));
             }
             if service == Service::Join {
                 return Ok(self.answer_join(caller, &request).await);
@@ -75,12 +84,22 @@ impl Controller {
 pub struct Streams {
     handle: Handle,
     dialer: Dialer,
+    removed: CancellationToken,
 }
 
 impl Streams {
     /// Makes it; both must be of the same node.
     pub fn new(handle: Handle, dialer: Dialer) -> Self {
-        Self { handle, dialer }
+        Self {
+            handle,
+            dialer,
+            removed: CancellationToken::new(),
+        }
+    }
+
+    /// Returns what is cancelled once another voter says that this node was removed.
+    pub fn removed(&self) -> CancellationToken {
+        self.removed.clone()
     }
 }
 
@@ -100,7 +119,12 @@ impl Transport for Streams {
             let addr = self.handle.address(to).await.ok().flatten();
             let addr = addr.ok_or(TransportError::NoAddress(to))?;
             let call = self.dialer.call(to, addr, service, request, deadline);
-            call.await.map_err(|error| failure(to, &error))
+            call.await.map_err(|error| {
+                if says_removed(&error) {
+                    self.removed.cancel();
+                }
+                failure(to, &error)
+            })
         })
     }
 }

@@ -120,10 +120,15 @@ impl Cluster {
 
     /// Adds a node that joins through the first.
     pub async fn join(&mut self) -> anyhow::Result<()> {
-        let token = self.nodes[0].client().token().await?.token;
+        self.join_through(0).await
+    }
+
+    /// Adds a node that joins through this one.
+    pub async fn join_through(&mut self, seed: usize) -> anyhow::Result<()> {
+        let token = self.nodes[seed].client().token().await?.token;
         let at = self.add()?;
         let mut up = self.nodes[at].up();
-        up.args(["--join", &self.nodes[0].address().to_string()])
+        up.args(["--join", &self.nodes[seed].address().to_string()])
             .env("WEFT_TOKEN", token);
         self.nodes[at].start_as(up)?;
         self.nodes[at].until_ready().await?;

@@ -1,5 +1,6 @@
 //! A client of the control API, over its unix socket. The command line and the tests use it.
 
+mod cluster;
 mod trust;
 mod uri;
 mod watch;

@@ -4,6 +4,7 @@
 //! may leave an answer unread.
 
 mod blob;
+pub mod cluster;
 mod counters;
 mod door;
 mod drivers;

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    drivers as show,
+    cluster, drivers as show,
     error::{Code, Failure},
     extract::{Ask, At, Body},
     ipam::{self, Pool},
@@ -90,9 +90,11 @@ pub fn routes(controller: Controller, tls: Tls, stop: CancellationToken) -> Rout
         .route("/metrics", get(measure))
         .route("/healthz", get(healthz));
     let trust = super::trust::routes().with_state(api.controller.clone());
+    let cluster = cluster::routes().with_state(api.controller.clone());
     Router::new()
         .nest("/v1", v1.with_state(api))
         .nest("/v1", trust)
+        .nest("/v1", cluster)
 }
 
 type Answer<T> = Result<Json<T>, Failure>;
@@ -115,7 +117,10 @@ impl Api {
     async fn show_status(&self) -> Result<Status, Failure> {
         let view = self.controller.status().await?;
         let members = self.controller.members().await?;
-        views::status(view, &members, &self.tls.stats())
+        let mut status = views::status(view, &members, &self.tls.stats())?;
+        let wait = self.controller.voters_wait();
+        status.raft.waits = wait.map(|wait| cluster::waits(wait, &Names::of(&members, &[]).nodes));
+        Ok(status)
     }
 }
 

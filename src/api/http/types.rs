@@ -75,6 +75,9 @@ pub struct RaftStatus {
     pub applied: u64,
     /// The last entry in the log here.
     pub last_log: u64,
+    /// What keeps the leader from changing who votes; only the leader knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<super::cluster::Waits>,
 }
 
 /// How many members are in which state.

@@ -24,7 +24,7 @@ use crate::{
 
 /// The names of nodes and networks, as far as they are known.
 pub(super) struct Names {
-    nodes: BTreeMap<NodeId, Name>,
+    pub(super) nodes: BTreeMap<NodeId, Name>,
     networks: BTreeMap<NetworkId, Name>,
 }
 
@@ -69,6 +69,7 @@ pub(super) fn status(
             learners: view.raft.learners,
             applied: view.raft.applied,
             last_log: view.raft.last_log,
+            waits: None,
         },
         members: member_counts(members),
         networks: network_counts(&view.networks),

@@ -1,5 +1,6 @@
 //! The command line's grammar, and the help that a person reads.
 
+mod cluster;
 mod driver;
 mod network;
 mod sim;
@@ -17,6 +18,7 @@ use clap::{
     },
 };
 
+pub(super) use cluster::ClusterCommand;
 pub(super) use driver::{DriverCommand, PluginCommand};
 pub(super) use network::{EndpointCommand, EndpointName, IpamCommand, NetworkCommand, SandboxArgs};
 pub(super) use sim::SimArgs;
@@ -172,6 +174,9 @@ Examples:
     /// Show and rotate the keys that datagrams are sealed with
     #[command(subcommand, arg_required_else_help = true)]
     Keys(KeysCommand),
+    /// Show who votes, and recover a cluster that lost most of its voters
+    #[command(subcommand, arg_required_else_help = true)]
+    Cluster(ClusterCommand),
     /// Remove other nodes from the cluster
     #[command(subcommand, arg_required_else_help = true)]
     Node(NodeCommand),

@@ -26,13 +26,7 @@ use super::{
     others,
 };
 use crate::{
-    api::{
-        docker,
-        http::{
-            self,
-            types::{Code, Failure},
-        },
-    },
+    api::{docker, http},
     cli::{
         error::CliError,
         init::{self, VOTERS},
@@ -106,12 +100,10 @@ impl Daemon {
             runtime::start(node, sockets.udp, dialer.clone(), &tasks, stop_loop.clone());
         let recalled = handle.apply_members(remembered).await;
         recalled.map_err(anyhow::Error::from)?;
-        let (raft, cluster_log) = start_raft(
-            &member,
-            &store,
-            Streams::new(handle.clone(), dialer.clone()),
-        )
-        .await?;
+        let streams = Streams::new(handle.clone(), dialer.clone());
+        let removed = streams.removed();
+        let (raft, cluster_log) =
+            start_raft(&member, &store, streams, timings(config.profile)).await?;
         let vtep = Vtep(member.address.ip());
         let overlay = Arc::new(drivers::overlay(config, &store, vtep).await?);
         let plugins = drivers::plugins(&Host::here(), config.plugin_dir.as_deref());
@@ -145,7 +137,7 @@ impl Daemon {
         let streams = streams::serve(sockets.tcp, tls.clone(), handler, daemon.stop_loop.clone());
         daemon.serve("the streams", streams);
         daemon.open(doors, tls, config);
-        daemon.run_beside(cluster_log);
+        daemon.run_beside(cluster_log, removed);
         daemon.tasks.spawn(others::find_again(
             daemon.handle.clone(),
             dialer,
@@ -186,7 +178,11 @@ impl Daemon {
         });
     }
 
-    fn run_beside(&mut self, cluster_log: mpsc::Receiver<ClusterLog>) {
+    fn run_beside(&mut self, cluster_log: mpsc::Receiver<ClusterLog>, removed: CancellationToken) {
+        let refusals = self.controller.clone().follow_refusals(removed);
+        let stop = self.stop_services.clone();
+        self.tasks
+            .spawn(async move { stop.run_until_cancelled(refusals).await });
         let (stop, overlay) = (self.stop_services.clone(), self.overlay.clone());
         self.tasks.spawn(async move {
             tokio::select! {
@@ -257,8 +253,7 @@ impl Daemon {
                 Ok(Ended::Left)
             }
             () = self.controller.expelled() => {
-                let message = "this node was removed from the cluster: to join again, give it another --data-dir, or empty this one";
-                Err(Failure::new(Code::Removed, message).into())
+                Err(others::removed())
             }
             Some(ended) = self.services.join_next() => {
                 let what = ended.unwrap_or("a service that panicked");
@@ -314,10 +309,23 @@ fn node_config(member: &Member, store: &Store, profile: Profile) -> Result<node:
     })
 }
 
+/// A node whose death goes unnoticed for longer must be up for longer before it gets a vote.
+fn timings(profile: Profile) -> Timings {
+    let timings = Timings::default();
+    match profile {
+        Profile::Lan | Profile::Local => timings,
+        Profile::Wan => Timings {
+            voter_settled: Duration::from_secs(15),
+            ..timings
+        },
+    }
+}
+
 async fn start_raft(
     member: &Member,
     store: &Store,
     streams: Streams,
+    timings: Timings,
 ) -> Result<(Raft, mpsc::Receiver<ClusterLog>), CliError> {
     let config = RaftConfig {
         node: member.identity.node,
@@ -325,7 +333,7 @@ async fn start_raft(
         transport: Arc::new(streams),
         clock: Arc::new(clock::wall),
         seed: clock::seed(),
-        timings: Timings::default(),
+        timings,
         voters: VOTERS,
     };
     Ok(Raft::start(config).await.map_err(anyhow::Error::from)?)

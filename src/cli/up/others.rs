@@ -12,6 +12,7 @@ use crate::{
     api::http::types::{Code, Failure},
     cli::error::CliError,
     config::Seed,
+    controller::says_removed,
     core::{
         membership::MemberState,
         model::NodeId,
@@ -45,7 +46,14 @@ pub(super) fn remembered(store: &Store) -> Result<Vec<MemberState>, CliError> {
     }))
 }
 
-/// Refuses to run beside another daemon with this node's id: a copied data directory.
+/// What a node says that the cluster has removed.
+pub(super) fn removed() -> CliError {
+    let message = "this node was removed from the cluster: to join again, give it another --data-dir, or empty this one";
+    Failure::new(Code::Removed, message).into()
+}
+
+/// Refuses to run as a node that the cluster has removed while it was away, and beside another daemon with this node's id: a
+/// copied data directory.
 ///
 /// Such a daemon is where this data directory was last, or where the others say that the node is.
 pub(super) async fn refuse_double(
@@ -59,12 +67,18 @@ pub(super) async fn refuse_double(
         .map(|state| state.identity)
         .partition(|it| it.node == node);
     let asked = others.iter().take(ASKED_MAX).map(|other| async {
-        let reply = ask(dialer, other.node, other.addr).await.ok()?;
-        let told = members_in(&reply).ok()?;
-        let ours = told.iter().find(|state| state.identity.node == node)?;
-        Some(ours.identity.addr)
+        let reply = match ask(dialer, other.node, other.addr).await {
+            Ok(reply) => reply,
+            Err(error) if says_removed(&error) => return Err(removed()),
+            Err(_no_answer) => return Ok(None),
+        };
+        let told = members_in(&reply).unwrap_or_default();
+        let ours = told.iter().find(|state| state.identity.node == node);
+        Ok(ours.map(|state| state.identity.addr))
     });
-    let told = join_all(asked).await.into_iter().flatten();
+    let told: Result<Vec<Option<SocketAddr>>, CliError> =
+        join_all(asked).await.into_iter().collect();
+    let told = told?.into_iter().flatten();
     let places: BTreeSet<SocketAddr> = before.iter().map(|it| it.addr).chain(told).collect();
     let elsewhere = places.into_iter().filter(|addr| *addr != member.address);
     let answers = elsewhere.map(|addr| async move {
