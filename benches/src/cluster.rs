@@ -43,6 +43,7 @@ pub struct Member {
     /// Its process id.
     pub process: u32,
     child: Child,
+    command: Command,
 }
 
 /// The processes, the first of which has founded the cluster.
@@ -111,16 +112,58 @@ impl Cluster {
                 .args(["--join", &seed.to_string()])
                 .env("WEFT_TOKEN", token),
         };
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
-        let process = child.id().context("the node has ended at once")?;
+        let (child, process) = spawn(&mut command)?;
         self.members.push(Member {
             client,
             process,
             child,
+            command,
         });
         Ok(())
+    }
+
+    /// Waits until so many nodes vote and all name one leader; returns its place.
+    pub async fn until_led(&self, voters: usize) -> anyhow::Result<usize> {
+        let mut leader = None;
+        for place in 0..self.members.len() {
+            let led = |status: &Status| {
+                let raft = &status.raft;
+                let same = leader.is_none() || leader == status.leader;
+                let whole = raft.voters.len() == voters && raft.applied == raft.last_log;
+                same && whole && status.leader.is_some()
+            };
+            leader = self.until(place, led).await?.leader;
+        }
+        for (place, member) in self.members.iter().enumerate() {
+            if Some(member.client.status().await?.node) == leader {
+                return Ok(place);
+            }
+        }
+        bail!("the leader is none of the nodes")
+    }
+
+    /// Sends a node a signal.
+    pub fn signal(&self, place: usize, signal: Signal) -> anyhow::Result<()> {
+        let process = Pid::from_raw(i32::try_from(self.members[place].process)?);
+        Ok(kill(process, signal)?)
+    }
+
+    /// Starts a node again that was told to end, once it has, and waits until it sees all others.
+    pub async fn start_again(&mut self, place: usize) -> anyhow::Result<()> {
+        let count = self.members.len() as u64;
+        let member = &mut self.members[place];
+        timeout(START_MAX, member.child.wait()).await??;
+        (member.child, member.process) = spawn(&mut member.command)?;
+        for place in 0..self.members.len() {
+            let whole = |status: &Status| status.ready && status.members.alive == count;
+            self.until(place, whole).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the directory that all the nodes' directories are in.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     async fn until(&self, place: usize, done: impl Fn(&Status) -> bool) -> anyhow::Result<Status> {
@@ -162,6 +205,14 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+fn spawn(command: &mut Command) -> anyhow::Result<(Child, u32)> {
+    let child = command
+        .spawn()
+        .with_context(|| format!("cannot start {:?}", command.as_std().get_program()))?;
+    let process = child.id().context("the node has ended at once")?;
+    Ok((child, process))
 }
 
 /// Builds the program in release mode and returns where it is.
