@@ -231,7 +231,14 @@ impl Spread {
         }
         for ((to, log), mut ranges) in due {
             ranges.sort_unstable();
-            ranges.dedup();
+            // Who wakes late tells of a dot for the first and the second time at once, and ranges that overlap are malformed.
+            ranges.dedup_by(|next, last| {
+                let joins = next.0 <= last.1 + 1;
+                if joins {
+                    last.1 = last.1.max(next.1);
+                }
+                joins
+            });
             for chunk in ranges.chunks(RANGES_A_RECORD) {
                 self.tell(to, Item::Ihave(log, chunk.to_vec()));
             }
@@ -450,6 +457,23 @@ mod tests {
         assert!(matches!(item, Item::Push(_, 2)));
         assert_eq!(spread.peek_dot(PEER, log(3, 1)), Some(4));
         assert_eq!(spread.len(), 1);
+    }
+
+    #[test]
+    fn who_wakes_late_tells_of_each_dot_once() {
+        let mut spread = Spread::new(ME);
+        for (first, millis, seq) in [(true, 2, 1), (true, 2, 2), (false, 1, 1), (false, 2, 5)] {
+            spread.ihave_at(first, after(millis), PEER, (log(1, 1), seq));
+        }
+
+        spread.handle_timeout(after(9));
+
+        let (_, item) = spread.pop().unwrap();
+        assert!(
+            matches!(&item, Item::Ihave(_, ranges) if *ranges == [(1, 2), (5, 5)]),
+            "{item:?}"
+        );
+        assert!(spread.pop().is_none());
     }
 
     #[test]
