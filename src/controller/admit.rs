@@ -117,12 +117,16 @@ impl Controller {
         codec::decode(&answer).unwrap_or(Err(JoinRefusal::NoLeader))
     }
 
-    /// Finds the join token: a voter knows it, any other node asks the leader.
+    /// Finds the join token: the leader knows it. What another voter has applied may be older than an answered rotation, so
+    /// that is told only while there is no leader, who lets nobody in either.
     pub(super) async fn ask_token(&self) -> Result<Token, ControllerError> {
-        let secret = match self.own_secret() {
-            Some(secret) => secret,
-            None => self.ask_secret().await.ok_or(ControllerError::NoLeader)?,
+        let leads = self.parts.raft.leader() == Some(self.parts.node);
+        let asked = match leads {
+            true => None,
+            false => self.ask_secret().await,
         };
+        let known = asked.or_else(|| self.own_secret());
+        let secret = known.ok_or(ControllerError::NoLeader)?;
         let ca_digest = self.ca_digest();
         Ok(Token { ca_digest, secret })
     }
