@@ -1,6 +1,11 @@
-//! The addresses' simulation: seeds on every change, and what shows that they are worth something.
+//! Addresses: seeds of the simulation on every change, what shows that they are worth something, and a few real faults.
 
-use cluster_tests::sim::addresses::{Defect, Tally, run};
+use std::{path::PathBuf, time::Duration};
+
+use cluster_tests::{
+    chaos::{self, Limit, Plan},
+    sim::addresses::{Defect, Tally, run},
+};
 
 /// Within how many seeds a defect must be noticed.
 const SEEDS_TO_CATCH: u64 = 10;
@@ -56,6 +61,34 @@ fn a_former_runs_block_that_is_taken_for_new_is_caught() {
 #[test]
 fn a_lease_that_goes_back_before_everybody_has_heard_is_caught() {
     is_caught(Defect::SkipBarrier);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::print_stdout, reason = "the figures are the report")]
+async fn real_daemons_allocate_linearizably_under_faults() -> anyhow::Result<()> {
+    let plan = Plan {
+        program: PathBuf::from(env!("CARGO_BIN_EXE_weft-under-test")),
+        nodes: 5,
+        seed: 7,
+        limit: Limit::Count {
+            calls: 1_200,
+            episodes: 5,
+        },
+        longest: Duration::from_secs(3),
+        history: None,
+    };
+
+    let Some(report) = chaos::run(&plan).await? else {
+        return Ok(());
+    };
+
+    println!("{report:#?}");
+    assert_eq!(report.violations, [""; 0]);
+    assert_eq!(report.episodes, 5);
+    assert!(report.faults.values().sum::<u64>() >= 3);
+    assert!(report.calls["create network"]["ok"] > 5);
+    assert!(report.calls["create endpoint"]["ok"] > 50);
+    Ok(())
 }
 
 fn is_caught(defect: Defect) {

@@ -40,8 +40,10 @@ pub struct Node {
     listen: SocketAddr,
     profile: &'static str,
     client: Client,
-    /// The network namespace that it runs in, if not this process's: then the kernel carries its packets.
+    /// The network namespace that it runs in, if not this process's.
     host: Option<PathBuf>,
+    /// What carries its packets.
+    dataplane: &'static str,
     child: Option<Child>,
 }
 
@@ -64,13 +66,16 @@ impl Node {
             client: Client::new(directory.join("sock")).with_deadline(CALL_MAX),
             directory,
             host: None,
+            // The nodes of one namespace would make the same tunnels.
+            dataplane: "none",
             child: None,
         })
     }
 
-    /// Has it run on a host from now on.
-    pub(super) fn run_on(&mut self, host: PathBuf) {
+    /// Has it run on a host from now on, and carry packets there or not.
+    pub(super) fn run_on(&mut self, host: PathBuf, carries: bool) {
         self.host = Some(host);
+        self.dataplane = if carries { "kernel" } else { "none" };
     }
 
     /// Returns where its networks' namespaces are.
@@ -138,20 +143,19 @@ impl Node {
 
     /// Returns the command that would start it under another name.
     pub fn up_as(&self, name: &str) -> Command {
-        let (mut command, dataplane) = match &self.host {
+        let mut command = match &self.host {
             Some(host) => {
                 // Unlike `ip netns exec`, it leaves the mounts alone, which the daemon's next run shall find again.
                 let mut inside = Command::new("nsenter");
                 inside.arg(format!("--net={}", host.display()));
                 inside.arg(&self.program);
-                (self.clean(inside), "kernel")
+                self.clean(inside)
             }
-            // The nodes of one namespace would make the same tunnels.
-            None => (self.weft(), "none"),
+            None => self.weft(),
         };
         command
             .args(["up", "--name", name, "--profile", self.profile])
-            .args(["--dataplane", dataplane])
+            .args(["--dataplane", self.dataplane])
             .args(["--listen", &self.listen.to_string()])
             .arg("--data-dir")
             .arg(self.data_dir())

@@ -54,6 +54,8 @@ pub struct Cluster {
     net: ([u8; 3], u8),
     place: TempDir,
     underlay: Option<Underlay>,
+    /// Whether the nodes on hosts carry packets.
+    carries: bool,
     content: bool,
 }
 
@@ -69,6 +71,7 @@ impl Cluster {
             net: loopback_net(),
             place,
             underlay: None,
+            carries: true,
             content: false,
         })
     }
@@ -77,6 +80,18 @@ impl Cluster {
     pub async fn start_on(program: &str, underlay: Underlay, count: usize) -> anyhow::Result<Self> {
         let mut cluster = Self::empty(program, Profile::Lan)?;
         cluster.underlay = Some(underlay);
+        cluster.fill(count).await?;
+        Ok(cluster)
+    }
+
+    /// As [`Self::start_on`], but the nodes carry no packets.
+    pub async fn start_bare_on(
+        program: &str,
+        underlay: Underlay,
+        count: usize,
+    ) -> anyhow::Result<Self> {
+        let mut cluster = Self::empty(program, Profile::Lan)?;
+        (cluster.underlay, cluster.carries) = (Some(underlay), false);
         cluster.fill(count).await?;
         Ok(cluster)
     }
@@ -155,7 +170,7 @@ impl Cluster {
             profile,
         )?);
         if let Some(underlay) = &self.underlay {
-            self.nodes[at].run_on(underlay.host(at).path());
+            self.nodes[at].run_on(underlay.host(at).path(), self.carries);
         }
         Ok(at)
     }

@@ -17,6 +17,9 @@ use nix::{
 };
 use tokio::net::UdpSocket;
 
+/// How many islands the hosts can be on; at first all are on the first.
+const ISLANDS: usize = 3;
+
 /// Namespaces that are this process's.
 static MADE: AtomicU32 = AtomicU32::new(0);
 
@@ -66,7 +69,7 @@ impl Drop for Namespace {
 #[derive(Debug)]
 pub struct Underlay {
     hosts: Vec<Namespace>,
-    _bridge: Namespace,
+    bridge: Namespace,
 }
 
 impl Underlay {
@@ -94,8 +97,11 @@ impl Underlay {
 
     fn join(count: u8) -> anyhow::Result<Self> {
         let bridge = Namespace::make()?;
-        bridge.ip(&["link", "add", "br0", "type", "bridge"])?;
-        bridge.ip(&["link", "set", "br0", "up"])?;
+        for island in 0..ISLANDS {
+            let name = format!("br{island}");
+            bridge.ip(&["link", "add", &name, "type", "bridge"])?;
+            bridge.ip(&["link", "set", &name, "up"])?;
+        }
         let mut hosts = Vec::new();
         for number in 0..count {
             let host = Namespace::make()?;
@@ -108,10 +114,14 @@ impl Underlay {
             host.ip(&["link", "set", "u0", "up"])?;
             hosts.push(host);
         }
-        Ok(Self {
-            hosts,
-            _bridge: bridge,
-        })
+        Ok(Self { hosts, bridge })
+    }
+
+    /// Puts a host on an island: it reaches those on the same one, and they it.
+    pub fn place(&self, host: usize, island: usize) -> anyhow::Result<()> {
+        let (port, bridge) = (format!("p{host}"), format!("br{island}"));
+        self.bridge.ip(&["link", "set", &port, "master", &bridge])?;
+        Ok(())
     }
 
     /// Returns a host.
