@@ -154,6 +154,15 @@ pub enum Action {
     },
     /// Drops all keys of the datagrams but the one that seals.
     RetireKeys,
+    /// Gives a network other options, if they are still those that the proposer knows.
+    ReplaceOptions {
+        /// The network.
+        id: NetworkId,
+        /// The options it has.
+        was: BTreeMap<String, String>,
+        /// The options it shall have.
+        options: BTreeMap<String, String>,
+    },
 }
 
 /// The option with VNIs chosen by hand: decimal numbers parted by commas, the first for the first subnet, and so on.
@@ -369,4 +378,7 @@ pub enum AllocatorError {
     /// The ring was changed meanwhile: the rotation begins anew.
     #[error("no key of the ring has the id {0}")]
     NoSuchKey(u8),
+    /// Somebody else was first: the proposer must look again.
+    #[error("the options of network {0} were changed meanwhile")]
+    NetworkChanged(NetworkId),
 }

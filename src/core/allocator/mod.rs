@@ -138,6 +138,9 @@ impl Allocator {
             Action::AddKey { key } => self.add_key(at, key),
             Action::PromoteKey { id } => self.promote_key(at, *id),
             Action::RetireKeys => self.retire_keys(at),
+            Action::ReplaceOptions { id, was, options } => {
+                self.replace_options(at, *id, (was, options))
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Networks: subnets, gateways and VNIs, all or nothing.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{
     AVOIDED_MAX, Action, Allocator, AllocatorError, Command, NetworkWish, Outcome, SubnetRequest,
@@ -97,6 +97,28 @@ impl Allocator {
         self.log
             .put(at, networks_table(), network_key(record.id), value);
         self.set_aside(at, &record, &wishes);
+        Ok(Outcome::Network(record))
+    }
+
+    /// Compares and sets: of two who have looked at the same options, one is first, and the other hears that it was not.
+    pub(super) fn replace_options(
+        &mut self,
+        at: Hlc,
+        id: NetworkId,
+        (was, options): (&BTreeMap<String, String>, &BTreeMap<String, String>),
+    ) -> Result<Outcome, AllocatorError> {
+        let held = self.networks.get(&id);
+        let held = held.ok_or(AllocatorError::NoSuchNetwork(id))?;
+        if held.options != *was {
+            return Err(AllocatorError::NetworkChanged(id));
+        }
+        let record = NetworkRecord {
+            options: options.clone(),
+            ..held.clone()
+        };
+        let value = encode_record(&record)?;
+        self.networks.insert(id, record.clone());
+        self.log.put(at, networks_table(), network_key(id), value);
         Ok(Outcome::Network(record))
     }
 

@@ -181,6 +181,7 @@ pub(super) fn of(action: &Action) -> Option<(NetworkId, NodeId)> {
         | Action::AddKey { .. }
         | Action::PromoteKey { .. }
         | Action::RetireKeys
+        | Action::ReplaceOptions { .. }
         | Action::AllocateNetwork(_) => None,
     }
 }

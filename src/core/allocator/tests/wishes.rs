@@ -291,3 +291,56 @@ fn options_pass_through_unchanged_a14() {
     assert_eq!(record.options, options);
     assert_eq!(vnis(&record), [77]);
 }
+
+/// Of two that have looked at the same options one is first; a proposal that is sent again gets its first answer.
+#[test]
+fn options_are_replaced_if_they_are_still_what_the_proposer_saw() {
+    let mut rig = Rig::founded();
+    let network = rig.network(allocate(wish("a", Vec::new())));
+    let replace = |was: &[&str], now: &[&str]| Action::ReplaceOptions {
+        id: network.id,
+        was: options(was),
+        options: options(now),
+    };
+    rig.allocator.take_dots();
+
+    let first = rig.apply(replace(&[], &["lane"])).unwrap();
+    let second = rig.apply(replace(&[], &["other"]));
+
+    let expected = NetworkRecord {
+        options: options(&["lane"]),
+        ..network.clone()
+    };
+    assert_eq!(first, Outcome::Network(expected.clone()));
+    assert_eq!(second, Err(AllocatorError::NetworkChanged(network.id)));
+    assert_eq!(rig.allocator.networks()[&network.id], expected);
+    let dots = rig.allocator.take_dots();
+    let [dot] = &dots[..] else {
+        panic!("every node hears of one change: {dots:?}")
+    };
+    let told: NetworkRecord = codec::decode(dot.value.as_ref().unwrap().as_bytes()).unwrap();
+    assert_eq!(told, expected);
+    let restored = Allocator::restore(&rig.allocator.snapshot()).unwrap();
+    assert_eq!(restored.networks()[&network.id], expected);
+
+    let long = Action::ReplaceOptions {
+        id: network.id,
+        was: options(&["lane"]),
+        options: BTreeMap::from([("long".to_owned(), "x".repeat(70_000))]),
+    };
+    assert!(matches!(
+        rig.apply(long),
+        Err(AllocatorError::TooLarge { .. })
+    ));
+    assert_eq!(rig.allocator.networks()[&network.id], expected);
+    rig.apply(Action::RemoveNetwork { id: network.id }).unwrap();
+    let gone = rig.apply(replace(&["lane"], &[]));
+    assert_eq!(gone, Err(AllocatorError::NoSuchNetwork(network.id)));
+}
+
+fn options(names: &[&str]) -> BTreeMap<String, String> {
+    let names = names.iter();
+    names
+        .map(|name| ((*name).to_owned(), "1".to_owned()))
+        .collect()
+}
