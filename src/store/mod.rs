@@ -9,6 +9,7 @@ mod abort;
 mod engine;
 mod error;
 mod file;
+mod intent;
 mod record;
 
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use abort::Side;
 pub(crate) use error::Fault;
 pub use error::StoreError;
 pub use file::FILE_NAME;
+pub use intent::Asked;
 pub use record::{NodeIdentity, StoredEndpoint};
 
 /// Endpoints of this node, by id.
@@ -65,6 +67,7 @@ impl Store {
         store.write(|transaction| {
             transaction.open_table(ENDPOINTS)?;
             transaction.open_table(ENTRIES)?;
+            intent::make(transaction)?;
             engine::make(transaction)
         })?;
         Ok(store)
@@ -111,7 +114,7 @@ impl Store {
         self.change(|transaction| {
             let mut table = transaction.open_table(ENDPOINTS)?;
             table.insert(endpoint.record.id.0, codec::encode(endpoint).as_slice())?;
-            Ok(())
+            intent::settle(transaction, endpoint.record.id)
         })
     }
 
@@ -190,6 +193,7 @@ impl Store {
             }
             transaction.open_table(ENDPOINTS)?;
             transaction.open_table(ENTRIES)?;
+            intent::make(transaction)?;
             engine::make(transaction)?;
             let mut meta = transaction.open_table(META)?;
             meta.remove(IDENTITY)?;
