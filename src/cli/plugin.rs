@@ -29,7 +29,7 @@ pub(super) async fn run(
 }
 
 fn show(plugins: &[Plugin]) -> String {
-    let mut listing = Listing::new(&["NAME", "KIND", "STATE", "IMPLEMENTS", "ADDRESS"]);
+    let mut listing = Listing::new(&["NAME", "KIND", "STATE", "USERS", "IMPLEMENTS", "ADDRESS"]);
     for plugin in plugins {
         let (tone, state) = match &plugin.state {
             PluginState::Enabled => (Tone::Plain, "enabled".to_owned()),
@@ -45,6 +45,9 @@ fn show(plugins: &[Plugin]) -> String {
                     None => "v1".to_owned(),
                 },
                 state,
+                plugin
+                    .users
+                    .map_or("-".to_owned(), |users| users.to_string()),
                 match plugin.implements[..] {
                     [] => "-".to_owned(),
                     _ => plugin.implements.join(","),
@@ -68,6 +71,7 @@ mod tests {
             address: Some(format!("unix:///p/{name}.sock")),
             state,
             implements: implements.iter().map(|&text| text.to_owned()).collect(),
+            users: None,
         };
         let reason = "nobody listens".to_owned();
         let plugins = [
@@ -78,9 +82,9 @@ mod tests {
         let shown = show(&plugins);
 
         insta::assert_snapshot!(anstream::adapter::strip_str(&shown).to_string(), @r"
-        NAME  KIND  STATE                   IMPLEMENTS     ADDRESS
-        wire  v1    enabled                 NetworkDriver  unix:///p/wire.sock
-        dead  v1    broken: nobody listens  -              unix:///p/dead.sock
+        NAME  KIND  STATE                   USERS  IMPLEMENTS     ADDRESS
+        wire  v1    enabled                 -      NetworkDriver  unix:///p/wire.sock
+        dead  v1    broken: nobody listens  -      -              unix:///p/dead.sock
         ");
     }
 }

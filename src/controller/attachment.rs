@@ -12,12 +12,12 @@ use super::{
 };
 use crate::{
     core::{
-        model::{NetworkId, NetworkRecord},
+        model::{EndpointRecord, Name, NetworkId, NetworkRecord},
         netdb::WriteError,
     },
-    driver::{Driver, DriverError, Scope, TableInterest},
+    driver::{Driver, DriverError, Kind, Registry, Scope, TableInterest},
     runtime::PutError,
-    store::StoredEndpoint,
+    store::{Asked, StoredEndpoint},
 };
 
 /// How long a step that failed waits, at first and at most.
@@ -27,12 +27,14 @@ impl Controller {
     /// Keeps a network set up until `removed`, then takes it down. Both are tried until they work.
     pub(super) async fn attend(self, network: NetworkRecord, removed: CancellationToken) {
         let id = network.id;
+        let mut used = Used::default();
         tokio::select! {
-            () = self.serve(&network) => {}
+            () = self.serve(&network, &mut used) => {}
             () = removed.cancelled() => {}
         }
         self.show(id, Setup::Removing);
         self.take_down_at_last(&network).await;
+        used.release(&self.parts.registry);
         self.desk.setups.send_modify(|setups| {
             setups.remove(&id);
         });
@@ -44,10 +46,11 @@ impl Controller {
 
     /// Sets the network up and feeds its driver, anew whenever the driver has lost what it was told. It ends with the removal
     /// only.
-    async fn serve(&self, network: &NetworkRecord) {
+    async fn serve(&self, network: &NetworkRecord, used: &mut Used) {
         let mut feed = Feed::new(self.parts.handle.clone(), network.id);
         loop {
             let ready = self.set_up_at_last(network).await;
+            used.acquire(&self.parts.registry, network).await;
             let tables = ready
                 .interests
                 .iter()
@@ -87,7 +90,7 @@ impl Controller {
         }
     }
 
-    fn show(&self, network: NetworkId, setup: Setup) {
+    pub(super) fn show(&self, network: NetworkId, setup: Setup) {
         self.desk.setups.send_modify(|setups| {
             setups.insert(network, setup);
         });
@@ -114,6 +117,11 @@ impl Controller {
         let driver = self.driver(network).await?;
         // Before it is told: what it loses from now on is noticed.
         let life = driver.life();
+        if driver.is_older_than_us() {
+            let (id, name) = (network.id, network.driver.clone());
+            self.disk(move |store| store.intend_network((Asked::SetUp, id), &name))
+                .await?;
+        }
         let interests = driver.create_network(&for_driver(network.clone())).await?;
         let interests = match driver.capability().connectivity_scope {
             Scope::Global => interests,
@@ -175,7 +183,13 @@ impl Controller {
                 return false;
             }
         };
-        let mut all = true;
+        let mut all = match self.forget_intended(Some(driver), network).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(network = %network.name, %error, "what a former run had begun is not taken back yet");
+                false
+            }
+        };
         for endpoint in endpoints {
             let name = endpoint.record.name.clone();
             if let Err(error) = self.revive_one(driver, endpoint).await {
@@ -191,9 +205,35 @@ impl Controller {
         driver: &dyn Driver,
         endpoint: StoredEndpoint,
     ) -> Result<(), ControllerError> {
+        let EndpointRecord { id, network, .. } = endpoint.record;
+        if !endpoint.joined && driver.is_older_than_us() {
+            // A daemon that died may have had it join, or have it leave yet.
+            driver.forget_join(network, id).await?;
+        }
         driver.create_endpoint(&endpoint.record).await?;
         if endpoint.joined {
             self.join_on_driver(driver, endpoint).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes back the endpoints that a daemon which died had a driver make, and never wrote down.
+    async fn forget_intended(
+        &self,
+        driver: Option<&dyn Driver>,
+        network: &NetworkRecord,
+    ) -> Result<(), ControllerError> {
+        let intended = self.disk(|store| store.intended_endpoints()).await?;
+        for record in intended.into_iter().filter(|of| of.network == network.id) {
+            let id = record.id;
+            if let Some(driver) = driver {
+                insist(driver.forget_endpoint(network.id, id).await)?;
+            }
+            if let Some(ipam) = Ipam::of(network) {
+                self.return_address(&ipam, network, record.address).await;
+            }
+            self.disk(move |store| store.drop_intended(id)).await?;
+            tracing::info!(network = %network.name, endpoint = %record.name, "an endpoint that a former run had begun is gone");
         }
         Ok(())
     }
@@ -253,12 +293,18 @@ impl Controller {
                 self.return_address(&ipam, network, record.address).await;
             }
         }
+        let intended = self.forget_intended(driver.as_deref(), network).await;
         if let Some(error) = failed {
             return Err(error.into());
         }
+        intended?;
         if let Some(driver) = &driver {
             insist(driver.delete_network(network.id).await)?;
         }
+        let id = network.id;
+        self.disk(move |store| store.settle_network(Asked::SetUp, id))
+            .await?;
+        self.free_allocation(network.id).await?;
         self.detach(network.id).await?;
         drop(hand);
         self.desk.hands.forget(network.id);
@@ -299,8 +345,37 @@ struct Ready {
     interests: Vec<TableInterest>,
 }
 
+/// The drivers that know that a network uses them.
+#[derive(Default)]
+struct Used(Vec<(Kind, Name)>);
+
+impl Used {
+    /// Counts the network as a user of its driver and its IPAM driver, once each.
+    async fn acquire(&mut self, registry: &Registry, network: &NetworkRecord) {
+        let ipam = Ipam::of(network).map(|ipam| (Kind::Ipam, ipam.driver));
+        let all = [Some((Kind::Network, network.driver.clone())), ipam];
+        for (kind, name) in all.into_iter().flatten() {
+            if self.0.contains(&(kind, name.clone())) {
+                continue;
+            }
+            match registry.acquire(kind, &name).await {
+                Ok(()) => self.0.push((kind, name)),
+                Err(error) => {
+                    tracing::warn!(network = %network.name, driver = %name, %error, "a network is not counted as a user of its driver");
+                }
+            }
+        }
+    }
+
+    fn release(self, registry: &Registry) {
+        for (kind, name) in self.0 {
+            registry.release(kind, &name);
+        }
+    }
+}
+
 /// A network that the cluster has removed is gone, even if its driver says that it will not let go of it.
-fn insist(outcome: Result<(), DriverError>) -> Result<(), DriverError> {
+pub(super) fn insist(outcome: Result<(), DriverError>) -> Result<(), DriverError> {
     match outcome {
         Err(error @ DriverError::Refused { .. }) => {
             tracing::warn!(%error, "a driver would not forget what was removed");

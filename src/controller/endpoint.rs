@@ -16,7 +16,7 @@ use crate::{
         },
         wire::codec,
     },
-    driver::{Driver, Joined, RegistryError, SandboxPlace, Scope},
+    driver::{Driver, DriverError, Joined, RegistryError, SandboxPlace, Scope},
     store::StoredEndpoint,
 };
 
@@ -198,7 +198,20 @@ impl Controller {
         record: EndpointRecord,
     ) -> Result<EndpointView, ControllerError> {
         let driver = self.driver(network).await?;
-        driver.create_endpoint(&record).await?;
+        let is_older = driver.is_older_than_us();
+        if is_older {
+            // It outlives us: were we to die now, it would have what nobody knows of.
+            let intended = record.clone();
+            self.disk(move |store| store.intend_endpoint(&intended))
+                .await?;
+        }
+        let id = record.id;
+        if let Err(refused) = driver.create_endpoint(&record).await {
+            if is_older {
+                self.settle_intended(&*driver, record, &refused).await?;
+            }
+            return Err(refused.into());
+        }
         let stored = StoredEndpoint {
             record,
             joined: false,
@@ -206,11 +219,38 @@ impl Controller {
         };
         let written = stored.clone();
         if let Err(refused) = self.disk(move |store| store.put_endpoint(&written)).await {
-            forget(&*driver, &stored.record).await;
+            // If the disk does not take this either, the next start takes the endpoint back.
+            if forget(&*driver, &stored.record).await && is_older {
+                let _ = self.disk(move |store| store.drop_intended(id)).await;
+            }
             return Err(refused);
         }
         tracing::info!(network = %network.name, endpoint = %stored.record.name, "endpoint created");
         Ok(self.view(&stored, None))
+    }
+
+    /// Forgets an endpoint that a driver did not make. Where it may have, and does not undo it now, it is kept in mind until it
+    /// does; without its address, which goes back at once.
+    async fn settle_intended(
+        &self,
+        driver: &dyn Driver,
+        record: EndpointRecord,
+        refused: &DriverError,
+    ) -> Result<(), ControllerError> {
+        let EndpointRecord { id, network, .. } = record;
+        let is_clear = matches!(
+            refused,
+            DriverError::Refused { .. } | DriverError::Protocol { .. }
+        );
+        let is_undone = is_clear || driver.forget_endpoint(network, id).await.is_ok();
+        self.disk(move |store| match is_undone {
+            true => store.drop_intended(id),
+            false => store.intend_endpoint(&EndpointRecord {
+                address: None,
+                ..record
+            }),
+        })
+        .await
     }
 
     pub(super) async fn join(
@@ -263,6 +303,16 @@ impl Controller {
         before: StoredEndpoint,
     ) -> Result<(StoredEndpoint, Joined), ControllerError> {
         let joined = driver.join(&before.record).await?;
+        if !joined.gateways.is_empty()
+            && let Err(refused) = driver.connect_outside(&before.record).await
+        {
+            if !before.joined {
+                driver
+                    .leave(before.record.network, before.record.id)
+                    .await?;
+            }
+            return Err(refused.into());
+        }
         let now = StoredEndpoint {
             record: before.record.clone(),
             joined: true,
@@ -473,9 +523,12 @@ fn names_of(stored: &StoredEndpoint) -> impl Iterator<Item = TableEntry> {
     names.filter(|entry| entry.table == names_table()).cloned()
 }
 
-async fn forget(driver: &dyn Driver, record: &EndpointRecord) {
+/// Returns whether it did.
+async fn forget(driver: &dyn Driver, record: &EndpointRecord) -> bool {
     let EndpointRecord { id, network, .. } = *record;
-    if let Err(error) = driver.delete_endpoint(network, id).await {
+    let forgotten = driver.delete_endpoint(network, id).await;
+    if let Err(error) = &forgotten {
         tracing::warn!(%network, endpoint = %id, %error, "an endpoint that was not made was not forgotten by its driver");
     }
+    forgotten.is_ok()
 }

@@ -40,6 +40,14 @@ pub enum ControllerError {
         /// What it waits for.
         reason: String,
     },
+    /// The network's driver did not allocate what the network needs: it is not there, and `reason` says what to do.
+    #[error("network {network} was not created: {reason}")]
+    NotAllocated {
+        /// The network.
+        network: Name,
+        /// What its allocator, or the way to it, was not up to.
+        reason: String,
+    },
     /// The network is known, but this node does not carry it yet; it passes by itself.
     #[error("this node has not attached to network {0} yet: try again")]
     NotAttached(NetworkId),

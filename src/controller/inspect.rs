@@ -3,15 +3,15 @@
 use std::{ops::ControlFlow, time::Duration};
 
 use super::{
-    Controller, ControllerError, DriverView, EndpointDetail, EntryDetail, PluginView,
-    publish::places,
+    Controller, ControllerError, DriverCapability, DriverView, EndpointDetail, EntryDetail,
+    PluginView, ipam::Ipam, publish::places,
 };
 use crate::{
     core::{
-        model::{Name, TableEntry},
+        model::{Name, NetworkRecord, TableEntry},
         netdb::EntryView,
     },
-    driver::{Driver, Origin},
+    driver::{DEFAULT_IPAM, Driver, IpamCapability, RegistryError},
     store::StoredEndpoint,
 };
 
@@ -19,35 +19,83 @@ use crate::{
 const EXPLAINED_MAX: usize = 64;
 
 impl Controller {
-    /// Lists the drivers that this node has: the built-in ones, and the plugins that are in use.
+    /// Lists the drivers that this node has, of all kinds: the built-in ones, and the plugins that are in use.
     pub async fn driver_list(&self) -> Result<Vec<DriverView>, ControllerError> {
         let networks = self.network_list().await?;
+        let using = |uses: &dyn Fn(&NetworkRecord) -> bool| -> Vec<Name> {
+            let all = networks.iter().filter(|network| uses(network));
+            all.map(|network| network.name.clone()).collect()
+        };
+        let ipam_of = |network: &NetworkRecord| Ipam::of(network).map(|ipam| ipam.driver);
+        let registry = &self.parts.registry;
         let mut views = Vec::new();
-        self.parts.registry.walk(|name, driver| {
-            let of_driver = networks.iter().filter(|network| network.driver == *name);
-            let networks = of_driver.map(|network| network.name.clone()).collect();
-            views.push(self.view_driver(name, &**driver, networks));
+        registry.walk(|name, driver| {
+            views.push(DriverView {
+                name: name.clone(),
+                address: driver.address(),
+                is_alive: !driver.life().is_cancelled(),
+                capability: DriverCapability::Network(driver.capability()),
+                networks: using(&|network| network.driver == *name),
+                state: driver.describe(),
+            });
+            ControlFlow::Continue(())
+        });
+        views.push(DriverView {
+            name: Name::new(DEFAULT_IPAM).expect("letters are a name"),
+            address: None,
+            is_alive: true,
+            capability: DriverCapability::Ipam(IpamCapability::default()),
+            networks: using(&|network| ipam_of(network).is_none()),
+            state: serde_json::Value::Null,
+        });
+        registry.walk_ipams(|name, driver| {
+            let spaces = driver.spaces();
+            views.push(DriverView {
+                name: name.clone(),
+                address: driver.address(),
+                is_alive: !driver.life().is_cancelled(),
+                capability: DriverCapability::Ipam(driver.capability()),
+                networks: using(&|network| ipam_of(network).as_ref() == Some(name)),
+                state: serde_json::json!({ "spaces": spaces }),
+            });
+            ControlFlow::Continue(())
+        });
+        registry.walk_allocators(|name, allocator| {
+            views.push(DriverView {
+                name: name.clone(),
+                address: allocator.address(),
+                is_alive: !allocator.life().is_cancelled(),
+                capability: DriverCapability::Allocator {
+                    agreed: allocator.needs(),
+                    is_asked: allocator.is_asked(),
+                },
+                networks: using(&|network| network.driver == *name),
+                state: serde_json::Value::Null,
+            });
             ControlFlow::Continue(())
         });
         Ok(views)
     }
 
-    /// Shows one driver; a plugin that is not in use yet is activated.
-    pub async fn driver_inspect(&self, name: &Name) -> Result<DriverView, ControllerError> {
-        let driver = self.parts.registry.get(name, self.now()).await?;
-        let mut networks = self.network_list().await?;
-        networks.retain(|network| network.driver == *name);
-        let networks = networks.into_iter().map(|network| network.name).collect();
-        Ok(self.view_driver(name, &*driver, networks))
-    }
-
-    fn view_driver(&self, name: &Name, driver: &dyn Driver, networks: Vec<Name>) -> DriverView {
-        DriverView {
-            name: name.clone(),
-            is_built_in: self.parts.registry.origin(name) == Some(Origin::BuiltIn),
-            capability: driver.capability(),
-            networks,
-            state: driver.describe(),
+    /// Shows what a name stands for, of each kind; a plugin that is not in use yet is activated.
+    pub async fn driver_inspect(&self, name: &Name) -> Result<Vec<DriverView>, ControllerError> {
+        let registry = &self.parts.registry;
+        let network = registry.get(name, self.now()).await;
+        let is_built_in = matches!(&network, Ok(driver) if driver.address().is_none());
+        let refused = match network {
+            Ok(_) if is_built_in => None,
+            network => match (network.err(), registry.ipam(name, self.now()).await.err()) {
+                // The one that was found and does not work says more.
+                (Some(RegistryError::NotFound(_)), Some(ipam)) => Some(ipam),
+                (Some(network), Some(_)) => Some(network),
+                _ => None,
+            },
+        };
+        let mut found = self.driver_list().await?;
+        found.retain(|view| view.name == *name);
+        match refused {
+            Some(refused) if found.is_empty() => Err(refused.into()),
+            _ => Ok(found),
         }
     }
 

@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use super::{Controller, ControllerError, IpamRequest, NetworkRequest, SubnetRequest};
+use super::{Controller, ControllerError, IpamRequest, NetworkRequest, SubnetRequest, allocation};
 use crate::{
     core::model::{Mac, Name, NetworkRecord, Prefix, Subnet},
     driver::{
@@ -27,7 +27,7 @@ const OPTION: &str = "weft.ipam.option.";
 /// Who hands out a network's addresses, as the network's options say.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Ipam {
-    driver: Name,
+    pub(super) driver: Name,
     space: String,
     options: BTreeMap<String, String>,
     /// The driver's names of the pools, one a subnet.
@@ -76,17 +76,19 @@ impl Ipam {
 
 /// Returns a network as its driver knows it.
 pub(super) fn for_driver(mut network: NetworkRecord) -> NetworkRecord {
-    network.options.retain(|name, _| !name.starts_with(OWN));
+    let is_own = |name: &str| name.starts_with(OWN) || allocation::is_own(name);
+    network.options.retain(|name, _| !is_own(name));
     network
 }
 
 /// Refuses options that are not a person's to give.
 pub(super) fn check_options(options: &BTreeMap<String, String>) -> Result<(), DriverError> {
-    match options.iter().find(|(name, _)| name.starts_with(OWN)) {
+    let is_own = |name: &str| name.starts_with(OWN) || allocation::is_own(name);
+    match options.iter().find(|(name, _)| is_own(name)) {
         Some((option, value)) => Err(DriverError::Option {
             option: option.clone(),
             value: value.clone(),
-            expected: "options that begin with weft.ipam. are Weft's own: use --ipam-driver and --ipam-opt",
+            expected: "options that begin with weft.ipam. or weft.allocation are Weft's own: use --ipam-driver and --ipam-opt",
         }),
         None => Ok(()),
     }
@@ -114,7 +116,8 @@ impl Controller {
         if request.subnets.is_empty() {
             request.subnets.push(SubnetRequest::default());
         }
-        let mut taken: Vec<Prefix> = Vec::new();
+        // What any node routes counts too: a pool that nobody named keeps clear of it.
+        let mut taken: Vec<Prefix> = self.routed().await?;
         for network in self.network_list().await? {
             taken.extend(network.subnets.iter().map(|subnet| subnet.prefix));
         }

@@ -10,6 +10,7 @@
 
 mod address;
 mod admit;
+mod allocation;
 mod applied;
 mod attachment;
 mod endpoint;
@@ -51,9 +52,9 @@ pub use expel::Expelled;
 pub use keys::{KeysView, Rotated};
 pub use services::{Streams, says_removed};
 pub use view::{
-    AppliedView, DriverView, EndpointDetail, EndpointState, EndpointView, EntryDetail, Held,
-    HeldEndpoint, IpamRequest, ListedNetwork, MemberView, NetworkRequest, NetworkView, PluginView,
-    PoolView, Sandbox, Setup, StatusView, SubnetRequest, TableView,
+    AppliedView, DriverCapability, DriverView, EndpointDetail, EndpointState, EndpointView,
+    EntryDetail, Held, HeldEndpoint, IpamRequest, ListedNetwork, MemberView, NetworkRequest,
+    NetworkView, PluginView, PoolView, Sandbox, Setup, StatusView, SubnetRequest, TableView,
 };
 pub use voters::{Standing, VoterReport, VoterRole, VotersReport, Wait};
 

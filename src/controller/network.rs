@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Controller, ControllerError, EndpointView, IpamRequest, ListedNetwork, NetworkRequest,
-    NetworkView, Setup, SubnetRequest,
+    NetworkView, Setup, SubnetRequest, allocation,
     ipam::{Ipam, check_options},
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
         netdb::SyncState,
         wire::codec,
     },
-    driver::{Allocation, Driver, Scope},
+    driver::{Allocation, DEFAULT_IPAM, DriverError},
 };
 
 /// How long `network_create` waits for its own node to be set up, which is a courtesy: the network exists all the same.
@@ -43,25 +43,26 @@ impl Controller {
         let driver = registry.get(&request.driver, self.now()).await?;
         check_options(&request.options)?;
         driver.check_options(&request.options)?;
-        let allocation = registry.allocation(&request.driver);
-        let allocation = allocation.unwrap_or_else(|| allocation_of(&*driver));
-        let ipam = match ipam {
+        let allocator = registry.get_allocator(&request.driver, self.now()).await?;
+        let allocation = allocator.as_ref().map(|allocator| allocator.needs());
+        let ipam = match not_default(ipam)? {
             Some(wish) => {
                 let capability = driver.capability();
                 Some(self.take_pools(wish, capability, &mut request).await?)
             }
             None => None,
         };
+        if allocator.is_some_and(|allocator| allocator.is_asked()) {
+            allocation::want(&mut request.options);
+        }
         let avoid = self.routed().await?;
-        let wish = wish(request, allocation, avoid);
+        let wish = wish(request, allocation.unwrap_or_default(), avoid);
         let outcome = match self.propose(Action::AllocateNetwork(wish)).await {
             Ok(outcome) => outcome,
             // It may have been done after all: then the pools are in use.
             Err(late @ ControllerError::Timeout(_)) => return Err(late),
             Err(refused) => {
-                if let Some(ipam) = &ipam {
-                    self.return_pools(ipam).await;
-                }
+                self.return_pools_of(ipam.as_ref()).await;
                 return Err(refused);
             }
         };
@@ -70,9 +71,39 @@ impl Controller {
                 "the leader answered a new network with something else",
             ));
         };
+        let record = match allocation::is_wanted(&record) {
+            true => self.allocated_or_gone(record, ipam.as_ref()).await?,
+            false => record,
+        };
         self.until(record.id, COURTESY, |setup| setup == Some(&Setup::Ready))
             .await;
         Ok(record)
+    }
+
+    /// Waits for a network's allocator; a network that it did nothing for is removed again.
+    async fn allocated_or_gone(
+        &self,
+        record: NetworkRecord,
+        ipam: Option<&Ipam>,
+    ) -> Result<NetworkRecord, ControllerError> {
+        let id = record.id;
+        let refused = match self.until_allocated(record).await {
+            Ok(record) => return Ok(record),
+            Err(refused) => refused,
+        };
+        match self.propose(Action::RemoveNetwork { id }).await {
+            Ok(_) | Err(ControllerError::NoSuchNetwork(_)) => self.return_pools_of(ipam).await,
+            Err(error) => {
+                tracing::warn!(network = %id, %error, "a network that was not allocated was not removed: it waits for its allocator");
+            }
+        }
+        Err(refused)
+    }
+
+    async fn return_pools_of(&self, ipam: Option<&Ipam>) {
+        if let Some(ipam) = ipam {
+            self.return_pools(ipam).await;
+        }
     }
 
     /// Lists the networks, by id. It needs no leader.
@@ -155,9 +186,7 @@ impl Controller {
             .await?;
         self.until(record.id, COURTESY, |setup| setup.is_none())
             .await;
-        if let Some(ipam) = Ipam::of(&record) {
-            self.return_pools(&ipam).await;
-        }
+        self.return_pools_of(Ipam::of(&record).as_ref()).await;
         Ok(())
     }
 
@@ -253,11 +282,20 @@ fn state_of(carried: &[(NetworkId, SyncState)], network: NetworkId) -> Option<Sy
     found.map(|(_, state)| *state)
 }
 
-/// A driver that reaches across nodes and says nothing of its needs gets a subnet from the cluster's pool.
-fn allocation_of(driver: &dyn Driver) -> Allocation {
-    Allocation {
-        subnets: driver.capability().data_scope == Scope::Global,
-        vxlan: false,
+/// Leaves out the built-in IPAM, which is what a network has that names none. It takes no options.
+fn not_default(ipam: Option<IpamRequest>) -> Result<Option<IpamRequest>, DriverError> {
+    match ipam {
+        Some(wish) if wish.driver.as_str() == DEFAULT_IPAM => {
+            match wish.options.first_key_value() {
+                Some((option, value)) => Err(DriverError::Option {
+                    option: option.clone(),
+                    value: value.clone(),
+                    expected: "the built-in IPAM driver takes no options",
+                }),
+                None => Ok(None),
+            }
+        }
+        other => Ok(other),
     }
 }
 

@@ -6,7 +6,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Controller, ControllerError,
+    Controller, ControllerError, allocation,
     network::networks_table,
     node::{VERSION, nodes_table},
     removal::{FIRST_RETRY, LAST_RETRY},
@@ -302,8 +302,16 @@ async fn until_panic(tasks: &mut JoinSet<Result<(), Stopped>>) -> ControllerErro
 /// The networks this node knows of, each with its task.
 struct Networks {
     controller: Controller,
-    known: BTreeMap<NetworkId, CancellationToken>,
+    known: BTreeMap<NetworkId, Known>,
     tasks: JoinSet<()>,
+}
+
+/// A network that has a task.
+struct Known {
+    /// Whether it is not set up yet, since it waits for what its driver allocates.
+    waits: bool,
+    /// Ends the task.
+    over: CancellationToken,
 }
 
 impl Networks {
@@ -340,18 +348,34 @@ impl Networks {
     }
 
     fn add(&mut self, record: NetworkRecord) {
-        if self.known.contains_key(&record.id) {
-            return;
+        match self.known.get(&record.id) {
+            Some(known) if known.waits => known.over.cancel(),
+            // Once it is set up, nothing of it changes.
+            Some(_) => return,
+            None => {}
         }
-        let removed = CancellationToken::new();
-        self.known.insert(record.id, removed.clone());
-        let controller = self.controller.clone();
-        self.tasks.spawn(controller.attend(record, removed));
+        let known = Known {
+            waits: allocation::is_wanted(&record),
+            over: CancellationToken::new(),
+        };
+        let (controller, over) = (self.controller.clone(), known.over.clone());
+        match known.waits {
+            true => self
+                .tasks
+                .spawn(controller.allocate_at_last(record.clone(), over)),
+            false => self.tasks.spawn(controller.attend(record.clone(), over)),
+        };
+        self.known.insert(record.id, known);
     }
 
     fn remove(&mut self, network: NetworkId) {
-        if let Some(removed) = self.known.remove(&network) {
-            removed.cancel();
+        let Some(known) = self.known.remove(&network) else {
+            return;
+        };
+        known.over.cancel();
+        if known.waits {
+            let controller = self.controller.clone();
+            self.tasks.spawn(controller.give_up_at_last(network));
         }
     }
 }

@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeSet, ops::ControlFlow, time::Duration};
 
-use super::{Controller, ControllerError};
+use super::{Controller, ControllerError, attachment::insist};
 use crate::{
     core::{
         allocator::Action,
-        model::{NetworkId, Prefix},
+        model::{EndpointId, NetworkId, Prefix},
     },
+    driver::RegistryError,
     runtime::Stopped,
+    store::Asked,
 };
 
 /// How often to look. A network that is there is known long before.
@@ -28,10 +30,19 @@ impl Controller {
     }
 
     pub(super) async fn sweep_now(&self) -> Result<(), ControllerError> {
-        let endpoints = self.disk(|store| store.endpoints()).await?;
-        let networks: BTreeSet<NetworkId> = endpoints
-            .iter()
-            .map(|endpoint| endpoint.record.network)
+        let of_networks = self.disk(|store| {
+            let endpoints = store.endpoints()?.into_iter();
+            let intended = store.intended_endpoints()?.into_iter();
+            let set_up = store.intended_networks(Asked::SetUp)?.into_iter();
+            let allocated = store.intended_networks(Asked::Allocate)?.into_iter();
+            let asked = set_up.chain(allocated).map(|(network, _)| network);
+            let of_endpoints = endpoints.map(|endpoint| endpoint.record).chain(intended);
+            let networks = of_endpoints.map(|endpoint| endpoint.network).chain(asked);
+            Ok(networks.collect::<BTreeSet<NetworkId>>())
+        });
+        let networks: BTreeSet<NetworkId> = of_networks
+            .await?
+            .into_iter()
             .filter(|network| !self.desk.setups.borrow().contains_key(network))
             .collect();
         for network in networks {
@@ -55,8 +66,31 @@ impl Controller {
         matches!(answer, Err(ControllerError::NoSuchNetwork(_)))
     }
 
-    /// Which driver the network had is not known any more.
-    async fn forget_in_drivers(&self, network: NetworkId) {
+    /// A driver that may be older than this daemon is known by name, and made to forget what it was told before. The others have
+    /// heard of the network in this life of ours, if at all.
+    async fn forget_in_drivers(
+        &self,
+        network: NetworkId,
+        endpoints: &[EndpointId],
+    ) -> Result<(), ControllerError> {
+        if let Some(name) = self.asked(Asked::SetUp, network).await? {
+            let driver = self.parts.registry.get(&name, self.now()).await;
+            match driver {
+                Ok(driver) => {
+                    for endpoint in endpoints {
+                        insist(driver.forget_join(network, *endpoint).await)?;
+                        insist(driver.forget_endpoint(network, *endpoint).await)?;
+                    }
+                    insist(driver.forget_network(network).await)?;
+                }
+                // It is not installed any more, and what it had is gone with it.
+                Err(RegistryError::NotFound(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+            self.disk(move |store| store.settle_network(Asked::SetUp, network))
+                .await?;
+        }
+        self.free_allocation(network).await?;
         let mut drivers = Vec::new();
         self.parts.registry.walk(|_, driver| {
             drivers.push(driver.clone());
@@ -67,10 +101,15 @@ impl Controller {
                 tracing::debug!(%network, %error, "a driver has not forgotten a network that is gone");
             }
         }
+        Ok(())
     }
 
     async fn forget_network(&self, network: NetworkId) -> Result<(), ControllerError> {
         let _hand = self.desk.hands.hold(network).await;
+        let mut intended = self.disk(|store| store.intended_endpoints()).await?;
+        intended.retain(|endpoint| endpoint.network == network);
+        let own = self.own_records(network).await?;
+        let all: Vec<EndpointId> = own.iter().chain(&intended).map(|of| of.id).collect();
         for endpoint in self.own_endpoints(network).await? {
             tracing::info!(endpoint = %endpoint.record.name, %network, "endpoint is gone with its network");
             let stored = self.unpublish(endpoint).await?;
@@ -78,7 +117,11 @@ impl Controller {
             self.disk(move |store| store.remove_endpoint(id)).await?;
         }
         self.forget_entries(network).await?;
-        self.forget_in_drivers(network).await;
+        self.forget_in_drivers(network, &all).await?;
+        for endpoint in intended {
+            self.disk(move |store| store.drop_intended(endpoint.id))
+                .await?;
+        }
         self.detach(network).await
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         },
         netdb::{EntryView, SyncState, Version},
     },
-    driver::{Capability, Decoded, InterfaceName, Route},
+    driver::{Allocation, Capability, Decoded, InterfaceName, IpamCapability, Route},
     raft::RaftStatus,
     runtime::NodeStatus,
 };
@@ -229,19 +229,37 @@ pub struct MemberView {
     pub leads: bool,
 }
 
-/// A driver of this node.
+/// A driver of this node, of whatever kind.
 #[derive(Clone, PartialEq, Debug)]
 pub struct DriverView {
     /// The name it is registered by.
     pub name: Name,
-    /// Whether it is part of Weft.
-    pub is_built_in: bool,
+    /// Where its process listens; nothing for one that is built in.
+    pub address: Option<String>,
+    /// Whether it still knows what it was told.
+    pub is_alive: bool,
     /// What it can do.
-    pub capability: Capability,
-    /// The networks that it carries.
+    pub capability: DriverCapability,
+    /// The networks that use it.
     pub networks: Vec<Name>,
     /// What it says of itself.
     pub state: serde_json::Value,
+}
+
+/// What a driver can do, by its kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DriverCapability {
+    /// It carries networks.
+    Network(Capability),
+    /// It hands out pools and addresses, and needs this for it.
+    Ipam(IpamCapability),
+    /// It hands out what networks need in the whole cluster.
+    Allocator {
+        /// What is agreed without asking it.
+        agreed: Allocation,
+        /// Whether the leader's node asks it.
+        is_asked: bool,
+    },
 }
 
 /// A plugin of this host, in use or not.

@@ -308,6 +308,37 @@ pub trait Driver: Send + Sync {
         endpoint: EndpointId,
     ) -> BoxFuture<'_, Result<(), DriverError>>;
 
+    /// Lets an endpoint that has joined reach the outside, through the gateway that the driver named. Leaving takes it back.
+    fn connect_outside<'a>(
+        &'a self,
+        _endpoint: &'a EndpointRecord,
+    ) -> BoxFuture<'a, Result<(), DriverError>> {
+        Box::pin(future::ready(Ok(())))
+    }
+
+    /// Takes back a join that a daemon which died may have asked for and never wrote down. Only of a driver that may be older.
+    fn forget_join(
+        &self,
+        network: NetworkId,
+        endpoint: EndpointId,
+    ) -> BoxFuture<'_, Result<(), DriverError>> {
+        self.leave(network, endpoint)
+    }
+
+    /// As [`Self::forget_join`], an endpoint.
+    fn forget_endpoint(
+        &self,
+        network: NetworkId,
+        endpoint: EndpointId,
+    ) -> BoxFuture<'_, Result<(), DriverError>> {
+        self.delete_endpoint(network, endpoint)
+    }
+
+    /// Takes back a network that was removed while no daemon was there to say so.
+    fn forget_network(&self, network: NetworkId) -> BoxFuture<'_, Result<(), DriverError>> {
+        self.delete_network(network)
+    }
+
     /// Moves an endpoint that has joined into a sandbox; returns the name that its interface has there.
     fn enter<'a>(
         &'a self,
@@ -346,6 +377,11 @@ pub trait Driver: Send + Sync {
 
     /// Shows the driver's state of a network to a person.
     fn inspect(&self, network: NetworkId) -> BoxFuture<'_, serde_json::Value>;
+
+    /// Says where it listens; nothing for one that is built in.
+    fn address(&self) -> Option<String> {
+        None
+    }
 
     /// Says what the driver is, apart from its networks, for a person.
     fn describe(&self) -> serde_json::Value {

@@ -92,6 +92,11 @@ pub trait IpamDriver: Send + Sync {
     /// Says what it needs.
     fn capability(&self) -> IpamCapability;
 
+    /// Says where it listens; nothing for one that is built in.
+    fn address(&self) -> Option<String> {
+        None
+    }
+
     /// Names its address spaces.
     fn spaces(&self) -> Spaces;
 

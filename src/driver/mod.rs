@@ -4,6 +4,7 @@
 //! it is told of every entry that other nodes have in them. Table entries it returns from [`Driver::join`] live exactly as
 //! long as the endpoint does, without the driver doing anything: whoever calls it publishes them and takes them back.
 
+mod allocator;
 mod contract;
 mod ipam;
 mod null;
@@ -11,6 +12,7 @@ mod overlay;
 mod registry;
 mod remote;
 
+pub use allocator::{Agreed, Allocation, NetworkAllocator, Options};
 pub use contract::{
     Capability, Decoded, Driver, DriverError, EventBatch, InterfaceName, Joined, ObjectType,
     ObjectTypeError, Position, Progress, Route, SandboxPlace, Scope, TableEvent, TableInterest,
@@ -21,8 +23,8 @@ pub use ipam::{
 pub use null::Null;
 pub use overlay::Overlay;
 pub use registry::{
-    Allocation, DriverSource, NOT_FOUND_FOR, Notify, Origin, Registry, RegistryError,
-    SOURCE_DEADLINE, SourceError, Veto,
+    DEFAULT_IPAM, DriverSource, Found, Kind, NOT_FOUND_FOR, Notify, Origin, Registry,
+    RegistryError, SOURCE_DEADLINE, SourceError, Veto,
 };
 pub use remote::{Plugins, Remote, RemoteIpam};
 

@@ -6,6 +6,7 @@
 //! Every call has a deadline and every answer a size limit. A plugin that could not be activated is remembered for a
 //! while, so that many callers do not wait for it one after the other.
 
+mod activations;
 mod breaker;
 mod client;
 mod discovery;
@@ -26,6 +27,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+pub use activations::Activations;
 pub use client::{Address, CallError, Client, Mark};
 pub use discovery::{Directories, DiscoveryError};
 pub use document::Lines;
@@ -59,15 +61,14 @@ impl Capability {
     }
 }
 
-/// What becomes of our count of users of a managed plugin. v1 plugins are not counted.
+/// What becomes of our count of users of a managed plugin. v1 plugins are not counted. One user less is no lookup:
+/// [`Getter::release`] works while the engine is away and after the plugin was disabled, or a user would be counted for ever.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
     /// It stays.
     Lookup,
     /// One more.
     Acquire,
-    /// One less.
-    Release,
 }
 
 /// How a plugin came to this host.
@@ -129,6 +130,8 @@ pub struct Listed {
     pub state: Health,
     /// What it says it can do, in its own words.
     pub capabilities: BTreeSet<String>,
+    /// How many users it has through us; nothing for a v1 plugin, which is not counted.
+    pub users: Option<u32>,
 }
 
 /// How a plugin is.
@@ -150,6 +153,7 @@ impl Listed {
             address: Some(plugin.client.address().to_string()),
             state,
             capabilities: plugin.capabilities,
+            users: None,
         }
     }
 }
@@ -338,7 +342,9 @@ impl Getter {
                 } else {
                     Health::Disabled
                 };
-                Listed::of(managed.plugin(&self.config), state)
+                let users = Some(self.users(&managed.id));
+                let listed = Listed::of(managed.plugin(&self.config), state);
+                Listed { users, ..listed }
             })
             .collect();
         for name in discovery::scan(&self.config.directories).await {
@@ -360,6 +366,7 @@ impl Getter {
             address: address.map(ToString::to_string),
             state: Health::Broken(reason),
             capabilities: BTreeSet::new(),
+            users: None,
         };
         let address = match discovery::find(&self.config.directories, &name).await {
             Ok(address) => address?,
@@ -374,6 +381,16 @@ impl Getter {
         }
     }
 
+    /// Counts one user of a managed plugin less, by its id. One that has none stays as it is.
+    pub fn release(&self, id: &str) {
+        self.with_state(|state| {
+            if let Some(users) = state.users.get_mut(id) {
+                *users = users.saturating_sub(1);
+            }
+            state.users.retain(|_, users| *users > 0);
+        });
+    }
+
     /// Returns how many users a managed plugin has through us.
     pub fn users(&self, id: &str) -> u32 {
         self.with_state(|state| state.users.get(id).copied().unwrap_or(0))
@@ -381,12 +398,7 @@ impl Getter {
 
     /// Tells of every plugin with the capability that was activated, those that already are first.
     pub fn activations(&self, capability: Capability) -> Activations {
-        Activations {
-            getter: self.clone(),
-            changed: self.activated.subscribe(),
-            capability,
-            told: 0,
-        }
+        Activations::new(self.clone(), capability)
     }
 
     async fn managed(&self, name: &str) -> Result<Option<(Plugin, bool)>, GetError> {
@@ -409,8 +421,8 @@ impl Getter {
         if !is_enabled {
             return Err(GetError::Disabled(plugin.name));
         }
-        if let Origin::Managed(id) = &plugin.origin {
-            self.with_state(|state| state.count(id, mode));
+        if let (Origin::Managed(id), Mode::Acquire) = (&plugin.origin, mode) {
+            self.with_state(|state| *state.users.entry(id.clone()).or_default() += 1);
         }
         self.note_active(&plugin);
         Ok(plugin)
@@ -530,55 +542,6 @@ impl Getter {
     /// The one place that locks; what it runs does not wait.
     fn with_state<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl State {
-    fn count(&mut self, id: &str, mode: Mode) {
-        let users = self.users.entry(id.to_owned()).or_default();
-        match mode {
-            Mode::Lookup => {}
-            Mode::Acquire => *users += 1,
-            Mode::Release => *users = users.saturating_sub(1),
-        }
-        self.users.retain(|_, users| *users > 0);
-    }
-}
-
-/// Plugins with a capability, in the order of their activation. One that moved twice meanwhile is told once.
-#[derive(Debug)]
-pub struct Activations {
-    getter: Getter,
-    changed: watch::Receiver<u64>,
-    capability: Capability,
-    told: u64,
-}
-
-impl Activations {
-    /// Waits for the next one. The getter lives in here, so it never ends.
-    pub async fn next(&mut self) -> Plugin {
-        loop {
-            self.changed.mark_unchanged();
-            if let Some(plugin) = self.try_next() {
-                return plugin;
-            }
-            // Our own getter holds the sender, so this cannot fail.
-            self.changed.changed().await.unwrap_or_default();
-        }
-    }
-
-    /// Returns the next one if there is one already.
-    pub fn try_next(&mut self) -> Option<Plugin> {
-        let (told, capability) = (self.told, self.capability);
-        let (number, plugin) = self.getter.with_state(|state| {
-            let later = state
-                .active
-                .values()
-                .filter(|(number, plugin)| *number > told && plugin.can(capability));
-            later.min_by_key(|(number, _)| *number).cloned()
-        })?;
-        self.told = number;
-        Some(plugin)
     }
 }
 

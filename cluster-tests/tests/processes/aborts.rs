@@ -3,23 +3,32 @@
 //! The daemon under test has fault points: it aborts itself before or after the commit of its n-th write of an endpoint. What is
 //! between two writes (calls of the driver, writes to the DB) is on the one or the other side of a commit.
 
-use std::{cell::Cell, collections::BTreeSet, time::Duration};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use cluster_tests::cluster::{Cluster, Node, Seen};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use weft::{
     api::{
         client::ClientError,
-        http::types::{CreateEndpoint, EndpointState},
+        http::types::{CreateEndpoint, EndpointState, Setup},
     },
     core::model::Name,
 };
 
-use crate::WEFT;
+use crate::{
+    WEFT,
+    plugins::{Wire, python},
+};
 
 /// The node that dies, and the one that looks on.
 const DIES: usize = 1;
 const LOOKS: usize = 0;
+/// How long a network may take to be set up.
+const SOON: Duration = Duration::from_secs(20);
 /// The seed of the kills at any moment, and how many there are.
 const SEED: u64 = 7;
 const KILLS: usize = 8;
@@ -36,6 +45,14 @@ enum Step {
 impl Step {
     const ALL: [(Self, u32); 4] = [
         (Self::Create, 1),
+        (Self::Join, 1),
+        (Self::Leave, 1),
+        (Self::RemoveJoined, 2),
+    ];
+
+    /// As [`Self::ALL`], where a driver outlives the daemon: what it is asked to make is written before, too.
+    const OF_PLUGINS: [(Self, u32); 4] = [
+        (Self::Create, 2),
         (Self::Join, 1),
         (Self::Leave, 1),
         (Self::RemoveJoined, 2),
@@ -73,18 +90,7 @@ async fn a_daemon_that_dies_at_any_write_leaves_no_orphan_and_loses_no_endpoint(
             for side in ["before", "after"] {
                 bring_to(&cluster[DIES], step.before()).await?;
                 settle(&cluster).await?;
-                cluster[DIES].stop().await?;
-                let mut up = cluster[DIES].up();
-                up.env("WEFT_ABORT_AT", format!("{side}:{write}"));
-                cluster[DIES].start_as(up)?;
-                cluster[DIES].until_ready().await?;
-                until_set_up(&cluster).await?;
-
-                let answer = step.take(&cluster[DIES]).await;
-
-                assert!(answer.is_err(), "{step:?} was answered at {side}:{write}");
-                let died = cluster[DIES].until_ended().await?;
-                assert!(!died.success(), "{step:?} {side}:{write}: {died}");
+                die_at(&mut cluster, DIES, (step, side, write)).await?;
                 cluster[DIES].start()?;
                 cluster[DIES].until_ready().await?;
                 settle(&cluster).await?;
@@ -100,6 +106,50 @@ async fn a_daemon_that_dies_at_any_write_leaves_no_orphan_and_loses_no_endpoint(
         "{points} fault points passed: the endpoint was there after {kept}, gone after the others"
     );
     assert_eq!(points, 10);
+    cluster.end().await
+}
+
+/// A plugin outlives the daemon: what it was asked for and what was not written down is taken back at the next start.
+#[tokio::test]
+#[expect(clippy::print_stderr, reason = "the counts show that it really died")]
+async fn a_daemon_that_dies_at_any_write_leaves_its_plugin_what_it_has_itself() -> anyhow::Result<()>
+{
+    let Some(python) = python()? else {
+        return Ok(());
+    };
+    let mut cluster = Cluster::start(WEFT, 1).await?;
+    let wire = Wire::start(&python, &cluster[0], false).await?;
+    let create = ["network", "create", "app", "-d", "wire"];
+    cluster[0].run(&create).await?.done()?;
+    let (mut points, mut made) = (0, 0);
+    for (step, writes) in Step::OF_PLUGINS {
+        for write in 1..=writes {
+            for side in ["before", "after"] {
+                bring_to(&cluster[0], step.before()).await?;
+                die_at(&mut cluster, 0, (step, side, write)).await?;
+                let left = wire.state()?;
+                cluster[0].start()?;
+                cluster[0].until_ready().await?;
+                cluster[0]
+                    .client()
+                    .network_until_synced("app", SOON)
+                    .await?;
+
+                let there = own(&cluster[0]).await?;
+
+                wire.until("the plugin has what its node has", |state| {
+                    endpoints(state) == there
+                })
+                .await?;
+                points += 1;
+                made += usize::from(endpoints(&left) != there);
+            }
+        }
+    }
+    eprintln!(
+        "{points} fault points passed: at {made} the plugin had something else than the disk"
+    );
+    assert_eq!((points, made > 0), (12, true));
     cluster.end().await
 }
 
@@ -136,6 +186,52 @@ async fn a_daemon_that_is_killed_at_any_moment_leaves_no_orphan() -> anyhow::Res
     eprintln!("{KILLS} kills (seed {SEED}), after {steps} steps that were answered");
     assert!(steps > 0, "nothing was done before a kill");
     cluster.end().await
+}
+
+/// Has a node die at one side of a write of a step.
+async fn die_at(
+    cluster: &mut Cluster,
+    at: usize,
+    (step, side, write): (Step, &str, u32),
+) -> anyhow::Result<()> {
+    cluster[at].stop().await?;
+    let mut up = cluster[at].up();
+    up.env("WEFT_ABORT_AT", format!("{side}:{write}"));
+    cluster[at].start_as(up)?;
+    cluster[at].until_ready().await?;
+    cluster
+        .until_on(&[at], "the network is set up", async |node| {
+            let setup = node.client().network("app").await?.setup;
+            Ok(Seen::when(setup == Setup::Ready, || format!("{setup:?}")))
+        })
+        .await?;
+
+    let answer = step.take(&cluster[at]).await;
+
+    assert!(answer.is_err(), "{step:?} was answered at {side}:{write}");
+    let died = cluster[at].until_ended().await?;
+    assert!(!died.success(), "{step:?} {side}:{write}: {died}");
+    Ok(())
+}
+
+/// The node's endpoints by their ids as plugins know them, and whether each has joined.
+async fn own(node: &Node) -> anyhow::Result<BTreeMap<String, bool>> {
+    let endpoints = node.client().endpoints(Some("app")).await?.into_iter();
+    let joined = endpoints.map(|endpoint| {
+        let has_joined = endpoint.state == EndpointState::Joined;
+        (endpoint.id.to_string().repeat(2), has_joined)
+    });
+    Ok(joined.collect())
+}
+
+/// The same, as the plugin says.
+fn endpoints(state: &serde_json::Value) -> BTreeMap<String, bool> {
+    let networks = state["networks"].as_object().into_iter().flatten();
+    let endpoints = networks.filter_map(|(_, network)| network["endpoints"].as_object());
+    let joined = endpoints
+        .flatten()
+        .map(|(id, endpoint)| (id.clone(), endpoint["joined"] == true));
+    joined.collect()
 }
 
 /// What the disk must say after the step died there.
@@ -190,7 +286,7 @@ async fn until_set_up(cluster: &Cluster) -> anyhow::Result<()> {
     cluster
         .until_on(&[DIES], "the network is set up", async |node| {
             let detail = node.client().network("app").await?;
-            let is_ready = detail.setup == weft::api::http::types::Setup::Ready;
+            let is_ready = detail.setup == Setup::Ready;
             Ok(Seen::when(is_ready, || format!("{:?}", detail.setup)))
         })
         .await

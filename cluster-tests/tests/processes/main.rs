@@ -2,7 +2,9 @@
 
 mod aborts;
 mod agreement;
+mod allocators;
 mod figures;
+mod ipams;
 mod plugins;
 mod refusals;
 mod settings;

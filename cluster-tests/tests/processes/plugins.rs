@@ -237,84 +237,9 @@ async fn until_agreed(cluster: &Cluster, near: &Wire, far: &Wire) -> anyhow::Res
     .await
 }
 
-/// Pools and addresses of a network may come from a plugin: they overlap nothing, are given back, and asked for again after a restart.
+/// What drivers of all kinds and plugins look like.
 #[tokio::test]
-async fn an_ipam_plugin_hands_out_pools_and_addresses_and_gets_them_back() -> anyhow::Result<()> {
-    let Some(python) = python()? else {
-        return Ok(());
-    };
-    let mut cluster = Cluster::empty(WEFT, Profile::Lan)?;
-    cluster.found().await?;
-    let node = &cluster[0];
-    // The leader's first subnet is what the plugin offers first too.
-    node.run(&["network", "create", "first"]).await?.done()?;
-    let pools = Plugin::start(&python, node, "pools", &[]).await?;
-
-    let create = [
-        "network",
-        "create",
-        "app",
-        "--ipam-driver",
-        "pools",
-        "--ipam-opt",
-        "site=7",
-    ];
-    node.run(&create).await?.done()?;
-    let network = node.client().network("app").await?.network;
-    assert_eq!(network.subnets[0].prefix.to_string(), "10.0.1.0/24");
-    assert_eq!(network.subnets[0].gateway.to_string(), "10.0.1.1");
-    let web = cluster.create_endpoint(0, "app", "web").await?;
-    assert_eq!(
-        web.address.map(|address| address.to_string()).as_deref(),
-        Some("10.0.1.2/24")
-    );
-    let state = pools.state()?;
-    assert_eq!(
-        state["pools"],
-        serde_json::json!({"10.0.1.0/24": ["10.0.1.1", "10.0.1.2"]})
-    );
-
-    // It comes back and knows nothing: nobody gets what is in use.
-    drop(pools);
-    let pools = Plugin::start(&python, node, "pools", &[]).await?;
-    let db = cluster.create_endpoint(0, "app", "db").await?;
-    assert_eq!(
-        db.address.map(|address| address.to_string()).as_deref(),
-        Some("10.0.1.3/24")
-    );
-
-    node.client().endpoint_remove("app", "web").await?;
-    let state = pools.state()?;
-    let mut held: Vec<&str> = state["pools"]["10.0.1.0/24"]
-        .as_array()
-        .context("no pool")?
-        .iter()
-        .filter_map(Value::as_str)
-        .collect();
-    held.sort_unstable();
-    assert_eq!(held, ["10.0.1.1", "10.0.1.3"]);
-    node.client().endpoint_remove("app", "db").await?;
-    node.client().network_remove("app").await?;
-    assert_eq!(pools.state()?["pools"], serde_json::json!({}));
-
-    let named = [
-        "network",
-        "create",
-        "app",
-        "--ipam-driver",
-        "pools",
-        "--subnet",
-        "fd00:7::/64",
-    ];
-    node.run(&named)
-        .await?
-        .refused(1, &["driver pools", "only IPv4"])?;
-    cluster.end().await
-}
-
-/// What drivers, plugins and endpoints look like closely.
-#[tokio::test]
-async fn drivers_plugins_and_endpoints_are_shown() -> anyhow::Result<()> {
+async fn drivers_and_plugins_are_shown() -> anyhow::Result<()> {
     let Some(python) = python()? else {
         return Ok(());
     };
@@ -322,23 +247,50 @@ async fn drivers_plugins_and_endpoints_are_shown() -> anyhow::Result<()> {
     let near = Wire::start(&python, &cluster[0], false).await?;
     let _far = Wire::start(&python, &cluster[1], false).await?;
     create_network(&cluster).await?;
-    let web = cluster.create_endpoint(0, "app", "web").await?;
     let node = &cluster[0];
 
     let drivers: Value = node.run(&["--json", "driver", "ls"]).await?.json()?;
-    let names: Vec<&str> = drivers
+    let rows: Vec<String> = drivers
         .as_array()
         .context("a list")?
         .iter()
-        .filter_map(|one| one["name"].as_str())
+        .map(|one| {
+            let text = |field: &str| one[field].as_str().unwrap_or("-").to_owned();
+            let built_in = one["built_in"] == true;
+            format!(
+                "{} {} {built_in} {}",
+                text("name"),
+                text("kind"),
+                one["networks"]
+            )
+        })
         .collect();
-    assert_eq!(names, ["null", "overlay", "wire"]);
+    let expected = [
+        "null network true []",
+        "overlay network true []",
+        r#"wire network false ["app"]"#,
+        r#"default ipam true ["app"]"#,
+        "null allocator true []",
+        "overlay allocator true []",
+        r#"wire allocator false ["app"]"#,
+    ];
+    assert_eq!(rows, expected);
     let wire: Value = node
         .run(&["--json", "driver", "inspect", "wire"])
         .await?
         .json()?;
-    assert_eq!(wire["networks"], serde_json::json!(["app"]));
-    assert_eq!(wire["state"]["tables"], true);
+    let socket = format!("unix://{}", near.socket.display());
+    for (at, kind) in ["network", "allocator"].into_iter().enumerate() {
+        let shown = &wire[at];
+        assert_eq!(
+            (&shown["kind"], &shown["alive"]),
+            (&kind.into(), &true.into())
+        );
+        assert_eq!(shown["address"], socket.as_str());
+        assert_eq!(shown["networks"], serde_json::json!(["app"]));
+    }
+    assert_eq!(wire[0]["state"]["tables"], true);
+    assert_eq!(wire[1]["needs"], serde_json::json!(["subnets", "asked"]));
     let plugins: Value = node.run(&["--json", "plugin", "ls"]).await?.json()?;
     assert_eq!(
         plugins[0]["implements"],
@@ -351,6 +303,22 @@ async fn drivers_plugins_and_endpoints_are_shown() -> anyhow::Result<()> {
     node.run(&["driver", "inspect", "nope"])
         .await?
         .refused(4, &["no driver nope"])?;
+
+    cluster.end().await
+}
+
+/// What an endpoint looks like closely: its entries, whose they are, and who may lack them.
+#[tokio::test]
+async fn an_endpoint_is_shown_with_its_entries() -> anyhow::Result<()> {
+    let Some(python) = python()? else {
+        return Ok(());
+    };
+    let cluster = Cluster::start(WEFT, 2).await?;
+    let near = Wire::start(&python, &cluster[0], false).await?;
+    let _far = Wire::start(&python, &cluster[1], false).await?;
+    create_network(&cluster).await?;
+    let web = cluster.create_endpoint(0, "app", "web").await?;
+    let node = &cluster[0];
 
     for at in [0, 1] {
         let shown: Value = cluster[at]
@@ -398,7 +366,7 @@ async fn a_network_of_a_driver_that_is_not_there_is_refused_with_its_name() -> a
     clippy::print_stderr,
     reason = "who reads the tests must see what was skipped"
 )]
-fn python() -> anyhow::Result<Option<PathBuf>> {
+pub(crate) fn python() -> anyhow::Result<Option<PathBuf>> {
     let python = PathBuf::from("python3");
     let ran = Command::new(&python)
         .arg("--version")
@@ -434,14 +402,14 @@ async fn until_ready(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 /// A sample plugin beside a node. It is killed when this is dropped.
-struct Plugin {
+pub(crate) struct Plugin {
     child: Child,
     socket: PathBuf,
 }
 
 impl Plugin {
     /// Starts one by the name of its script.
-    async fn start(
+    pub(crate) async fn start(
         python: &Path,
         node: &Node,
         name: &str,
@@ -461,7 +429,7 @@ impl Plugin {
     }
 
     /// Asks it for what it knows.
-    fn state(&self) -> anyhow::Result<Value> {
+    pub(crate) fn state(&self) -> anyhow::Result<Value> {
         let mut stream = UnixStream::connect(&self.socket)?;
         stream.write_all(b"GET /state HTTP/1.0\r\n\r\n")?;
         let mut answer = String::new();
@@ -470,7 +438,11 @@ impl Plugin {
         Ok(serde_json::from_str(body)?)
     }
 
-    async fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> anyhow::Result<()> {
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> anyhow::Result<()> {
         until(what, async || {
             let state = self.state()?;
             Ok(Seen::when(wanted(&state), || state.to_string()))
@@ -480,7 +452,7 @@ impl Plugin {
 }
 
 /// The sample network driver beside a node.
-struct Wire(Plugin);
+pub(crate) struct Wire(Plugin);
 
 impl std::ops::Deref for Wire {
     type Target = Plugin;
@@ -491,7 +463,7 @@ impl std::ops::Deref for Wire {
 }
 
 impl Wire {
-    async fn start(python: &Path, node: &Node, keeps: bool) -> anyhow::Result<Self> {
+    pub(crate) async fn start(python: &Path, node: &Node, keeps: bool) -> anyhow::Result<Self> {
         let kept = keeps.then(|| node.plugin_dir().join("wire.state"));
         let more: Vec<PathBuf> = kept.into_iter().collect();
         Ok(Self(Plugin::start(python, node, "wire", &more).await?))

@@ -202,8 +202,8 @@ impl Client {
         self.get("/v1/drivers").await
     }
 
-    /// Asks for one driver; a plugin that is not in use yet is activated.
-    pub async fn driver(&self, driver: &str) -> Result<Driver, ClientError> {
+    /// Asks for what a name stands for, of each kind of driver; a plugin that is not in use yet is activated.
+    pub async fn driver(&self, driver: &str) -> Result<Vec<Driver>, ClientError> {
         self.get(&at_driver(driver)).await
     }
 

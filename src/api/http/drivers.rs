@@ -9,7 +9,7 @@ use super::{
     views::{self, Names},
 };
 use crate::{
-    controller::{self, DriverView, PluginView},
+    controller::{self, DriverCapability, DriverView, PluginView},
     core::model::{EndpointId, Name},
     driver,
     plugin::{Health, Origin},
@@ -35,18 +35,50 @@ impl Scope {
     }
 }
 
-/// A driver: one of `GET /v1/drivers`, or `GET /v1/drivers/{driver}`.
+/// What a driver is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DriverKind {
+    /// It carries networks.
+    Network,
+    /// It hands out pools and addresses.
+    Ipam,
+    /// It hands out what networks need in the whole cluster.
+    Allocator,
+}
+
+impl DriverKind {
+    /// Returns the word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::Ipam => "ipam",
+            Self::Allocator => "allocator",
+        }
+    }
+}
+
+/// A driver: one of `GET /v1/drivers`, or of `GET /v1/drivers/{driver}`, which has one of each kind that the name stands for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Driver {
     /// Its name.
     pub name: Name,
+    /// What it is for.
+    pub kind: DriverKind,
     /// Whether it is part of Weft; otherwise it is a plugin.
     pub built_in: bool,
-    /// Where its networks' resources are allocated.
-    pub data_scope: Scope,
-    /// How far its endpoints reach each other; only with `global` it takes part in tables.
-    pub connectivity_scope: Scope,
-    /// The networks that it carries.
+    /// Where the plugin listens.
+    pub address: Option<String>,
+    /// Whether it still knows what it was told; a plugin that ended does not, until it is back.
+    pub alive: bool,
+    /// Of a network driver: where its networks' resources are allocated. Of an allocator: `global`.
+    pub data_scope: Option<Scope>,
+    /// Of a network driver: how far its endpoints reach each other; only with `global` it takes part in tables.
+    pub connectivity_scope: Option<Scope>,
+    /// Of an IPAM driver: `mac` and `replay`, if each request must have the one and it must hear the other after its restart.
+    /// Of an allocator: `subnets` and `vxlan`, which are agreed with a network, and `asked`, if the leader's node asks it.
+    pub needs: Vec<String>,
+    /// The networks that use it.
     pub networks: Vec<Name>,
     /// What it says of itself, in its own words.
     pub state: serde_json::Value,
@@ -92,6 +124,9 @@ pub struct Plugin {
     pub state: PluginState,
     /// What it says it can do.
     pub implements: Vec<String>,
+    /// How many users a managed plugin has through this node: one for each network and kind of driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub users: Option<u32>,
 }
 
 /// `GET /v1/networks/{network}/endpoints/{endpoint}`: an endpoint, its table entries, and who may not have them yet.
@@ -128,11 +163,40 @@ fn scope(scope: driver::Scope) -> Scope {
 }
 
 pub(super) fn driver(view: DriverView) -> Driver {
+    let words = |all: &[(bool, &str)]| {
+        let said = all.iter().filter(|(is_said, _)| *is_said);
+        said.map(|(_, word)| (*word).to_owned()).collect()
+    };
+    let (kind, scopes, needs) = match view.capability {
+        DriverCapability::Network(can) => {
+            let scopes = (
+                Some(scope(can.data_scope)),
+                Some(scope(can.connectivity_scope)),
+            );
+            (DriverKind::Network, scopes, Vec::new())
+        }
+        DriverCapability::Ipam(ipam) => {
+            let needs = words(&[(ipam.requires_mac, "mac"), (ipam.requires_replay, "replay")]);
+            (DriverKind::Ipam, (None, None), needs)
+        }
+        DriverCapability::Allocator { agreed, is_asked } => {
+            let needs = words(&[
+                (agreed.subnets, "subnets"),
+                (agreed.vxlan, "vxlan"),
+                (is_asked, "asked"),
+            ]);
+            (DriverKind::Allocator, (Some(Scope::Global), None), needs)
+        }
+    };
     Driver {
         name: view.name,
-        built_in: view.is_built_in,
-        data_scope: scope(view.capability.data_scope),
-        connectivity_scope: scope(view.capability.connectivity_scope),
+        kind,
+        built_in: view.address.is_none(),
+        address: view.address,
+        alive: view.is_alive,
+        data_scope: scopes.0,
+        connectivity_scope: scopes.1,
+        needs,
         networks: view.networks,
         state: view.state,
     }
@@ -152,6 +216,7 @@ pub(super) fn plugin(view: PluginView) -> Plugin {
             Health::Broken(reason) => PluginState::Broken { reason },
         },
         implements: view.capabilities.into_iter().collect(),
+        users: view.users,
     }
 }
 

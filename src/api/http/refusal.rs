@@ -59,7 +59,7 @@ fn code(refused: &ControllerError) -> Code {
             Code::Exhausted
         }
         ControllerError::Registry(refused) => registry_code(refused),
-        ControllerError::Plugins(_) => Code::DriverRefused,
+        ControllerError::Plugins(_) | ControllerError::NotAllocated { .. } => Code::DriverRefused,
         ControllerError::Store(_) | ControllerError::Broken(_) => Code::Failed,
         ControllerError::Stopped => Code::Stopped,
     }
@@ -92,6 +92,7 @@ fn allocator_code(refused: &AllocatorError) -> Code {
         | AllocatorError::NoSuchBlock { .. }
         | AllocatorError::NoSuchKey(_)
         | AllocatorError::StaleLease { .. }
+        | AllocatorError::NetworkChanged(_)
         | AllocatorError::Removed(_) => Code::Failed,
     }
 }

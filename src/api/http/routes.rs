@@ -316,10 +316,9 @@ async fn drivers(State(api): State<Api>) -> Answer<Vec<Driver>> {
     Ok(Json(drivers.into_iter().map(show::driver).collect()))
 }
 
-async fn driver_inspect(State(api): State<Api>, At(driver): At<Name>) -> Answer<Driver> {
-    Ok(Json(show::driver(
-        api.controller.driver_inspect(&driver).await?,
-    )))
+async fn driver_inspect(State(api): State<Api>, At(driver): At<Name>) -> Answer<Vec<Driver>> {
+    let found = api.controller.driver_inspect(&driver).await?;
+    Ok(Json(found.into_iter().map(show::driver).collect()))
 }
 
 async fn plugins(State(api): State<Api>) -> Answer<Vec<Plugin>> {

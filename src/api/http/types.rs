@@ -15,7 +15,7 @@ use crate::core::model::{
 
 pub use super::blob::Blob;
 pub use super::drivers::{
-    CreateIpam, Driver, EndpointDetail, ExplainedEntry, Plugin, PluginState, Scope,
+    CreateIpam, Driver, DriverKind, EndpointDetail, ExplainedEntry, Plugin, PluginState, Scope,
 };
 pub use super::error::{Code, ErrorBody, Failure};
 pub use super::progress::{

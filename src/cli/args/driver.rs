@@ -4,10 +4,10 @@ use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum DriverCommand {
-    /// List the drivers of this node: the built-in ones, and the plugins in use
+    /// List the drivers of this node, of all kinds: network drivers, IPAM drivers and network allocators, built in or plugins in use
     #[command(visible_alias = "list")]
     Ls,
-    /// Show a driver; a plugin that is not in use yet is activated
+    /// Show what a name stands for, of each kind; a plugin that is not in use yet is activated
     #[command(after_help = "\
 Examples:
   weft driver inspect overlay

@@ -2,12 +2,14 @@
 //!
 //! D5, an object type that is none: `driver::contract`, and of a plugin `driver::remote::tests::tables`. D6, a table that nobody
 //! asked for: `feed::heard`. D9, an update to the same value: `feed::heard`, and to the same peer `core::overlay`. D10, what the
-//! leader allocates: `core::allocator` and `agreement`; it comes to every driver with the network's record. D11, what an entry
+//! leader allocates: `core::allocator` and `agreement`, and of a plugin `driver::remote::tests::allocator` and, on nodes of their own,
+//! the process tests `allocators`; it comes to every driver with the network's record. D11, what an entry
 //! means: `driver::overlay` and `driver::remote::tests::tables`. D12, a gateway that is not of its subnet: `driver::contract`, and of
 //! an IPAM plugin `driver::remote::tests::ipam`.
 
 mod agreement;
 mod engine;
+mod intents;
 mod rig;
 mod waiting;
 

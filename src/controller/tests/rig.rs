@@ -24,8 +24,8 @@ use crate::{
         wire::keyring::{ClusterKey, KeyId, Keyring},
     },
     driver::{
-        Allocation, Capability, Driver, DriverError, EventBatch, Joined, ObjectType, Origin,
-        Progress, Registry, Scope, TableEvent, TableInterest,
+        Agreed, Capability, Driver, DriverError, EventBatch, Joined, ObjectType, Origin, Progress,
+        Registry, Scope, TableEvent, TableInterest,
     },
     raft::{Raft, RaftConfig, Timings},
     runtime::{
@@ -212,14 +212,13 @@ impl Rig {
         .await
         .unwrap();
         let registry = Registry::new();
-        let both = Allocation {
-            subnets: true,
-            vxlan: true,
-        };
         registry
             .register("spy", Origin::BuiltIn, Arc::new(spy.clone()))
             .unwrap();
-        registry.register_allocation("spy", both).unwrap();
+        let needs = Arc::new(Agreed::OVERLAY);
+        registry
+            .register_allocator("spy", Origin::BuiltIn, needs)
+            .unwrap();
         let controller = Controller::new(Parts {
             node: id,
             name: name(&format!("n{number}")),
@@ -319,6 +318,8 @@ pub(super) struct Spy {
     pub(super) heard: mpsc::Sender<TableEvent>,
     pub(super) scope: Scope,
     pub(super) table: &'static str,
+    /// Whether it outlives the daemon, as a plugin does.
+    pub(super) is_older: bool,
     /// How many events it takes at once.
     pub(super) takes: usize,
     pub(super) calls: Arc<Mutex<Vec<String>>>,
@@ -331,6 +332,7 @@ impl Spy {
             heard,
             scope: Scope::Global,
             table: "spied",
+            is_older: false,
             takes: usize::MAX,
             calls: Arc::default(),
         };
@@ -458,6 +460,10 @@ impl Driver for Spy {
                 pause: None,
             })
         })
+    }
+
+    fn is_older_than_us(&self) -> bool {
+        self.is_older
     }
 
     fn decode_table_entry(

@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 
-use super::{Capability, Driver, IpamDriver, Null, Overlay};
+use super::{Agreed, Allocation, Capability, Driver, IpamDriver, NetworkAllocator, Null, Overlay};
 use crate::{
     core::model::{Instant, LimitError, Name},
     plugin,
@@ -37,14 +37,19 @@ pub enum Origin {
     Plugin,
 }
 
-/// What the leader allocates for a driver's networks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Allocation {
-    /// Subnets from the cluster's pools.
-    pub subnets: bool,
-    /// A VXLAN id for each subnet.
-    pub vxlan: bool,
+/// What kind of driver: a name may be one's and not the other's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Kind {
+    /// Carries networks.
+    Network,
+    /// Hands out pools and addresses.
+    Ipam,
+    /// Hands out what networks need in the whole cluster.
+    Allocator,
 }
+
+/// The built-in IPAM: the cluster's agreed pools, and each node's blocks of them. It is no object of its own, but its name is.
+pub const DEFAULT_IPAM: &str = "default";
 
 /// Why a driver was not registered or not found.
 #[derive(Debug, thiserror::Error)]
@@ -95,10 +100,18 @@ pub enum SourceError {
     Broken(String),
 }
 
+/// What a source has found by the name of a driver.
+pub struct Found {
+    /// The driver.
+    pub driver: Arc<dyn Driver>,
+    /// Who allocates for its networks; nothing if they need nothing that all nodes must agree on.
+    pub allocator: Option<Arc<dyn NetworkAllocator>>,
+}
+
 /// Finds drivers that are not built in.
 pub trait DriverSource: Send + Sync {
     /// Finds and activates the driver of that name.
-    fn get<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Arc<dyn Driver>, SourceError>>;
+    fn get<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Found, SourceError>>;
 
     /// Finds and activates the IPAM driver of that name.
     fn get_ipam<'a>(
@@ -112,6 +125,18 @@ pub trait DriverSource: Send + Sync {
     fn list(&self) -> BoxFuture<'_, Result<Vec<plugin::Listed>, SourceError>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
+
+    /// Hears that a network of this node uses a driver from here.
+    fn acquire<'a>(
+        &'a self,
+        _kind: Kind,
+        _name: &'a Name,
+    ) -> BoxFuture<'a, Result<(), SourceError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Hears that a network does so no longer.
+    fn release(&self, _kind: Kind, _name: &Name) {}
 }
 
 /// Why a registration was refused by [`Notify`].
@@ -121,28 +146,30 @@ pub struct Veto(pub String);
 /// Is told of every driver before it is registered, and may refuse it. It must not block; it may use the registry.
 pub type Notify = Arc<dyn Fn(&Name, Capability) -> Result<(), Veto> + Send + Sync>;
 
-#[derive(Clone)]
-struct Registration {
+/// A driver of any kind, and where it comes from.
+struct Registration<T: ?Sized> {
     origin: Origin,
-    driver: Arc<dyn Driver>,
+    driver: Arc<T>,
 }
+
+impl<T: ?Sized> Clone for Registration<T> {
+    fn clone(&self) -> Self {
+        let (origin, driver) = (self.origin, self.driver.clone());
+        Self { origin, driver }
+    }
+}
+
+type Registrations<T> = BTreeMap<Name, Registration<T>>;
 
 #[derive(Default)]
 struct Contents {
-    drivers: BTreeMap<Name, Registration>,
-    ipams: BTreeMap<Name, (Origin, Arc<dyn IpamDriver>)>,
-    allocations: BTreeMap<Name, Allocation>,
+    drivers: Registrations<dyn Driver>,
+    ipams: Registrations<dyn IpamDriver>,
+    allocators: Registrations<dyn NetworkAllocator>,
     misses: BTreeMap<(Kind, Name), Instant>,
 }
 
-/// What kind of driver was looked for: a name may be one's and not the other's.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Network,
-    Ipam,
-}
-
-/// Network drivers and IPAM drivers by name, and what the leader allocates for the former: three maps, none needs another.
+/// Network drivers, IPAM drivers and network allocators by name: three maps, none needs another.
 #[derive(Default)]
 pub struct Registry {
     contents: Mutex<Contents>,
@@ -159,15 +186,15 @@ impl Registry {
     /// Starts with the built-in drivers.
     pub fn built_in(overlay: Arc<Overlay>) -> Self {
         let registry = Self::new();
-        let needs = Allocation {
-            subnets: true,
-            vxlan: true,
-        };
+        let nothing = Agreed(Allocation::default());
         registry
             .register("overlay", Origin::BuiltIn, overlay)
             .and_then(|()| registry.register("null", Origin::BuiltIn, Arc::new(Null)))
-            .and_then(|()| registry.register_allocation("overlay", needs))
-            .and_then(|()| registry.register_allocation("null", Allocation::default()))
+            .and_then(|()| {
+                let origin = Origin::BuiltIn;
+                registry.register_allocator("overlay", origin, Arc::new(Agreed::OVERLAY))?;
+                registry.register_allocator("null", origin, Arc::new(nothing))
+            })
             .expect("an empty registry takes valid names");
         registry
     }
@@ -192,11 +219,11 @@ impl Registry {
         driver: Arc<dyn Driver>,
     ) -> Result<(), RegistryError> {
         let name = Name::new(name)?;
-        self.check_free(&name)?;
+        check_free(&self.contents().drivers, &name)?;
         self.announce(&name, &*driver)?;
         // Again, now for good: `notify` ran without the lock.
         let mut contents = self.contents();
-        check_free(&contents, &name)?;
+        check_free(&contents.drivers, &name)?;
         contents.misses.remove(&(Kind::Network, name.clone()));
         contents
             .drivers
@@ -204,14 +231,18 @@ impl Registry {
         Ok(())
     }
 
-    /// Registers what the leader allocates for networks of the driver `name`, whether or not that driver is here.
-    pub fn register_allocation(
+    /// Registers a network allocator, by the same rules, whether or not a driver of that name is here.
+    pub fn register_allocator(
         &self,
         name: &str,
-        allocation: Allocation,
+        origin: Origin,
+        driver: Arc<dyn NetworkAllocator>,
     ) -> Result<(), RegistryError> {
         let name = Name::new(name)?;
-        self.contents().allocations.insert(name, allocation);
+        let mut contents = self.contents();
+        check_free(&contents.allocators, &name)?;
+        let registration = Registration { origin, driver };
+        contents.allocators.insert(name, registration);
         Ok(())
     }
 
@@ -221,31 +252,64 @@ impl Registry {
         Some(contents.drivers.get(name.as_str())?.driver.clone())
     }
 
-    /// Returns what the leader allocates for the driver's networks; nothing if that was never said.
-    pub fn allocation(&self, name: &Name) -> Option<Allocation> {
-        self.contents().allocations.get(name.as_str()).copied()
+    /// Returns the network allocator, if it is registered and has not lost what it was told.
+    pub fn allocator(&self, name: &Name) -> Option<Arc<dyn NetworkAllocator>> {
+        let contents = self.contents();
+        let found = &contents.allocators.get(name.as_str())?.driver;
+        (!found.life().is_cancelled()).then(|| found.clone())
     }
 
-    /// Returns whether a driver or an allocation of that name is registered.
+    /// Returns whether a driver or an allocator of that name is registered.
     pub fn has(&self, name: &Name) -> bool {
         let contents = self.contents();
         contents.drivers.contains_key(name.as_str())
-            || contents.allocations.contains_key(name.as_str())
-    }
-
-    /// Returns where a registered driver comes from.
-    pub fn origin(&self, name: &Name) -> Option<Origin> {
-        Some(self.contents().drivers.get(name.as_str())?.origin)
+            || contents.allocators.contains_key(name.as_str())
     }
 
     /// Shows every driver until `visit` breaks. It sees those of the moment of the call, and may use the registry.
-    pub fn walk(&self, mut visit: impl FnMut(&Name, &Arc<dyn Driver>) -> ControlFlow<()>) {
+    pub fn walk(&self, visit: impl FnMut(&Name, &Arc<dyn Driver>) -> ControlFlow<()>) {
         let snapshot = self.contents().drivers.clone();
-        for (name, registration) in &snapshot {
-            if visit(name, &registration.driver).is_break() {
-                break;
-            }
+        walk(&snapshot, visit);
+    }
+
+    /// As [`Self::walk`], IPAM drivers.
+    pub fn walk_ipams(&self, visit: impl FnMut(&Name, &Arc<dyn IpamDriver>) -> ControlFlow<()>) {
+        let snapshot = self.contents().ipams.clone();
+        walk(&snapshot, visit);
+    }
+
+    /// As [`Self::walk`], network allocators.
+    pub fn walk_allocators(
+        &self,
+        visit: impl FnMut(&Name, &Arc<dyn NetworkAllocator>) -> ControlFlow<()>,
+    ) {
+        let snapshot = self.contents().allocators.clone();
+        walk(&snapshot, visit);
+    }
+
+    /// Counts a network of this node as a user of a driver: one from a source hears of it.
+    pub async fn acquire(&self, kind: Kind, name: &Name) -> Result<(), SourceError> {
+        match &self.source {
+            Some(source) if !self.is_built_in(kind, name) => source.acquire(kind, name).await,
+            Some(_) | None => Ok(()),
         }
+    }
+
+    /// Counts one user less.
+    pub fn release(&self, kind: Kind, name: &Name) {
+        if let Some(source) = &self.source {
+            source.release(kind, name);
+        }
+    }
+
+    fn is_built_in(&self, kind: Kind, name: &Name) -> bool {
+        let contents = self.contents();
+        let origin = match kind {
+            Kind::Network => origin(&contents.drivers, name),
+            Kind::Ipam => origin(&contents.ipams, name),
+            Kind::Allocator => origin(&contents.allocators, name),
+        };
+        origin == Some(Origin::BuiltIn)
     }
 
     /// Shows everything that the source could get drivers from.
@@ -261,10 +325,23 @@ impl Registry {
         if let Some(driver) = self.living(name) {
             return Ok(driver);
         }
-        let driver = self
+        let found = self
             .ask(Kind::Network, name, now, |source| source.get(name))
             .await?;
-        self.keep(name, driver)
+        self.keep(name, found)
+    }
+
+    /// Returns who allocates for a driver's networks, asking the source if it is not registered; nobody if they need nothing.
+    pub async fn get_allocator(
+        &self,
+        name: &Name,
+        now: Instant,
+    ) -> Result<Option<Arc<dyn NetworkAllocator>>, RegistryError> {
+        if let Some(allocator) = self.allocator(name) {
+            return Ok(Some(allocator));
+        }
+        self.get(name, now).await?;
+        Ok(self.allocator(name))
     }
 
     /// Registers an IPAM driver, by the same rules as a network driver.
@@ -275,12 +352,13 @@ impl Registry {
         driver: Arc<dyn IpamDriver>,
     ) -> Result<(), RegistryError> {
         let name = Name::new(name)?;
-        let mut contents = self.contents();
-        if let Some((Origin::BuiltIn, _)) = contents.ipams.get(name.as_str()) {
+        if name.as_str() == DEFAULT_IPAM {
             return Err(RegistryError::BuiltIn(name));
         }
+        let mut contents = self.contents();
+        check_free(&contents.ipams, &name)?;
         contents.misses.remove(&(Kind::Ipam, name.clone()));
-        contents.ipams.insert(name, (origin, driver));
+        contents.ipams.insert(name, Registration { origin, driver });
         Ok(())
     }
 
@@ -291,7 +369,7 @@ impl Registry {
         now: Instant,
     ) -> Result<Arc<dyn IpamDriver>, RegistryError> {
         let held = |contents: &Contents| {
-            let (_, driver) = contents.ipams.get(name.as_str())?;
+            let driver = &contents.ipams.get(name.as_str())?.driver;
             (!driver.life().is_cancelled()).then(|| driver.clone())
         };
         let known = held(&self.contents());
@@ -309,9 +387,11 @@ impl Registry {
         if let Some(first) = held(&contents) {
             return Ok(first);
         }
-        contents
-            .ipams
-            .insert(name.clone(), (Origin::Plugin, driver.clone()));
+        let registration = Registration {
+            origin: Origin::Plugin,
+            driver: driver.clone(),
+        };
+        contents.ipams.insert(name.clone(), registration);
         Ok(driver)
     }
 
@@ -363,7 +443,8 @@ impl Registry {
 
     /// Registers what the source found, unless somebody who asked at the same time has: they get one driver, since a
     /// remote one remembers what its plugin has done.
-    fn keep(&self, name: &Name, driver: Arc<dyn Driver>) -> Result<Arc<dyn Driver>, RegistryError> {
+    fn keep(&self, name: &Name, found: Found) -> Result<Arc<dyn Driver>, RegistryError> {
+        let Found { driver, allocator } = found;
         self.announce(name, &*driver)?;
         let mut contents = self.contents();
         contents.misses.remove(&(Kind::Network, name.clone()));
@@ -378,6 +459,14 @@ impl Registry {
             driver: driver.clone(),
         };
         contents.drivers.insert(name.clone(), registration);
+        // A built-in allocator stays what it is: a driver need not bring its own.
+        if check_free(&contents.allocators, name).is_ok() {
+            contents.allocators.remove(name);
+            if let Some(driver) = allocator {
+                let registration = Registration { origin, driver };
+                contents.allocators.insert(name.clone(), registration);
+            }
+        }
         Ok(driver)
     }
 
@@ -395,20 +484,31 @@ impl Registry {
         contents.misses.insert((kind, name.clone()), now);
     }
 
-    fn check_free(&self, name: &Name) -> Result<(), RegistryError> {
-        check_free(&self.contents(), name)
-    }
-
     fn contents(&self) -> MutexGuard<'_, Contents> {
         // Every change is one insert or remove: nobody who panicked left it half done.
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn check_free(contents: &Contents, name: &Name) -> Result<(), RegistryError> {
-    match contents.drivers.get(name.as_str()).map(|held| held.origin) {
+fn check_free<T: ?Sized>(held: &Registrations<T>, name: &Name) -> Result<(), RegistryError> {
+    match origin(held, name) {
         Some(Origin::BuiltIn) => Err(RegistryError::BuiltIn(name.clone())),
         Some(Origin::Plugin) | None => Ok(()),
+    }
+}
+
+fn origin<T: ?Sized>(held: &Registrations<T>, name: &Name) -> Option<Origin> {
+    held.get(name.as_str()).map(|held| held.origin)
+}
+
+fn walk<T: ?Sized>(
+    snapshot: &Registrations<T>,
+    mut visit: impl FnMut(&Name, &Arc<T>) -> ControlFlow<()>,
+) {
+    for (name, registration) in snapshot {
+        if visit(name, &registration.driver).is_break() {
+            break;
+        }
     }
 }
 

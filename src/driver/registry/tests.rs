@@ -92,21 +92,53 @@ fn a_walk_sees_a_snapshot_and_may_register() {
     assert!(registry.has(&name("b-2")));
 }
 
-/// R6.
+/// R6; R1 to R3 of allocators.
 #[test]
-fn a_driver_and_an_allocation_of_one_name_do_not_need_each_other() {
+fn a_driver_and_an_allocator_of_one_name_do_not_need_each_other() {
     let registry = Registry::new();
-    let vxlan = Allocation {
-        subnets: true,
-        vxlan: true,
-    };
+    let overlay = Arc::new(Agreed::OVERLAY);
+    let origin = Origin::BuiltIn;
 
-    registry.register_allocation("overlay", vxlan).unwrap();
+    registry
+        .register_allocator("overlay", origin, overlay.clone())
+        .unwrap();
 
     assert!(registry.has(&name("overlay")));
     assert!(registry.driver(&name("overlay")).is_none());
-    assert_eq!(registry.allocation(&name("overlay")), Some(vxlan));
-    assert_eq!(registry.allocation(&name("null")), None);
+    let found = registry.allocator(&name("overlay")).unwrap();
+    assert_eq!(found.needs(), Agreed::OVERLAY.0);
+    assert!(registry.allocator(&name("null")).is_none());
+    let blank = registry.register_allocator(" ", Origin::Plugin, overlay.clone());
+    assert!(matches!(blank, Err(RegistryError::Name(_))));
+    let taken = registry.register_allocator("overlay", Origin::Plugin, overlay.clone());
+    assert!(matches!(taken, Err(RegistryError::BuiltIn(_))));
+    let (first, second) = (
+        Arc::new(Agreed::OVERLAY),
+        overlay as Arc<dyn NetworkAllocator>,
+    );
+    for allocator in [first, second.clone()] {
+        registry
+            .register_allocator("wire", Origin::Plugin, allocator)
+            .unwrap();
+    }
+    assert!(Arc::ptr_eq(
+        &registry.allocator(&name("wire")).unwrap(),
+        &second
+    ));
+}
+
+/// R6, R7: what a plugin is comes in one answer, and each part is found by itself.
+#[tokio::test]
+async fn a_plugin_that_allocates_is_found_as_an_allocator_too() {
+    let source = Arc::new(Source::new(Ok(())));
+    let registry = Registry::new().with_source(source.clone());
+
+    let allocator = registry.get_allocator(&name("wire"), at(0)).await.unwrap();
+    let driver = registry.get(&name("wire"), at(0)).await;
+
+    assert!(allocator.is_some_and(|allocator| allocator.needs() == Agreed::OVERLAY.0));
+    assert!(driver.is_ok());
+    assert_eq!(source.asked(), 1);
 }
 
 /// R7.
@@ -185,9 +217,12 @@ impl Source {
 }
 
 impl DriverSource for Source {
-    fn get<'a>(&'a self, _: &'a Name) -> BoxFuture<'a, Result<Arc<dyn Driver>, SourceError>> {
+    fn get<'a>(&'a self, _: &'a Name) -> BoxFuture<'a, Result<Found, SourceError>> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        let answer = self.answer.clone().map(|()| plugin());
+        let answer = self.answer.clone().map(|()| Found {
+            driver: plugin(),
+            allocator: Some(Arc::new(Agreed::OVERLAY)),
+        });
         Box::pin(async {
             // Others may ask meanwhile.
             tokio::task::yield_now().await;
@@ -219,6 +254,8 @@ async fn ipam_drivers_have_a_map_of_their_own() {
     registry
         .register_ipam("leader", Origin::BuiltIn, built_in)
         .unwrap();
+    let default = registry.register_ipam(DEFAULT_IPAM, Origin::Plugin, ipam());
+    assert!(matches!(default, Err(RegistryError::BuiltIn(_))));
     registry
         .register_ipam("pools", Origin::Plugin, first.clone())
         .unwrap();

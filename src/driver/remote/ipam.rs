@@ -10,17 +10,17 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::message::{Nothing, or_default};
+use super::{
+    link::Link,
+    message::{Nothing, or_default},
+};
 use crate::{
     core::model::{Name, Prefix},
-    driver::{
-        AddressRequest, DriverError, IpamCapability, IpamDriver, IpamError, Pool, PoolRequest,
-        Spaces,
-    },
-    plugin::{CallError, Client, Mark},
+    driver::{AddressRequest, IpamCapability, IpamDriver, IpamError, Pool, PoolRequest, Spaces},
+    plugin::{CallError, Client},
 };
 
 /// In `Data` of a pool: its gateway. In the options of a request for an address: that it is for the gateway.
@@ -32,12 +32,9 @@ const MAC: &str = "com.docker.network.endpoint.macaddress";
 
 /// An IPAM driver in another process.
 pub struct RemoteIpam {
-    name: String,
-    client: Client,
+    link: Link,
     capability: IpamCapability,
     spaces: Spaces,
-    mark: Option<Mark>,
-    life: CancellationToken,
     held: Mutex<BTreeSet<String>>,
 }
 
@@ -109,66 +106,29 @@ struct AddressReply {
 impl RemoteIpam {
     /// Asks a plugin what it needs and how its address spaces are called.
     pub async fn connect(name: &Name, client: Client) -> Result<Self, IpamError> {
-        let mark = client.mark().await;
-        let mut remote = Self {
-            name: name.to_string(),
-            client,
-            capability: IpamCapability::default(),
-            spaces: Spaces::default(),
-            mark,
-            life: CancellationToken::new(),
-            held: Mutex::default(),
-        };
-        let said = remote.client.call("IpamDriver.GetCapabilities", &()).await;
-        let said: Capabilities = match said {
+        let link = Link::new(name, "IpamDriver", client).await;
+        let said: Capabilities = match link.ask("GetCapabilities", &()).await? {
             // It needs nothing (M7).
             Err(CallError::NotImplemented { .. }) => Capabilities::default(),
-            said => said.map_err(|error| remote.failure(&error))?,
+            said => said.map_err(|error| link.failure(&error))?,
         };
-        remote.capability = IpamCapability {
-            requires_mac: said.requires_mac,
-            requires_replay: said.requires_replay,
-        };
-        let spaces: SpacesReply = remote.call("GetDefaultAddressSpaces", &()).await?;
-        remote.spaces = Spaces {
-            local: spaces.local_default_address_space,
-            global: spaces.global_default_address_space,
-        };
-        Ok(remote)
-    }
-
-    async fn call<T: DeserializeOwned>(
-        &self,
-        method: &str,
-        request: &impl Serialize,
-    ) -> Result<T, IpamError> {
-        self.look_now().await;
-        if self.life.is_cancelled() {
-            let driver = self.name.clone();
-            return Err(DriverError::Restarted { driver }.into());
-        }
-        let method = format!("IpamDriver.{method}");
-        let answer = self.client.call(&method, request).await;
-        Ok(answer.map_err(|error| self.failure(&error))?)
-    }
-
-    async fn look_now(&self) {
-        if self.client.mark().await != self.mark {
-            self.life.cancel();
-        }
-    }
-
-    fn failure(&self, error: &CallError) -> DriverError {
-        if error.is_gone() {
-            self.life.cancel();
-        }
-        super::failure(&self.name, error)
+        let spaces: SpacesReply = link.call("GetDefaultAddressSpaces", &()).await?;
+        Ok(Self {
+            link,
+            capability: IpamCapability {
+                requires_mac: said.requires_mac,
+                requires_replay: said.requires_replay,
+            },
+            spaces: Spaces {
+                local: spaces.local_default_address_space,
+                global: spaces.global_default_address_space,
+            },
+            held: Mutex::default(),
+        })
     }
 
     fn broke(&self, method: &str, wrong: &str) -> IpamError {
-        let driver = self.name.clone();
-        let reason = super::brief(format!("IpamDriver.{method}: {wrong}"));
-        DriverError::Protocol { driver, reason }.into()
+        self.link.broke(method, wrong).into()
     }
 
     async fn take_pool(&self, request: &PoolRequest) -> Result<Pool, IpamError> {
@@ -181,7 +141,7 @@ impl RemoteIpam {
             options: &request.options,
             v6: request.v6,
         };
-        let reply: PoolReply = self.call("RequestPool", &asked).await?;
+        let reply: PoolReply = self.link.call("RequestPool", &asked).await?;
         if reply.pool_id.is_empty() {
             return Err(self.broke("RequestPool", "it returned no PoolID"));
         }
@@ -222,10 +182,10 @@ impl RemoteIpam {
                 .map_or_else(String::new, |address| address.to_string()),
             options,
         };
-        let reply: AddressReply = self.call("RequestAddress", &asked).await?;
+        let reply: AddressReply = self.link.call("RequestAddress", &asked).await?;
         if reply.address.is_empty() {
             return Err(IpamError::NoAddress {
-                driver: self.name.clone(),
+                driver: self.link.name().to_owned(),
                 pool: pool.id.clone(),
             });
         }
@@ -256,8 +216,8 @@ impl RemoteIpam {
     }
 
     async fn give_back(&self, method: &str, what: &impl Serialize) {
-        if let Err(error) = self.call::<Nothing>(method, what).await {
-            tracing::warn!(driver = self.name, %error, "what an IPAM driver should not have given was not given back");
+        if let Err(error) = self.link.call::<Nothing>(method, what).await {
+            tracing::warn!(driver = self.link.name(), %error, "what an IPAM driver should not have given was not given back");
         }
     }
 
@@ -303,6 +263,10 @@ impl IpamDriver for RemoteIpam {
         self.capability
     }
 
+    fn address(&self) -> Option<String> {
+        Some(self.link.address())
+    }
+
     fn spaces(&self) -> Spaces {
         self.spaces.clone()
     }
@@ -316,7 +280,7 @@ impl IpamDriver for RemoteIpam {
 
     fn release_pool<'a>(&'a self, pool: &'a str) -> BoxFuture<'a, Result<(), IpamError>> {
         Box::pin(async move {
-            let _: Nothing = self.call("ReleasePool", &PoolCall { pool }).await?;
+            let _: Nothing = self.link.call("ReleasePool", &PoolCall { pool }).await?;
             self.held().remove(pool);
             Ok(())
         })
@@ -338,7 +302,7 @@ impl IpamDriver for RemoteIpam {
         Box::pin(async move {
             let address = address.to_string();
             let released = ReleaseAddress { pool, address };
-            let _: Nothing = self.call("ReleaseAddress", &released).await?;
+            let _: Nothing = self.link.call("ReleaseAddress", &released).await?;
             Ok(())
         })
     }
@@ -348,10 +312,13 @@ impl IpamDriver for RemoteIpam {
     }
 
     fn life(&self) -> CancellationToken {
-        self.life.clone()
+        self.link.life()
     }
 
     fn look(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.look_now())
+        Box::pin(async {
+            // Whoever looks asks next, and hears then.
+            let _ = self.link.check_life().await;
+        })
     }
 }

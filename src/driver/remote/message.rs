@@ -9,6 +9,10 @@ use crate::core::model::{EndpointId, EndpointRecord, NetworkId, NetworkRecord, S
 /// Where libnetwork puts the options a person gave.
 const GENERIC: &str = "com.docker.network.generic";
 
+/// What an endpoint lets in from outside.
+const EXPOSED_PORTS: &str = "com.docker.network.endpoint.exposedports";
+const PORT_MAP: &str = "com.docker.network.portmap";
+
 /// The id of a network as plugins expect one: 64 hexadecimal digits, of which many take only the first five.
 ///
 /// A number times an odd number, modulo 2³²: different for each, and its first digits differ too.
@@ -73,26 +77,64 @@ struct IpamData {
     aux_addresses: BTreeMap<String, String>,
 }
 
+/// The data of a network's subnets, of IPv4 and of IPv6.
+fn ipam_data(network: &NetworkRecord) -> [Vec<IpamData>; 2] {
+    let data = |subnet: &Subnet| IpamData {
+        address_space: "weft",
+        pool: subnet.prefix.to_string(),
+        gateway: format!("{}/{}", subnet.gateway, subnet.prefix.0.prefix_len()),
+        aux_addresses: BTreeMap::new(),
+    };
+    let of_family = |is_v4: bool| {
+        let subnets = network.subnets.iter();
+        let family = subnets.filter(move |subnet| subnet.gateway.is_ipv4() == is_v4);
+        family.map(data).collect()
+    };
+    [of_family(true), of_family(false)]
+}
+
 impl CreateNetwork {
     pub(super) fn of(network: &NetworkRecord) -> Self {
-        let data = |subnet: &Subnet| IpamData {
-            address_space: "weft",
-            pool: subnet.prefix.to_string(),
-            gateway: format!("{}/{}", subnet.gateway, subnet.prefix.0.prefix_len()),
-            aux_addresses: BTreeMap::new(),
-        };
-        let of_family = |is_v4: bool| {
-            let subnets = network.subnets.iter();
-            let family = subnets.filter(move |subnet| subnet.gateway.is_ipv4() == is_v4);
-            family.map(data).collect()
-        };
+        let [ipv4, ipv6] = ipam_data(network);
         Self {
             network: network_id(network.id),
             options: BTreeMap::from([(GENERIC, network.options.clone())]),
-            ipv4: of_family(true),
-            ipv6: of_family(false),
+            ipv4,
+            ipv6,
         }
     }
+}
+
+/// Its options are those of the network alone, not within others.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct AllocateNetwork<'a> {
+    #[serde(rename = "NetworkID")]
+    network: String,
+    options: &'a BTreeMap<String, String>,
+    #[serde(rename = "IPv4Data")]
+    ipv4: Vec<IpamData>,
+    #[serde(rename = "IPv6Data")]
+    ipv6: Vec<IpamData>,
+}
+
+impl<'a> AllocateNetwork<'a> {
+    pub(super) fn of(network: &'a NetworkRecord) -> Self {
+        let [ipv4, ipv6] = ipam_data(network);
+        Self {
+            network: network_id(network.id),
+            options: &network.options,
+            ipv4,
+            ipv6,
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct AllocateReply {
+    #[serde(deserialize_with = "or_default")]
+    pub(super) options: BTreeMap<String, String>,
 }
 
 /// Reads `null` as what a missing field is: a plugin written in Go sends it for an empty list.
@@ -161,6 +203,24 @@ impl Join {
             ids: EndpointCall::of(endpoint.network, endpoint.id),
             sandbox_key: String::new(),
             options: BTreeMap::new(),
+        }
+    }
+}
+
+/// What `ProgramExternalConnectivity` is asked with. Weft maps no ports.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Outside {
+    #[serde(flatten)]
+    ids: EndpointCall,
+    options: BTreeMap<&'static str, [(); 0]>,
+}
+
+impl Outside {
+    pub(super) fn of(endpoint: &EndpointRecord) -> Self {
+        Self {
+            ids: EndpointCall::of(endpoint.network, endpoint.id),
+            options: BTreeMap::from([(EXPOSED_PORTS, []), (PORT_MAP, [])]),
         }
     }
 }

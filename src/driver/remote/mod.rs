@@ -8,8 +8,11 @@
 //! **Invariant:** a [`Remote`] is one life of a plugin. When its process is another one, or gone, the remote's life ends and
 //! the registry asks for the plugin anew: a plugin that was restarted knows nothing of what it was told before.
 
+mod allocator;
 mod ipam;
+mod link;
 mod message;
+mod plugins;
 mod steps;
 mod tables;
 
@@ -24,94 +27,28 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio_util::sync::CancellationToken;
 
 pub use ipam::RemoteIpam;
+pub use plugins::Plugins;
 
 use self::{
-    message::{Capabilities, DecodeReply, EventReply, Nothing},
+    allocator::RemoteAllocator,
+    link::{Link, says_it_is_there},
+    message::{Capabilities, DecodeReply, EndpointCall, EventReply, NetworkCall},
     tables::Interests,
 };
 use super::{
-    Capability, Decoded, Driver, DriverError, DriverSource, EventBatch, IpamDriver, Joined,
-    Position, Progress, Scope, SourceError, TableEvent, TableInterest,
+    Capability, Decoded, Driver, DriverError, EventBatch, Found, Joined, NetworkAllocator,
+    Position, Progress, Scope, TableEvent, TableInterest,
 };
 use crate::{
     core::model::{
         EndpointId, EndpointRecord, Key, Name, NetworkId, NetworkRecord, TableEntry, TableName,
         Value,
     },
-    plugin::{self, CallError, Client, GetError, Getter, Mark, Mode},
+    plugin::{CallError, Client},
 };
 
-/// How long a plugin may take to undo what it may have done.
-const UNDO_DEADLINE: Duration = Duration::from_secs(5);
 /// How often it is looked whether a plugin is still the same process.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// Finds remote drivers with the plugin getter.
-#[derive(Clone)]
-pub struct Plugins {
-    getter: Getter,
-}
-
-impl Plugins {
-    /// Asks this getter.
-    pub fn new(getter: Getter) -> Self {
-        Self { getter }
-    }
-
-    async fn find(&self, name: &Name) -> Result<Arc<dyn Driver>, SourceError> {
-        let plugin = self
-            .plugin(name, plugin::Capability::NETWORK_DRIVER)
-            .await?;
-        let has_tables = plugin.can(plugin::Capability::TABLE_DRIVER);
-        let remote = Remote::connect(name, plugin.client, has_tables).await;
-        let remote = remote.map_err(|error| SourceError::Broken(brief(error.to_string())))?;
-        Ok(Arc::new(remote))
-    }
-
-    async fn find_ipam(&self, name: &Name) -> Result<Arc<dyn IpamDriver>, SourceError> {
-        let plugin = self.plugin(name, plugin::Capability::IPAM_DRIVER).await?;
-        let remote = RemoteIpam::connect(name, plugin.client).await;
-        let remote = remote.map_err(|error| SourceError::Broken(brief(error.to_string())))?;
-        Ok(Arc::new(remote))
-    }
-
-    async fn plugin(
-        &self,
-        name: &Name,
-        capability: plugin::Capability,
-    ) -> Result<plugin::Plugin, SourceError> {
-        let found = self.getter.get(name.as_str(), capability, Mode::Lookup);
-        found.await.map_err(|error| match error {
-            GetError::NotFound(_) => SourceError::NotFound,
-            other @ (GetError::Ambiguous(_)
-            | GetError::NotImplemented { .. }
-            | GetError::Disabled(_)
-            | GetError::Engine(_)
-            | GetError::Discovery(_)
-            | GetError::Activation { .. }) => SourceError::Broken(brief(other.to_string())),
-        })
-    }
-}
-
-impl DriverSource for Plugins {
-    fn get<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Arc<dyn Driver>, SourceError>> {
-        Box::pin(self.find(name))
-    }
-
-    fn get_ipam<'a>(
-        &'a self,
-        name: &'a Name,
-    ) -> BoxFuture<'a, Result<Arc<dyn IpamDriver>, SourceError>> {
-        Box::pin(self.find_ipam(name))
-    }
-
-    fn list(&self) -> BoxFuture<'_, Result<Vec<plugin::Listed>, SourceError>> {
-        Box::pin(async {
-            let listed = self.getter.list().await;
-            listed.map_err(|error| SourceError::Broken(brief(error.to_string())))
-        })
-    }
-}
 
 /// What a plugin has done in this life of it.
 #[derive(Default)]
@@ -119,18 +56,15 @@ struct Done {
     networks: BTreeMap<NetworkId, (NetworkRecord, Interests)>,
     endpoints: BTreeMap<EndpointId, EndpointRecord>,
     joined: BTreeMap<EndpointId, Joined>,
-    /// What may have been done and was not undone yet: the undoing call's method and body.
-    doubts: BTreeSet<(&'static str, String)>,
+    /// Of those that have joined: which reach the outside.
+    outside: BTreeSet<EndpointId>,
 }
 
 /// A driver in another process.
 pub struct Remote {
-    name: String,
-    client: Client,
+    link: Arc<Link>,
     capability: Capability,
     has_tables: bool,
-    mark: Option<Mark>,
-    life: CancellationToken,
     done: Mutex<Done>,
 }
 
@@ -141,48 +75,42 @@ impl Remote {
         client: Client,
         has_tables: bool,
     ) -> Result<Self, DriverError> {
-        let mark = client.mark().await;
-        let mut remote = Self {
-            name: name.to_string(),
-            client,
-            capability: Capability {
-                data_scope: Scope::Local,
-                connectivity_scope: Scope::Local,
-            },
-            has_tables,
-            mark,
-            life: CancellationToken::new(),
-            done: Mutex::default(),
-        };
-        let said: Capabilities = remote.call("GetCapabilities", &()).await?;
-        let data_scope = remote.scope(&said.scope)?;
-        let connectivity_scope = match said.connectivity_scope.as_str() {
-            "" => data_scope,
-            other => remote.scope(other)?,
-        };
-        remote.capability = Capability {
-            data_scope,
-            connectivity_scope,
-        };
-        Ok(remote)
-    }
-
-    fn scope(&self, text: &str) -> Result<Scope, DriverError> {
-        match text {
+        let link = Link::new(name, "NetworkDriver", client).await;
+        let said: Capabilities = link.call("GetCapabilities", &()).await?;
+        let scope = |text: &str| match text {
             "local" => Ok(Scope::Local),
             "global" => Ok(Scope::Global),
-            other => Err(self.broke(format!("scope {other:?}: local or global is expected"))),
-        }
+            other => {
+                let wrong = format!("scope {other:?}: local or global is expected");
+                Err(link.broke("GetCapabilities", &wrong))
+            }
+        };
+        let data_scope = scope(&said.scope)?;
+        let connectivity_scope = match said.connectivity_scope.as_str() {
+            "" => data_scope,
+            other => scope(other)?,
+        };
+        Ok(Self {
+            capability: Capability {
+                data_scope,
+                connectivity_scope,
+            },
+            link: Arc::new(link),
+            has_tables,
+            done: Mutex::default(),
+        })
     }
 
-    async fn call<T: DeserializeOwned>(
-        &self,
-        method: &str,
-        request: &impl Serialize,
-    ) -> Result<T, DriverError> {
-        self.check_life().await?;
-        let answer = self.client.call(&full(method), request).await;
-        answer.map_err(|error| self.failure(&error))
+    /// Returns what the plugin is: a driver, and an allocator too if its data reaches the whole cluster.
+    fn found(self) -> Found {
+        let allocator: Option<Arc<dyn NetworkAllocator>> = match self.capability.data_scope {
+            Scope::Global => Some(Arc::new(RemoteAllocator::new(self.link.clone()))),
+            Scope::Local => None,
+        };
+        Found {
+            driver: Arc::new(self),
+            allocator,
+        }
     }
 
     /// Makes a call that leaves something behind. Where it is not known whether it has, it is undone.
@@ -191,10 +119,8 @@ impl Remote {
         (method, request): (&str, &impl Serialize),
         (undoing, what): (&'static str, &impl Serialize),
     ) -> Result<T, DriverError> {
-        self.settle(undoing, what).await?;
-        self.check_life().await?;
-        let answer = self.client.call(&full(method), request).await;
-        match answer {
+        self.link.settle(undoing, what).await?;
+        match self.link.ask(method, request).await? {
             Ok(answer) => Ok(answer),
             Err(CallError::Failed { message, .. })
                 if !self.has_tables && says_it_is_there(&message) =>
@@ -203,9 +129,9 @@ impl Remote {
                     .await
             }
             Err(error) => {
-                let failure = self.failure(&error);
+                let failure = self.link.failure(&error);
                 if error.is_doubtful() {
-                    self.undo(undoing, what).await;
+                    self.link.undo(undoing, what).await;
                 }
                 Err(failure)
             }
@@ -221,91 +147,17 @@ impl Remote {
         message: &str,
     ) -> Result<T, DriverError> {
         tracing::info!(
-            driver = self.name,
+            driver = self.link.name(),
             method,
             message,
             "a plugin has it already"
         );
         if undoing == "Leave" {
-            self.undo(undoing, what).await;
-            return self.call(method, request).await;
+            self.link.undo(undoing, what).await;
+            return self.link.call(method, request).await;
         }
         let nothing = serde_json::Value::Object(serde_json::Map::new());
-        serde_json::from_value(nothing).map_err(|error| self.broke(error.to_string()))
-    }
-
-    /// Undoes what may have been done. If that is not known to have worked either, it is tried again before the next time.
-    async fn undo(&self, method: &'static str, request: &impl Serialize) {
-        let undone = self
-            .client
-            .call_within::<Nothing>(&full(method), request, UNDO_DEADLINE)
-            .await;
-        let doubt = (method, body(request));
-        match undone {
-            // It says that there is nothing to undo.
-            Ok(Nothing {}) | Err(CallError::Failed { .. } | CallError::NotImplemented { .. }) => {
-                self.done().doubts.remove(&doubt);
-            }
-            // Its process has ended, and with it what it may have done.
-            Err(error) if error.is_gone() => {
-                self.life.cancel();
-                self.done().doubts.remove(&doubt);
-            }
-            Err(error) => {
-                tracing::warn!(driver = self.name, %error, "what a plugin may have done is not undone yet");
-                self.done().doubts.insert(doubt);
-            }
-        }
-    }
-
-    /// Undoes what is in doubt, if this is.
-    async fn settle(
-        &self,
-        method: &'static str,
-        request: &impl Serialize,
-    ) -> Result<(), DriverError> {
-        let doubt = (method, body(request));
-        if !self.done().doubts.contains(&doubt) {
-            return Ok(());
-        }
-        self.undo(method, request).await;
-        if self.done().doubts.contains(&doubt) {
-            return Err(DriverError::Unreachable {
-                driver: self.name.clone(),
-                reason: format!("{} has not undone an earlier call yet", full(method)),
-            });
-        }
-        Ok(())
-    }
-
-    /// Refuses if the plugin's process is another one than when this life began.
-    async fn check_life(&self) -> Result<(), DriverError> {
-        if !self.life.is_cancelled() && self.client.mark().await == self.mark {
-            return Ok(());
-        }
-        if !self.life.is_cancelled() {
-            tracing::info!(
-                driver = self.name,
-                "a driver's process was restarted or has ended"
-            );
-            self.life.cancel();
-        }
-        Err(DriverError::Restarted {
-            driver: self.name.clone(),
-        })
-    }
-
-    fn failure(&self, error: &CallError) -> DriverError {
-        if error.is_gone() {
-            self.life.cancel();
-        }
-        failure(&self.name, error)
-    }
-
-    fn broke(&self, reason: String) -> DriverError {
-        let driver = self.name.clone();
-        let reason = brief(reason);
-        DriverError::Protocol { driver, reason }
+        serde_json::from_value(nothing).map_err(|error| self.link.broke(method, &error.to_string()))
     }
 
     fn done(&self) -> MutexGuard<'_, Done> {
@@ -314,71 +166,24 @@ impl Remote {
     }
 
     async fn tell(&self, batch: EventBatch<'_>) -> Result<Progress, DriverError> {
-        let reply: EventReply = self.call("EventNotify", &tables::notice(&batch)).await?;
+        let notice = tables::notice(&batch);
+        let reply: EventReply = self.link.call("EventNotify", &notice).await?;
         tables::read_progress(&reply, &batch)
-            .map_err(|wrong| self.broke(format!("NetworkDriver.EventNotify: {wrong}")))
+            .map_err(|wrong| self.link.broke("EventNotify", &wrong))
     }
 
     async fn ask(&self, entry: &TableEntry) -> Result<Option<Decoded>, DriverError> {
         if !self.has_tables {
             return Ok(None);
         }
-        self.check_life().await?;
-        let method = full("DecodeTableEntry");
-        let reply: DecodeReply = match self.client.call(&method, &tables::question(entry)).await {
+        let method = "DecodeTableEntry";
+        let reply: DecodeReply = match self.link.ask(method, &tables::question(entry)).await? {
             Ok(reply) => reply,
             Err(CallError::NotImplemented { .. }) => return Ok(None),
-            Err(error) => return Err(self.failure(&error)),
+            Err(error) => return Err(self.link.failure(&error)),
         };
-        tables::read_decoded(reply).map_err(|wrong| self.broke(format!("{method}: {wrong}")))
+        tables::read_decoded(reply).map_err(|wrong| self.link.broke(method, &wrong))
     }
-}
-
-/// Returns whether a refusal says that what is to be made is there. libnetwork has no code for it, only such words.
-fn says_it_is_there(message: &str) -> bool {
-    let message = message.to_lowercase();
-    let words = ["already exist", "already joined"];
-    words.iter().any(|words| message.contains(words))
-}
-
-/// A call's failure in the words of drivers.
-fn failure(name: &str, error: &CallError) -> DriverError {
-    let driver = name.to_owned();
-    let reason = brief(error.to_string());
-    match error {
-        CallError::Failed { .. } => DriverError::Refused { driver, reason },
-        CallError::NotImplemented { .. }
-        | CallError::TooLarge { .. }
-        | CallError::Malformed { .. } => DriverError::Protocol { driver, reason },
-        CallError::Unreachable { .. }
-        | CallError::Deadline { .. }
-        | CallError::Broken { .. }
-        | CallError::Untrusted { .. }
-        | CallError::LeftAlone { .. } => DriverError::Unreachable { driver, reason },
-    }
-}
-
-/// How much of what a plugin says ends up in an error, in bytes: it may have said megabytes.
-const REASON_MAX: usize = 1000;
-
-/// Cuts a text that is too long for a person.
-fn brief(mut text: String) -> String {
-    if text.len() > REASON_MAX {
-        let fits = (0..=REASON_MAX)
-            .rev()
-            .find(|end| text.is_char_boundary(*end));
-        text.truncate(fits.unwrap_or_default());
-        text.push('…');
-    }
-    text
-}
-
-fn full(method: &str) -> String {
-    format!("NetworkDriver.{method}")
-}
-
-fn body(request: &impl Serialize) -> String {
-    serde_json::to_string(request).expect("our own types have string keys and no failing fields")
 }
 
 impl Driver for Remote {
@@ -432,6 +237,42 @@ impl Driver for Remote {
         Box::pin(self.leave_now(network, endpoint))
     }
 
+    fn forget_join(
+        &self,
+        network: NetworkId,
+        endpoint: EndpointId,
+    ) -> BoxFuture<'_, Result<(), DriverError>> {
+        Box::pin(async move {
+            let request = EndpointCall::of(network, endpoint);
+            self.link.undo_for_sure("Leave", &request).await
+        })
+    }
+
+    fn forget_endpoint(
+        &self,
+        network: NetworkId,
+        endpoint: EndpointId,
+    ) -> BoxFuture<'_, Result<(), DriverError>> {
+        Box::pin(async move {
+            let request = EndpointCall::of(network, endpoint);
+            self.link.undo_for_sure("DeleteEndpoint", &request).await
+        })
+    }
+
+    fn forget_network(&self, network: NetworkId) -> BoxFuture<'_, Result<(), DriverError>> {
+        Box::pin(async move {
+            let request = NetworkCall::of(network);
+            self.link.undo_for_sure("DeleteNetwork", &request).await
+        })
+    }
+
+    fn connect_outside<'a>(
+        &'a self,
+        endpoint: &'a EndpointRecord,
+    ) -> BoxFuture<'a, Result<(), DriverError>> {
+        Box::pin(self.connect_outside_now(endpoint))
+    }
+
     /// A table driver counts its events: see [`Driver::event_batch`]. The others have no tables, so there is never one.
     fn event_notify<'a>(
         &'a self,
@@ -463,23 +304,27 @@ impl Driver for Remote {
     }
 
     fn life(&self) -> CancellationToken {
-        self.life.clone()
+        self.link.life()
     }
 
     fn watch_over(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            while self.check_life().await.is_ok() {
+            while self.link.check_life().await.is_ok() {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         })
     }
 
+    fn address(&self) -> Option<String> {
+        Some(self.link.address())
+    }
+
     fn describe(&self) -> serde_json::Value {
         let done = self.done();
         serde_json::json!({
-            "address": self.client.address().to_string(),
+            "address": self.link.address(),
             "tables": self.has_tables,
-            "alive": !self.life.is_cancelled(),
+            "alive": !self.link.life().is_cancelled(),
             "networks": done.networks.len(),
             "endpoints": done.endpoints.len(),
         })
@@ -498,7 +343,7 @@ impl Driver for Remote {
         let done = self.done();
         let of_network = |endpoint: &&EndpointRecord| endpoint.network == network;
         let shown = serde_json::json!({
-            "plugin": self.client.address().to_string(),
+            "plugin": self.link.address(),
             "endpoints": done.endpoints.values().filter(of_network).count(),
         });
         Box::pin(std::future::ready(shown))

@@ -6,13 +6,14 @@ use super::{
     Remote,
     message::{
         CreateEndpoint, CreateNetwork, EndpointCall, Interface, InterfaceReply, Join, JoinReply,
-        NetworkCall, NetworkReply, Nothing,
+        NetworkCall, NetworkReply, Nothing, Outside,
     },
     tables::{self, Interests},
 };
 use crate::{
     core::model::{EndpointId, EndpointRecord, NetworkId, NetworkRecord, Prefix},
     driver::{DriverError, InterfaceName, Joined, Route, TableInterest},
+    plugin::CallError,
 };
 
 impl Remote {
@@ -37,8 +38,8 @@ impl Remote {
         let interests = match interests {
             Ok(interests) => interests,
             Err(wrong) => {
-                self.undo(undo.0, undo.1).await;
-                return Err(self.broke(format!("NetworkDriver.CreateNetwork: {wrong}")));
+                self.link.undo(undo.0, undo.1).await;
+                return Err(self.link.broke("CreateNetwork", &wrong));
             }
         };
         let done = (network.clone(), interests.clone());
@@ -48,11 +49,11 @@ impl Remote {
 
     pub(super) async fn delete_network_now(&self, network: NetworkId) -> Result<(), DriverError> {
         let request = NetworkCall::of(network);
-        self.settle("DeleteNetwork", &request).await?;
+        self.link.settle("DeleteNetwork", &request).await?;
         if !self.done().networks.contains_key(&network) {
             return Ok(());
         }
-        let _: Nothing = self.call("DeleteNetwork", &request).await?;
+        let _: Nothing = self.link.call("DeleteNetwork", &request).await?;
         self.done().networks.remove(&network);
         Ok(())
     }
@@ -75,10 +76,9 @@ impl Remote {
             .interface
             .is_some_and(|set| set != Interface::default())
         {
-            self.undo(undo.0, undo.1).await;
-            let wrong =
-                "NetworkDriver.CreateEndpoint: it changed an address or a MAC that was given";
-            return Err(self.broke(wrong.to_owned()));
+            self.link.undo(undo.0, undo.1).await;
+            let wrong = "it changed an address or a MAC that was given";
+            return Err(self.link.broke("CreateEndpoint", wrong));
         }
         self.done().endpoints.insert(endpoint.id, endpoint.clone());
         Ok(())
@@ -94,8 +94,8 @@ impl Remote {
         let joined = match self.read(&reply) {
             Ok(joined) => joined,
             Err(wrong) => {
-                self.undo(undo.0, undo.1).await;
-                return Err(self.broke(format!("NetworkDriver.Join: {wrong}")));
+                self.link.undo(undo.0, undo.1).await;
+                return Err(self.link.broke("Join", &wrong));
             }
         };
         self.done().joined.insert(endpoint.id, joined.clone());
@@ -147,13 +147,49 @@ impl Remote {
         endpoint: EndpointId,
     ) -> Result<(), DriverError> {
         let request = EndpointCall::of(network, endpoint);
-        self.settle("Leave", &request).await?;
+        self.link.settle("Leave", &request).await?;
         if !self.done().joined.contains_key(&endpoint) {
             return Ok(());
         }
-        let _: Nothing = self.call("Leave", &request).await?;
+        self.disconnect_outside(&request, endpoint).await;
+        let _: Nothing = self.link.call("Leave", &request).await?;
         self.done().joined.remove(&endpoint);
         Ok(())
+    }
+
+    pub(super) async fn connect_outside_now(
+        &self,
+        endpoint: &EndpointRecord,
+    ) -> Result<(), DriverError> {
+        if self.done().outside.contains(&endpoint.id) {
+            return Ok(());
+        }
+        let request = Outside::of(endpoint);
+        let answer = self
+            .link
+            .ask::<Nothing>("ProgramExternalConnectivity", &request);
+        match answer.await? {
+            Ok(Nothing {}) => {
+                self.done().outside.insert(endpoint.id);
+                Ok(())
+            }
+            // M5: a plugin need not know of it.
+            Err(CallError::NotImplemented { .. }) => Ok(()),
+            Err(error) => {
+                if error.is_doubtful() {
+                    let what = EndpointCall::of(endpoint.network, endpoint.id);
+                    self.link.undo("RevokeExternalConnectivity", &what).await;
+                }
+                Err(self.link.failure(&error))
+            }
+        }
+    }
+
+    /// Leaving takes all with it, so what a plugin says to this keeps nobody from leaving.
+    async fn disconnect_outside(&self, request: &EndpointCall, endpoint: EndpointId) {
+        if self.done().outside.remove(&endpoint) {
+            self.link.undo("RevokeExternalConnectivity", request).await;
+        }
     }
 
     pub(super) async fn delete_endpoint_now(
@@ -163,11 +199,11 @@ impl Remote {
     ) -> Result<(), DriverError> {
         self.leave_now(network, endpoint).await?;
         let request = EndpointCall::of(network, endpoint);
-        self.settle("DeleteEndpoint", &request).await?;
+        self.link.settle("DeleteEndpoint", &request).await?;
         if !self.done().endpoints.contains_key(&endpoint) {
             return Ok(());
         }
-        let _: Nothing = self.call("DeleteEndpoint", &request).await?;
+        let _: Nothing = self.link.call("DeleteEndpoint", &request).await?;
         self.done().endpoints.remove(&endpoint);
         Ok(())
     }

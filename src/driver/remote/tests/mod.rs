@@ -2,12 +2,14 @@
 //!
 //! M1: `a_plugin_that_does_not_say_its_scope_is_no_driver`, `scopes_are_read_and_the_second_follows_the_first`. M2:
 //! `what_a_plugin_says_beyond_the_protocol_is_skipped`. M3: `an_endpoint_whose_address_a_plugin_changes_is_rolled_back` and, for
-//! what is no address at all, `bad`. M4: `a_join_answered_badly_is_left_and_a_refusal_is_told_in_the_plugins_words`. M5: Weft programs
-//! no external connectivity, so there is no call to be answered with 404. M6: `a_plugin_hears_each_step_once`,
+//! what is no address at all, `bad`. M4: `a_join_answered_badly_is_left_and_a_refusal_is_told_in_the_plugins_words`. M5:
+//! `what_reaches_the_outside_is_programmed_and_revoked_and_need_not_be_known`. M6: `a_plugin_hears_each_step_once`,
 //! `routes_are_read_by_their_type`, and the bad ones in `bad`. M7 to M10, of IPAM: `ipam`.
 
+mod allocator;
 mod bad;
 mod ipam;
+mod managed;
 mod plugin;
 mod tables;
 
@@ -159,6 +161,73 @@ async fn routes_are_read_by_their_type() {
         route("10.2.0.0/16", None),
     ];
     assert_eq!(joined.routes, expected);
+}
+
+/// M5.
+#[tokio::test]
+async fn what_reaches_the_outside_is_programmed_and_revoked_and_need_not_be_known() {
+    let plugin = Plugin::start(&[("GetCapabilities", r#"{"Scope":"local"}"#)]);
+    let driver = plugin.driver().await.unwrap();
+    driver.join(&endpoint()).await.unwrap();
+    for _ in 0..2 {
+        driver.connect_outside(&endpoint()).await.unwrap();
+    }
+    driver.leave(NETWORK, EndpointId(1)).await.unwrap();
+    let expected = [
+        "Join",
+        "ProgramExternalConnectivity",
+        "RevokeExternalConnectivity",
+        "Leave",
+    ];
+    assert_eq!(plugin.methods()[1..], expected);
+    let asked = plugin.last("ProgramExternalConnectivity");
+    let nothing = serde_json::json!([]);
+    assert_eq!(asked["Options"]["com.docker.network.portmap"], nothing);
+
+    // One that knows nothing of it is not asked to revoke; one that refuses is heard.
+    let method = "ProgramExternalConnectivity";
+    plugin.react(method, Reaction::Status(404, "404 page not found"));
+    driver.join(&endpoint()).await.unwrap();
+    driver.connect_outside(&endpoint()).await.unwrap();
+    driver.leave(NETWORK, EndpointId(1)).await.unwrap();
+    assert_eq!(plugin.methods()[5..], ["Join", method, "Leave"]);
+    plugin.react(
+        method,
+        Reaction::Json(r#"{"Err":"port 80 is in use"}"#.to_owned()),
+    );
+    driver.join(&endpoint()).await.unwrap();
+    let refused = driver.connect_outside(&endpoint()).await.unwrap_err();
+    let expected = "driver wire: NetworkDriver.ProgramExternalConnectivity: port 80 is in use";
+    assert_eq!(refused.to_string(), expected);
+    // What a plugin says to its revocation keeps nobody from leaving.
+    plugin.react(method, Reaction::Json("{}".to_owned()));
+    plugin.react("RevokeExternalConnectivity", Reaction::Status(500, "no"));
+    driver.connect_outside(&endpoint()).await.unwrap();
+    assert!(driver.leave(NETWORK, EndpointId(1)).await.is_ok());
+}
+
+/// What a daemon that died had a plugin do is taken back, though this one has never asked for it.
+#[tokio::test]
+async fn what_a_former_daemon_began_is_taken_back_for_sure() {
+    let plugin = Plugin::start(&[("GetCapabilities", r#"{"Scope":"global"}"#)]);
+    let driver = plugin.driver().await.unwrap();
+    let (network, endpoint) = (NETWORK, EndpointId(1));
+
+    driver.forget_join(network, endpoint).await.unwrap();
+    plugin.react(
+        "DeleteEndpoint",
+        Reaction::Json(r#"{"Err":"no such endpoint"}"#.to_owned()),
+    );
+    driver.forget_endpoint(network, endpoint).await.unwrap();
+    plugin.react("DeleteNetwork", Reaction::Raw(Vec::new()));
+    let not_sure = driver.forget_network(network).await;
+
+    assert!(
+        matches!(not_sure, Err(DriverError::Unreachable { .. })),
+        "{not_sure:?}"
+    );
+    let expected = ["Leave", "DeleteEndpoint", "DeleteNetwork"];
+    assert_eq!(plugin.methods()[1..], expected);
 }
 
 /// After a restart of the daemon all is told again. Old plugins refuse that, and have what they are told.

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::{UnixListener, UnixStream},
+    path::PathBuf,
     sync::{Arc, Mutex},
     thread,
     time::Duration,
@@ -79,6 +80,11 @@ impl Plugin {
         plugin
     }
 
+    /// Where it listens.
+    pub(super) fn path(&self) -> PathBuf {
+        self.directory.path().join("p.sock")
+    }
+
     /// Reacts to a method so from now on.
     pub(super) fn react(&self, method: &str, reaction: Reaction) {
         let mut reactions = self.reactions.lock().unwrap();
@@ -95,13 +101,13 @@ impl Plugin {
         deadline: Duration,
         has_tables: bool,
     ) -> Result<Remote, DriverError> {
-        let address = Address::Unix(self.directory.path().join("p.sock"));
+        let address = Address::Unix(self.path());
         let client = Client::new(address, deadline);
         Remote::connect(&Name::new("wire").unwrap(), client, has_tables).await
     }
 
     pub(super) async fn ipam(&self) -> Result<RemoteIpam, IpamError> {
-        let address = Address::Unix(self.directory.path().join("p.sock"));
+        let address = Address::Unix(self.path());
         let client = Client::new(address, Duration::from_secs(5));
         RemoteIpam::connect(&Name::new("pools").unwrap(), client).await
     }
@@ -129,7 +135,8 @@ fn serve(stream: UnixStream, reactions: &Mutex<BTreeMap<String, Reaction>>, hear
             return false;
         }
         let line = line.trim_end();
-        if let Some(path) = line.strip_prefix("POST /") {
+        let path = line.strip_prefix("POST /").or(line.strip_prefix("GET /"));
+        if let Some(path) = path {
             let called = path.split(' ').next().unwrap();
             method = called.split('.').next_back().unwrap().to_owned();
         } else if let Some(text) = line.to_lowercase().strip_prefix("content-length:") {

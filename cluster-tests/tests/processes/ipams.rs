@@ -1,0 +1,162 @@
+//! Pools and addresses from a plugin in Python, in place of the leader's.
+
+use anyhow::{Context, ensure};
+use cluster_tests::cluster::{Cluster, Node, Profile, Seen, Underlay, until};
+use serde_json::Value;
+
+use crate::{
+    WEFT,
+    plugins::{Plugin, python},
+};
+
+/// Pools and addresses of a network may come from a plugin: they overlap nothing, are given back, and asked for again after a restart.
+#[tokio::test]
+async fn an_ipam_plugin_hands_out_pools_and_addresses_and_gets_them_back() -> anyhow::Result<()> {
+    let Some(python) = python()? else {
+        return Ok(());
+    };
+    let mut cluster = Cluster::empty(WEFT, Profile::Lan)?;
+    cluster.found().await?;
+    let node = &cluster[0];
+    // The leader's first subnet is what the plugin offers first too.
+    node.run(&["network", "create", "first"]).await?.done()?;
+    let pools = Plugin::start(&python, node, "pools", &[]).await?;
+
+    let create = [
+        "network",
+        "create",
+        "app",
+        "--ipam-driver",
+        "pools",
+        "--ipam-opt",
+        "site=7",
+    ];
+    node.run(&create).await?.done()?;
+    let network = node.client().network("app").await?.network;
+    assert_eq!(network.subnets[0].prefix.to_string(), "10.0.1.0/24");
+    assert_eq!(network.subnets[0].gateway.to_string(), "10.0.1.1");
+    let web = cluster.create_endpoint(0, "app", "web").await?;
+    assert_eq!(
+        web.address.map(|address| address.to_string()).as_deref(),
+        Some("10.0.1.2/24")
+    );
+    let state = pools.state()?;
+    assert_eq!(
+        state["pools"],
+        serde_json::json!({"10.0.1.0/24": ["10.0.1.1", "10.0.1.2"]})
+    );
+
+    // It comes back and knows nothing: nobody gets what is in use.
+    drop(pools);
+    let pools = Plugin::start(&python, node, "pools", &[]).await?;
+    let db = cluster.create_endpoint(0, "app", "db").await?;
+    assert_eq!(
+        db.address.map(|address| address.to_string()).as_deref(),
+        Some("10.0.1.3/24")
+    );
+
+    node.client().endpoint_remove("app", "web").await?;
+    let state = pools.state()?;
+    let mut held: Vec<&str> = state["pools"]["10.0.1.0/24"]
+        .as_array()
+        .context("no pool")?
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    held.sort_unstable();
+    assert_eq!(held, ["10.0.1.1", "10.0.1.3"]);
+    node.client().endpoint_remove("app", "db").await?;
+    node.client().network_remove("app").await?;
+    assert_eq!(pools.state()?["pools"], serde_json::json!({}));
+    cluster.end().await
+}
+
+/// What an IPAM plugin refuses is told in its words; the built-in one has a name too.
+#[tokio::test]
+async fn an_ipam_driver_is_shown_and_named_and_may_refuse() -> anyhow::Result<()> {
+    let Some(python) = python()? else {
+        return Ok(());
+    };
+    let mut cluster = Cluster::empty(WEFT, Profile::Lan)?;
+    cluster.found().await?;
+    let node = &cluster[0];
+    let _pools = Plugin::start(&python, node, "pools", &[]).await?;
+    let shown: Value = node
+        .run(&["--json", "driver", "inspect", "pools"])
+        .await?
+        .json()?;
+    assert_eq!(shown[0]["kind"], "ipam");
+    assert_eq!(shown[0]["needs"], serde_json::json!(["replay"]));
+    node.run(&["network", "create", "plain", "--ipam-driver", "default"])
+        .await?
+        .done()?;
+
+    let named = [
+        "network",
+        "create",
+        "app",
+        "--ipam-driver",
+        "pools",
+        "--subnet",
+        "fd00:7::/64",
+    ];
+    node.run(&named)
+        .await?
+        .refused(1, &["driver pools", "only IPv4"])?;
+    cluster.end().await
+}
+
+/// The overlap rule of section 1.6: what a host routes is kept clear of, by this host or another, unless the pool was named.
+#[tokio::test]
+async fn a_pool_that_a_node_routes_is_taken_only_if_it_is_named() -> anyhow::Result<()> {
+    let (Some(python), Some(underlay)) = (python()?, Underlay::make(2)?) else {
+        return Ok(());
+    };
+    for (at, routed) in ["10.0.0.0/24", "10.0.1.0/24"].into_iter().enumerate() {
+        underlay
+            .host(at)
+            .ip(&["route", "add", routed, "dev", "u0"])?;
+    }
+    let cluster = Cluster::start_on(WEFT, underlay, 2).await?;
+    let node = &cluster[0];
+    let pools = Plugin::start(&python, node, "pools", &[]).await?;
+
+    let create = ["network", "create", "app", "--ipam-driver", "pools"];
+    // What the other node routes is heard of soon; until then a pool is taken that it has.
+    until("the pool keeps clear of what both route", async || {
+        node.run(&create).await?.done()?;
+        let taken = prefix(node, "app").await?;
+        if taken != "10.0.2.0/24" {
+            ensure!(taken == "10.0.1.0/24", "its own host routes {taken}");
+            node.client().network_remove("app").await?;
+            return Ok(Seen::NotYet(taken));
+        }
+        Ok(Seen::Good(()))
+    })
+    .await?;
+    let named = [
+        "network",
+        "create",
+        "named",
+        "--ipam-driver",
+        "pools",
+        "--subnet",
+        "10.0.1.0/24",
+    ];
+    node.run(&named).await?.done()?;
+
+    assert_eq!(prefix(node, "named").await?, "10.0.1.0/24");
+    let held = pools.state()?["pools"].clone();
+    let held: Vec<&String> = held.as_object().context("pools")?.keys().collect();
+    assert_eq!(
+        held,
+        ["10.0.1.0/24", "10.0.2.0/24"],
+        "the rejected ones are given back"
+    );
+    cluster.end().await
+}
+
+async fn prefix(node: &Node, network: &str) -> anyhow::Result<String> {
+    let network = node.client().network(network).await?.network;
+    Ok(network.subnets[0].prefix.to_string())
+}
