@@ -24,7 +24,7 @@ Examples:
         /// Its name, unique in the cluster
         name: Name,
         /// The driver
-        #[arg(long, default_value = "overlay")]
+        #[arg(long, short, default_value = "overlay")]
         driver: Name,
         /// A subnet; may be given more than once [default: one from the cluster's pool]
         #[arg(long = "subnet", value_name = "PREFIX", value_parser = prefix)]
