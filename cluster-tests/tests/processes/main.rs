@@ -6,6 +6,7 @@ mod allocators;
 mod figures;
 mod ipams;
 mod plugins;
+mod recover;
 mod refusals;
 mod settings;
 mod story;
