@@ -25,7 +25,7 @@ use crate::{
     raft::{Raft, RaftConfig, Service, Timings, Transport, TransportError},
     runtime::{
         clock,
-        trust::{Ca, NodeKey, Token},
+        trust::{Ca, CertifiedName, NodeKey, Token, VALID_FOR},
     },
     store::{NodeIdentity, Store},
 };
@@ -59,7 +59,8 @@ pub(super) async fn run(args: InitArgs, global: &Global, output: Output) -> Resu
         );
         return Err(Failure::new(Code::Founded, message).into());
     }
-    let (identity, token) = found(&store, config.name).await?;
+    let life = life(&config);
+    let (identity, token) = found(&store, config.name, life).await?;
     if let Some(path) = &config.token_file {
         write_token(path, &token)?;
     }
@@ -84,6 +85,11 @@ fn show(founded: &Founded<'_>) -> String {
     )
 }
 
+/// Returns how long certificates live that this node signs.
+pub(super) fn life(config: &Config) -> Duration {
+    config.certificate_life.map_or(VALID_FOR, |life| life.0)
+}
+
 /// Opens the data file, on a thread that may block.
 pub(super) async fn open(directory: &Path) -> Result<Store, CliError> {
     let directory = directory.to_owned();
@@ -93,7 +99,11 @@ pub(super) async fn open(directory: &Path) -> Result<Store, CliError> {
 
 /// Founds a cluster of this one node. What is written last makes the node a part of it, so a founding that was cut off is
 /// begun anew.
-pub(super) async fn found(store: &Store, name: Name) -> Result<(NodeIdentity, Token), CliError> {
+pub(super) async fn found(
+    store: &Store,
+    name: Name,
+    life: Duration,
+) -> Result<(NodeIdentity, Token), CliError> {
     store.clear()?;
     let mut rng = clock::entropy();
     let (node, cluster) = (NodeId::random(&mut rng), ClusterId::random(&mut rng));
@@ -102,7 +112,7 @@ pub(super) async fn found(store: &Store, name: Name) -> Result<(NodeIdentity, To
     let key = NodeKey::generate().map_err(failed)?;
     let csr = key.csr(node).map_err(failed)?;
     let cert = ca
-        .sign(&csr, node, cluster, clock::wall())
+        .sign(&csr, CertifiedName { node, cluster }, (clock::wall(), life))
         .map_err(failed)?;
     let token = Token::random(ca.digest(), &mut rng);
     let keyring = Keyring::new(KeyId(0), ClusterKey::random(&mut rng));
@@ -195,7 +205,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = open(directory.path()).await.unwrap();
 
-        let (identity, token) = found(&store, Name::new("n1").unwrap()).await.unwrap();
+        let (identity, token) = found(&store, Name::new("n1").unwrap(), VALID_FOR)
+            .await
+            .unwrap();
 
         assert_eq!(store.identity().unwrap(), Some(identity.clone()));
         let credentials: Credentials = codec::decode(&identity.credentials).unwrap();

@@ -13,7 +13,7 @@ use crate::{
         http::{
             Exit,
             cluster::{Voter, VoterRole, Voters, WaitsFor},
-            types::{Left, Member, MemberState, RaftStatus, Status, SyncState},
+            types::{Certificate, Left, Member, MemberState, RaftStatus, Status, SyncState},
         },
     },
     core::model::{Name, NodeId},
@@ -81,6 +81,22 @@ impl Names {
     }
 }
 
+fn show_trust(status: &Status) -> String {
+    let shown = status.certificate.as_ref().map(show_certificate);
+    shown.unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// Says how long a certificate is valid and who signed it.
+pub(super) fn show_certificate(certificate: &Certificate) -> String {
+    let authority: String = certificate.authority.chars().take(16).collect();
+    let Ok(left) = u64::try_from(certificate.left_s) else {
+        let run_out = Tone::Bad.paint("has run out: start the node with --join and --token");
+        return format!("the certificate of authority {authority} {run_out}");
+    };
+    let left = show_duration(Duration::from_secs(left));
+    format!("certificate of authority {authority}, valid for {left}")
+}
+
 fn show_status(status: &Status, names: &Names, voters: Option<&Voters>) -> String {
     let readiness = if status.ready {
         Tone::Good.paint("ready")
@@ -131,6 +147,7 @@ fn show_status(status: &Status, names: &Names, voters: Option<&Voters>) -> Strin
             ]),
         ),
         ("endpoints", status.endpoints.to_string()),
+        ("trust", show_trust(status)),
     ];
     lines
         .iter()

@@ -4,6 +4,7 @@ use super::{
     args::{KeysCommand, NodeCommand},
     error::CliError,
     output::Output,
+    status::show_certificate,
 };
 use crate::{
     api::{
@@ -45,7 +46,11 @@ fn show_keys(keys: &Keys) -> String {
     } else {
         format!("key {} opens too", others.join(", "))
     };
-    format!("key {} seals, {opens}; ring {}", keys.primary, keys.version)
+    let ring = format!("key {} seals, {opens}; ring {}", keys.primary, keys.version);
+    match &keys.certificate {
+        Some(certificate) => format!("{ring}\n{}", show_certificate(certificate)),
+        None => ring,
+    }
 }
 
 fn show_rotated(rotated: &Rotated) -> String {

@@ -14,7 +14,10 @@ use std::{
 use serde::Deserialize;
 
 pub use docker::{Docker, DockerMode};
-pub use setting::{Advertise, Carrier, LogFormat, Profile, Resolver, Secret, Seed, SettingError};
+pub use setting::{
+    Advertise, Carrier, CertificateLife, KeyRotation, LogFormat, Profile, Resolver, Secret, Seed,
+    SettingError,
+};
 
 use crate::core::model::{LimitError, Name};
 
@@ -115,6 +118,12 @@ pub struct Layer {
     /// What carries packets.
     #[serde(default)]
     pub dataplane: Option<Carrier>,
+    /// How long certificates live.
+    #[serde(default)]
+    pub certificate_life: Option<CertificateLife>,
+    /// How often the datagram keys are rotated.
+    #[serde(default)]
+    pub key_rotation: Option<KeyRotation>,
 }
 
 impl Layer {
@@ -171,6 +180,8 @@ impl Layer {
             docker_engine: self.docker_engine.or(lower.docker_engine),
             plugin_dir: self.plugin_dir.or(lower.plugin_dir),
             dataplane: self.dataplane.or(lower.dataplane),
+            certificate_life: self.certificate_life.or(lower.certificate_life),
+            key_rotation: self.key_rotation.or(lower.key_rotation),
         }
     }
 }
@@ -212,6 +223,10 @@ pub struct Config {
     pub plugin_dir: Option<PathBuf>,
     /// What carries packets; if not told, the kernel where it can.
     pub dataplane: Option<Carrier>,
+    /// How long certificates live that this node signs, if told.
+    pub certificate_life: Option<CertificateLife>,
+    /// How often this node rotates the datagram keys while it leads, if told.
+    pub key_rotation: Option<KeyRotation>,
 }
 
 impl Config {
@@ -244,6 +259,8 @@ impl Config {
             docker,
             plugin_dir: layer.plugin_dir,
             dataplane: layer.dataplane,
+            certificate_life: layer.certificate_life,
+            key_rotation: layer.key_rotation,
         })
     }
 }

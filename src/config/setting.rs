@@ -4,6 +4,7 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     str::FromStr,
+    time::Duration,
 };
 
 use serde::{Deserialize, Deserializer, de};
@@ -75,6 +76,18 @@ pub enum SettingError {
     /// It is no address of a resolver.
     #[error("{0:?} is no resolver: an IP, or IP:PORT, is expected")]
     Resolver(String),
+    /// It is no time within the bounds.
+    #[error(
+        "{given:?} is no time from {least} to {most}: a whole number and s, m, h or d are expected, for example 90d"
+    )]
+    Life {
+        /// What was given.
+        given: String,
+        /// The shortest that may be given.
+        least: &'static str,
+        /// The longest that may be given.
+        most: &'static str,
+    },
     /// It is no address that others could reach.
     #[error("{0:?} is no address that others could reach: an IP, or IP:PORT, is expected")]
     Advertise(String),
@@ -178,6 +191,57 @@ impl FromStr for Advertise {
     }
 }
 
+/// How long a certificate lives that this node signs as the leader: 5 s to 3650 d.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CertificateLife(pub Duration);
+
+/// How long a datagram key seals while this node leads: 5 s to 365 d.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyRotation(pub Duration);
+
+const LIFE_MIN: (&str, u64) = ("5s", 5);
+const CERTIFICATE_LIFE_MAX: (&str, u64) = ("3650d", 3650 * DAY);
+const KEY_ROTATION_MAX: (&str, u64) = ("365d", 365 * DAY);
+const DAY: u64 = 24 * 3600;
+
+impl FromStr for CertificateLife {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        life(text, CERTIFICATE_LIFE_MAX).map(Self)
+    }
+}
+
+impl FromStr for KeyRotation {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        life(text, KEY_ROTATION_MAX).map(Self)
+    }
+}
+
+fn life(text: &str, (most, longest): (&'static str, u64)) -> Result<Duration, SettingError> {
+    let (least, shortest) = LIFE_MIN;
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3600),
+        "d" => Some(DAY),
+        _ => None,
+    };
+    let seconds = unit.and_then(|unit| number.parse::<u64>().ok()?.checked_mul(unit));
+    match seconds.filter(|seconds| (shortest..=longest).contains(seconds)) {
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
+        None => Err(SettingError::Life {
+            given: text.to_owned(),
+            least,
+            most,
+        }),
+    }
+}
+
 /// Who answers DNS queries: an address, on port 53 if no other is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resolver(pub SocketAddr);
@@ -259,7 +323,7 @@ macro_rules! deserialize_from_str {
     };
 }
 
-deserialize_from_str!(Advertise, Resolver, Seed);
+deserialize_from_str!(Advertise, CertificateLife, KeyRotation, Resolver, Seed);
 
 #[cfg(test)]
 mod tests {
@@ -272,6 +336,28 @@ mod tests {
         }
         let advertise: Advertise = "192.0.2.1".parse().unwrap();
         assert_eq!(advertise.with_port(7).to_string(), "192.0.2.1:7");
+    }
+
+    #[test]
+    fn a_life_has_a_unit_and_bounds() {
+        for (text, seconds) in [("5s", 5), ("90m", 5400), ("12h", 43_200), ("90d", 90 * DAY)] {
+            let expected = Ok(CertificateLife(Duration::from_secs(seconds)));
+            assert_eq!(text.parse(), expected, "{text}");
+        }
+        for text in [
+            "",
+            "s",
+            "4s",
+            "90",
+            "3651d",
+            "1w",
+            "-1d",
+            "99999999999999999999d",
+            "9é",
+        ] {
+            assert!(text.parse::<CertificateLife>().is_err(), "{text}");
+        }
+        assert!("366d".parse::<KeyRotation>().is_err());
     }
 
     #[test]

@@ -16,10 +16,9 @@ use crate::{
         wire::codec,
     },
     runtime::{
-        clock,
         join::{JoinRefusal, JoinReply, JoinRequest, Joined},
         streams::{Caller, Service},
-        trust::{Ca, Token, TrustError, secrets_match},
+        trust::{Token, TrustError, key_digest, secrets_match},
     },
 };
 
@@ -66,9 +65,13 @@ impl Controller {
         if !secrets_match(&secret, &request.secret) {
             return Err(JoinRefusal::WrongToken);
         }
-        let admitted = Action::AdmitMember {
+        let key = key_digest(&request.csr_der).map_err(|error| JoinRefusal::Malformed {
+            reason: error.to_string(),
+        })?;
+        let admitted = Action::AdmitNode {
             node: request.node,
             name: request.name.clone(),
+            key,
         };
         self.propose(admitted).await.map_err(refusal)?;
         let joined = self.certify(&request).await?;
@@ -77,18 +80,10 @@ impl Controller {
     }
 
     async fn certify(&self, request: &JoinRequest) -> JoinReply {
-        let founded = self.parts.raft.read(|state| {
-            let (cert_der, key_der) = state.ca()?;
-            let ca = Ca {
-                cert_der: cert_der.to_vec(),
-                key_der: key_der.0.clone().into(),
-            };
-            Some((ca, state.ring()?))
-        });
-        let (ca, ring) = founded.ok_or(JoinRefusal::NoLeader)?;
-        let cluster = self.parts.cluster;
-        let signed = ca.sign(&request.csr_der, request.node, cluster, clock::wall());
-        let cert_der = signed.map_err(|error| match error {
+        let ring = self.parts.raft.read(|state| state.ring());
+        let ring = ring.ok_or(JoinRefusal::NoLeader)?;
+        let signed = self.sign(&request.csr_der, request.node);
+        let certified = signed.map_err(|error| match error {
             TrustError::BadRequest(reason) => JoinRefusal::Malformed { reason },
             other @ (TrustError::Make { .. }
             | TrustError::BadCa(_)
@@ -101,9 +96,9 @@ impl Controller {
         let members = self.parts.handle.member_states().await;
         let members = members.map_err(|_stopped| JoinRefusal::NoLeader)?;
         Ok(Joined {
-            cluster,
-            ca_cert_der: ca.cert_der,
-            cert_der,
+            cluster: self.parts.cluster,
+            ca_cert_der: certified.ca_cert_der,
+            cert_der: certified.cert_der,
             ring,
             members: codec::encode(&members),
             leader: Some(self.parts.node),
@@ -125,9 +120,7 @@ impl Controller {
             true => None,
             false => self.ask_secret().await,
         };
-        let known = asked.or_else(|| self.own_secret());
-        let secret = known.ok_or(ControllerError::NoLeader)?;
-        let ca_digest = self.ca_digest();
+        let ca_digest = self.parts.tls.ca_digest();
         Ok(Token { ca_digest, secret })
     }
 
@@ -162,8 +155,9 @@ fn refusal(error: ControllerError) -> JoinRefusal {
     if let ControllerError::Refused(AllocatorError::NameTaken { name, .. }) = error {
         return JoinRefusal::NameTaken { name };
     }
-    if let ControllerError::Refused(AllocatorError::IdTaken { .. } | AllocatorError::Removed(_)) =
-        error
+    if let ControllerError::Refused(
+        AllocatorError::IdTaken { .. } | AllocatorError::Removed(_) | AllocatorError::NotItsKey(_),
+    ) = error
     {
         return JoinRefusal::IdTaken;
     }

@@ -29,11 +29,11 @@ use crate::{
         Stopped, WatchEvent, clock,
         streams::{Refusal, Service, StreamError},
     },
+    store::NodeIdentity,
 };
 
-/// After how long the leader rotates by itself, and how often it looks.
-const ROTATE_EVERY: Duration = Duration::from_hours(12);
-const LOOK_EVERY: Duration = Duration::from_mins(1);
+/// How often the leader looks whether it is time to rotate, at most and at least.
+const LOOK_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// How long all live members together have to fetch a ring before the rotation goes on without those that have not.
 const SPREAD_FOR: Duration = Duration::from_secs(10);
 /// How many members are told at once, and how long to wait before one that has not fetched it is told again.
@@ -50,11 +50,13 @@ const ASKED_MAX: usize = 8;
 
 /// What a member asks of another.
 #[derive(Encode, Decode)]
-enum Request {
+pub(super) enum Request {
     /// The ring.
     Ring,
     /// To fetch the ring unless its own has this version, and to say which it has then.
     Fetch(u64),
+    /// A certificate, for this request. Answered with a [`CertifyAnswer`](super::certificate::CertifyAnswer).
+    Certify(Vec<u8>),
 }
 
 /// What a member says to [`Request::Ring`].
@@ -206,7 +208,11 @@ impl Controller {
         }
     }
 
-    async fn ask_keys(&self, whom: (NodeId, SocketAddr), request: &Request) -> Option<Bytes> {
+    pub(super) async fn ask_keys(
+        &self,
+        whom: (NodeId, SocketAddr),
+        request: &Request,
+    ) -> Option<Bytes> {
         let request = codec::encode(request).into();
         let call = self
             .parts
@@ -238,6 +244,9 @@ impl Controller {
                 }
                 let has = self.own_ring().await.map_err(failed)?.version;
                 Ok(codec::encode(&has).into())
+            }
+            Request::Certify(csr_der) => {
+                Ok(codec::encode(&self.certify_member(from, &csr_der).await).into())
             }
         }
     }
@@ -290,9 +299,12 @@ impl Controller {
     }
 
     async fn own_ring(&self) -> Result<AgreedRing, ControllerError> {
+        Ok(self.own_identity().await?.ring)
+    }
+
+    pub(super) async fn own_identity(&self) -> Result<NodeIdentity, ControllerError> {
         let identity = self.disk(|store| store.identity()).await?;
-        let identity = identity.ok_or(ControllerError::Broken("the disk knows no cluster"))?;
-        Ok(identity.ring)
+        identity.ok_or(ControllerError::Broken("the disk knows no cluster"))
     }
 
     /// Uses a ring from now on if it is newer than ours: on disk first, or a restart would bring the older one back.
@@ -367,15 +379,16 @@ impl Controller {
     /// Rotates when it is time, while this node leads.
     pub(super) async fn rotate_in_time(self) -> Result<(), Stopped> {
         let since = clock::wall();
+        let life = self.parts.lives.datagram_key;
         loop {
-            sleep(LOOK_EVERY).await;
+            sleep((life / 10).clamp(LOOK_EVERY.0, LOOK_EVERY.1)).await;
             let raft = &self.parts.raft;
             if raft.leader() != Some(self.parts.node) {
                 continue;
             }
             // A cluster that never rotated does so one span after its leader's start.
             let last = raft.read(|state| state.rotated().map_or(since, |at| at.wall()));
-            if Duration::from_millis(clock::wall().0.saturating_sub(last.0)) < ROTATE_EVERY {
+            if Duration::from_millis(clock::wall().0.saturating_sub(last.0)) < life {
                 continue;
             }
             if let Err(error) = self.rotate_now(ROTATE).await {

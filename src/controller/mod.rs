@@ -13,6 +13,7 @@ mod admit;
 mod allocation;
 mod applied;
 mod attachment;
+mod certificate;
 mod endpoint;
 mod engine;
 mod error;
@@ -47,6 +48,7 @@ use rand::{SeedableRng, rngs::StdRng};
 use tokio::sync::{Mutex, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use certificate::{CertificateView, Lives};
 pub use error::{ControllerError, Owner};
 pub use expel::Expelled;
 pub use keys::{KeysView, Rotated};
@@ -69,7 +71,7 @@ use crate::{
     runtime::{
         Handle,
         clock::{self, Clock},
-        streams::Dialer,
+        streams::{Dialer, Tls},
     },
     store::{Store, StoreError},
 };
@@ -93,8 +95,10 @@ pub struct Parts {
     pub registry: Arc<Registry>,
     /// The way to other nodes.
     pub dialer: Dialer,
-    /// The certificate of the cluster's authority.
-    pub ca_cert_der: Vec<u8>,
+    /// This node's side of TLS, whose certificate is renewed.
+    pub tls: Tls,
+    /// How long what the leader makes is valid.
+    pub lives: Lives,
     /// The clocks.
     pub clock: Clock,
 }

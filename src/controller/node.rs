@@ -9,7 +9,7 @@ use crate::{
         model::{Name, NetworkId, NodeId, NodeRecord, TableName},
         wire::codec,
     },
-    runtime::trust::{self, Token},
+    runtime::trust::Token,
 };
 
 /// How long a node goes on serving after its farewell, so that everybody hears it.
@@ -36,6 +36,7 @@ impl Controller {
             networks: self.desk.setups.borrow().clone(),
             endpoints,
             removals: self.desk.removals.len(),
+            certificate: self.certificate(),
         })
     }
 
@@ -111,17 +112,12 @@ impl Controller {
     /// Returns the join token, with a new secret if `rotate`: then the token before is worth nothing.
     pub async fn token(&self, rotate: bool) -> Result<Token, ControllerError> {
         if rotate {
-            let token = Token::random(self.ca_digest(), &mut entropy());
+            let token = Token::random(self.parts.tls.ca_digest(), &mut entropy());
             let secret = TokenSecret(token.secret);
             self.propose(Action::RotateToken { secret }).await?;
             return Ok(token);
         }
         self.ask_token().await
-    }
-
-    /// The digest of the authority's certificate, which every node has in its own credentials.
-    pub(super) fn ca_digest(&self) -> [u8; 32] {
-        trust::digest(&self.parts.ca_cert_der)
     }
 
     /// Leaves the cluster for good: endpoints first, then the name and the id, then the disk. Afterwards the daemon must end;

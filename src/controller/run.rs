@@ -49,6 +49,7 @@ impl Controller {
         tasks.spawn(self.clone().follow_keys());
         tasks.spawn(self.clone().ask_for_keys());
         tasks.spawn(self.clone().rotate_in_time());
+        tasks.spawn(self.clone().renew_in_time());
         tasks.spawn(self.clone().return_leases());
         tasks.spawn(self.clone().publish_routes());
         tasks.spawn(self.clone().watch_pools());

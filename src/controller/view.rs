@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::Serialize;
 
+use super::CertificateView;
 use crate::{
     core::{
         ipam::Utilisation,
@@ -214,6 +215,8 @@ pub struct StatusView {
     pub endpoints: usize,
     /// Table entries that are still to be taken back.
     pub removals: usize,
+    /// Its certificate.
+    pub certificate: CertificateView,
 }
 
 /// A member and what it says of itself.

@@ -45,6 +45,8 @@ pub struct Node {
     /// What carries its packets.
     dataplane: &'static str,
     child: Option<Child>,
+    /// Settings of its own, as variables.
+    settings: Vec<(&'static str, String)>,
 }
 
 impl Node {
@@ -69,6 +71,7 @@ impl Node {
             // The nodes of one namespace would make the same tunnels.
             dataplane: "none",
             child: None,
+            settings: Vec::new(),
         })
     }
 
@@ -76,6 +79,11 @@ impl Node {
     pub(super) fn run_on(&mut self, host: PathBuf, carries: bool) {
         self.host = Some(host);
         self.dataplane = if carries { "kernel" } else { "none" };
+    }
+
+    /// Starts it with this variable of its environment from now on.
+    pub fn set(&mut self, variable: &'static str, value: &str) {
+        self.settings.push((variable, value.to_owned()));
     }
 
     /// Returns where its networks' namespaces are.
@@ -153,6 +161,7 @@ impl Node {
             }
             None => self.weft(),
         };
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command
             .args(["up", "--name", name, "--profile", self.profile])
             .args(["--dataplane", self.dataplane])

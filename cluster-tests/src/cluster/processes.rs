@@ -54,8 +54,8 @@ pub struct Cluster {
     net: ([u8; 3], u8),
     place: TempDir,
     underlay: Option<Underlay>,
-    /// Whether the nodes on hosts carry packets.
-    carries: bool,
+    /// Settings of all its nodes, as variables.
+    settings: Vec<(&'static str, &'static str)>,
     content: bool,
 }
 
@@ -71,7 +71,7 @@ impl Cluster {
             net: loopback_net(),
             place,
             underlay: None,
-            carries: true,
+            settings: Vec::new(),
             content: false,
         })
     }
@@ -104,6 +104,18 @@ impl Cluster {
     /// Starts a cluster with this profile.
     pub async fn start_with(program: &str, count: usize, profile: Profile) -> anyhow::Result<Self> {
         let mut cluster = Self::empty(program, profile)?;
+        cluster.fill(count).await?;
+        Ok(cluster)
+    }
+
+    /// Starts a cluster whose nodes have these variables in their environment.
+    pub async fn start_set(
+        program: &str,
+        count: usize,
+        settings: &[(&'static str, &'static str)],
+    ) -> anyhow::Result<Self> {
+        let mut cluster = Self::empty(program, Profile::Lan)?;
+        cluster.settings = settings.to_vec();
         cluster.fill(count).await?;
         Ok(cluster)
     }
@@ -169,6 +181,9 @@ impl Cluster {
             (format!("n{number}"), address),
             profile,
         )?);
+        for (variable, value) in &self.settings {
+            self.nodes[at].set(variable, value);
+        }
         if let Some(underlay) = &self.underlay {
             self.nodes[at].run_on(underlay.host(at).path(), self.carries);
         }

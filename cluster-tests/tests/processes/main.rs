@@ -3,6 +3,7 @@
 mod aborts;
 mod agreement;
 mod allocators;
+mod certificates;
 mod figures;
 mod ipams;
 mod plugins;

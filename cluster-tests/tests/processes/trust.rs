@@ -196,7 +196,7 @@ async fn refused(node: &Node) -> anyhow::Result<u64> {
 }
 
 /// Returns a node that does not vote.
-async fn voterless(cluster: &Cluster) -> anyhow::Result<usize> {
+pub(super) async fn voterless(cluster: &Cluster) -> anyhow::Result<usize> {
     let status = cluster[0].client().status().await?;
     for at in 0..4 {
         if !status.raft.voters.contains(&cluster[at].id().await?) {

@@ -91,6 +91,8 @@ codes! {
     NoSuchMember = "no_such_member", NOT_FOUND, NotFound;
     /// This node was removed from its cluster.
     Removed = "removed", GONE, Conflict;
+    /// This node's certificate has run out: it must join again.
+    CertificateExpired = "certificate_expired", GONE, Conflict;
     /// A network of that name exists.
     NetworkExists = "network_exists", CONFLICT, Conflict;
     /// The network has endpoints.

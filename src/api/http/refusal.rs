@@ -86,7 +86,9 @@ fn allocator_code(refused: &AllocatorError) -> Code {
         | AllocatorError::NoFreeVni
         | AllocatorError::NoFreeAddress(_) => Code::Exhausted,
         AllocatorError::NotMember(_) => Code::NoSuchMember,
-        AllocatorError::NameTaken { .. } | AllocatorError::IdTaken { .. } => Code::NameTaken,
+        AllocatorError::NameTaken { .. }
+        | AllocatorError::IdTaken { .. }
+        | AllocatorError::NotItsKey(_) => Code::NameTaken,
         AllocatorError::NotFounded
         | AllocatorError::AlreadyFounded
         | AllocatorError::NoSuchBlock { .. }

@@ -12,9 +12,36 @@ use super::{
     extract::{Ask, At, Body},
 };
 use crate::{
-    controller::Controller,
+    controller::{CertificateView, Controller},
     core::model::{Name, NodeId},
+    runtime::clock,
 };
+
+/// A node's certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// When it runs out, in seconds since 1970. The node renews it after two thirds of its life.
+    pub expires: u64,
+    /// How long that is from now, by the clock of that node; less than nothing if it has run out.
+    pub left_s: i64,
+    /// The SHA-256 of the authority that signed it, as a join token pins it.
+    pub authority: String,
+}
+
+impl From<CertificateView> for Certificate {
+    fn from(view: CertificateView) -> Self {
+        let (until, now) = (view.validity.until.0 / 1000, clock::wall().0 / 1000);
+        Self {
+            expires: until,
+            left_s: until.cast_signed() - now.cast_signed(),
+            authority: hex(&view.authority),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 /// `GET /v1/keys`: the ring of datagram keys on this node. The keys themselves are never shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +52,9 @@ pub struct Keys {
     pub primary: u8,
     /// The ids of all keys that open, the primary first.
     pub keys: Vec<u8>,
+    /// This node's certificate.
+    #[serde(default)]
+    pub certificate: Option<Certificate>,
 }
 
 /// `POST /v1/keys/rotate`.
@@ -82,6 +112,7 @@ async fn keys(State(controller): State<Controller>) -> Result<Json<Keys>, Failur
         version: ring.version,
         primary: ring.primary.0,
         keys: ring.keys.into_iter().map(|id| id.0).collect(),
+        certificate: Some(controller.certificate().into()),
     }))
 }
 

@@ -21,6 +21,7 @@ pub use super::error::{Code, ErrorBody, Failure};
 pub use super::progress::{
     Applied, Lacking, LeftEndpoint, ListedNetwork, SyncCounts, SyncState, Version, WaitQuery,
 };
+pub use super::trust::Certificate;
 
 /// `GET /v1/status`: what this node says of itself and of the cluster it sees.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +56,9 @@ pub struct Status {
     pub cluster_sync: Option<SyncState>,
     /// How many endpoints this node has, joined or not.
     pub endpoints: u64,
+    /// Its certificate.
+    #[serde(default)]
+    pub certificate: Option<Certificate>,
     /// What the node has counted since it came up; names end in `_total` for counters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<String, u64>,

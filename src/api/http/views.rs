@@ -76,6 +76,7 @@ pub(super) fn status(
         sync: sync_counts(&view.runtime.networks),
         cluster_sync: cluster_sync(&view.runtime.networks),
         endpoints: view.endpoints as u64,
+        certificate: Some(view.certificate.into()),
         counters: counters.collect(),
     })
 }

@@ -27,7 +27,10 @@ pub(super) use trust::{KeysCommand, NodeCommand};
 pub(super) use wait::Wait;
 
 use crate::{
-    config::{Advertise, Carrier, DockerMode, Layer, LogFormat, Profile, Resolver, Secret, Seed},
+    config::{
+        Advertise, Carrier, CertificateLife, DockerMode, KeyRotation, Layer, LogFormat, Profile,
+        Resolver, Secret, Seed,
+    },
     core::model::Name,
 };
 
@@ -311,6 +314,23 @@ pub(super) struct UpArgs {
     /// [default: the kernel where it can, else nothing, and the log says why]
     #[arg(long, env = "WEFT_DATAPLANE", hide_env_values = true, value_parser = carrier())]
     pub(super) dataplane: Option<Carrier>,
+    /// How long a certificate lives that this node signs as the leader, 5s to 3650d; nodes renew theirs after two thirds of it
+    /// [default: 90d]
+    #[arg(
+        long,
+        env = "WEFT_CERTIFICATE_LIFE",
+        hide_env_values = true,
+        value_name = "TIME"
+    )]
+    pub(super) certificate_life: Option<CertificateLife>,
+    /// How often this node rotates the datagram keys while it leads, 5s to 365d [default: 12h]
+    #[arg(
+        long,
+        env = "WEFT_KEY_ROTATION",
+        hide_env_values = true,
+        value_name = "TIME"
+    )]
+    pub(super) key_rotation: Option<KeyRotation>,
     /// Where driver plugins are looked for, NAME.sock, NAME.spec or NAME.json, in place of Docker's own directories and of
     /// what its engine manages [default: where Docker looks]
     #[arg(
@@ -386,6 +406,8 @@ impl UpArgs {
             docker_plugin: self.docker_plugin,
             docker_engine: self.docker_engine,
             dataplane: self.dataplane,
+            certificate_life: self.certificate_life,
+            key_rotation: self.key_rotation,
             plugin_dir: self.plugin_dir,
             ..self.place.layer(global)
         }
@@ -453,7 +475,7 @@ mod tests {
         for (setting, variable) in &variables {
             assert_eq!(*variable, format!("WEFT_{}", setting.to_uppercase()));
         }
-        assert_eq!(variables.len(), 18, "{variables:?}");
+        assert_eq!(variables.len(), 20, "{variables:?}");
     }
 
     #[test]

@@ -32,8 +32,8 @@ use crate::{
         init::{self, VOTERS},
     },
     config::{Config, Host, Profile},
-    controller::{Controller, Parts, Streams},
-    core::{membership, model::Vtep, netdb, node},
+    controller::{Controller, Lives, Parts, Streams},
+    core::{membership, model::Vtep, netdb, node, wire::lifetime::Standing},
     dns::{self, Upstream},
     driver::Overlay,
     engine::{self, Bell},
@@ -116,9 +116,11 @@ impl Daemon {
             store: store.clone(),
             registry: Arc::new(drivers::registry(overlay.clone(), plugins)),
             dialer: dialer.clone(),
-            ca_cert_der: member.credentials.ca_cert_der.clone(),
+            tls: tls.clone(),
+            lives: lives(config),
             clock,
         });
+        refuse_if_run_out(&tls, &controller)?;
         let mut daemon = Self {
             member,
             socket: doors.control.path().to_owned(),
@@ -287,6 +289,28 @@ impl Daemon {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+fn lives(config: &Config) -> Lives {
+    let lives = Lives::default();
+    let rotation = config.key_rotation.map(|rotation| rotation.0);
+    Lives {
+        certificate: init::life(config),
+        datagram_key: rotation.unwrap_or(lives.datagram_key),
+    }
+}
+
+/// A certificate that has run out proves nothing, so the node would wait for ever. Who votes can sign another one.
+fn refuse_if_run_out(tls: &Tls, controller: &Controller) -> Result<(), CliError> {
+    let (validity, now) = (tls.validity(), clock::wall());
+    if validity.standing(now) != Standing::RunOut || controller.holds_authority() {
+        return Ok(());
+    }
+    let since = Duration::from_secs((now.0 - validity.until.0) / 1000);
+    let message = format!(
+        "this node's certificate ran out {since:?} ago, by the clock of this host: if the clock is right, start it with --join HOST:PORT --token TOKEN, where `weft token` on a member shows the token; the node stays who it is"
+    );
+    Err(Failure::new(Code::CertificateExpired, message).into())
 }
 
 fn node_config(member: &Member, store: &Store, profile: Profile) -> Result<node::Config, CliError> {

@@ -1,21 +1,28 @@
 //! Which member this node is: what the disk says, else what founding or joining makes of it.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
+
+use zeroize::Zeroizing;
 
 use crate::{
     api::http::types::{Code, Failure},
     cli::{error::CliError, init},
     config::{Config, Seed},
-    core::{model::NodeId, wire::codec},
+    core::{
+        model::NodeId,
+        wire::{codec, lifetime::Standing},
+    },
     runtime::{
         clock,
-        join::{self, JoinError, JoinRefusal, Newcomer},
-        trust::{self, Credentials, Token},
+        join::{self, Admission, JoinError, JoinRefusal, Newcomer},
+        trust::{self, Credentials, NodeKey, PrivateKey, Token},
     },
     store::{NodeIdentity, Store},
 };
@@ -54,11 +61,19 @@ impl Member {
     ) -> Result<Self, CliError> {
         let identity = match store.identity()? {
             Some(identity) => {
-                check_same(config, &identity)?;
-                identity
+                note_name(config, &identity);
+                let node = Certified {
+                    credentials: credentials(&identity)?,
+                    identity,
+                };
+                match token_to_join_again(config, &node)? {
+                    Some(token) => node.join_again(config, store, (listening, token)).await?,
+                    None => node.identity,
+                }
             }
             None if may_found => {
-                let (identity, token) = init::found(store, config.name.clone()).await?;
+                let life = init::life(config);
+                let (identity, token) = init::found(store, config.name.clone(), life).await?;
                 tracing::info!(cluster = %identity.cluster, "a new cluster is founded");
                 if let Some(path) = &config.token_file {
                     init::write_token(path, &token)?;
@@ -91,26 +106,81 @@ fn credentials(identity: &NodeIdentity) -> Result<Credentials, CliError> {
     })
 }
 
-/// Refuses a token of another cluster; what else does not fit is no harm, and said.
-fn check_same(config: &Config, identity: &NodeIdentity) -> Result<(), CliError> {
-    if let Some(token) = &config.token {
-        let token: Token = parse_token(&token.0)?;
-        if token.ca_digest != trust::digest(&credentials(identity)?.ca_cert_der) {
-            let message = format!(
-                "{} belongs to cluster {}, and the token to another: `weft leave` first, or choose another --data-dir",
-                config.data_dir.display(),
-                identity.cluster
-            );
-            return Err(Failure::new(Code::Founded, message).into());
-        }
-    }
+fn note_name(config: &Config, identity: &NodeIdentity) {
     if config.is_name_chosen && identity.name != config.name {
         tracing::warn!(
             name = %identity.name, asked = %config.name,
             "the node keeps the name with which it joined"
         );
     }
-    Ok(())
+}
+
+/// A member as it was when it stopped.
+struct Certified {
+    identity: NodeIdentity,
+    credentials: Credentials,
+}
+
+impl Certified {
+    fn has_run_out(&self) -> bool {
+        let valid = trust::validity(&self.credentials.cert_der);
+        valid.is_ok_and(|valid| valid.standing(clock::wall()) == Standing::RunOut)
+    }
+
+    /// Gets another certificate as who it was, with the key that it has. If nobody lets it in, it stays as it was.
+    async fn join_again(
+        self,
+        config: &Config,
+        store: &Store,
+        (listening, token): (SocketAddr, Token),
+    ) -> Result<NodeIdentity, CliError> {
+        let newcomer = Newcomer {
+            node: self.identity.node,
+            name: self.identity.name.clone(),
+            listen: advertised(config, listening),
+            key: NodeKey::from(self.credentials.key_der.clone()),
+        };
+        let seeds = resolve(&config.join).await;
+        let joined = join::join(&seeds, &token, &newcomer, TELL_EVERY, &mut clock::entropy()).await;
+        match joined {
+            Ok(admission) => {
+                tracing::info!(through = %admission.seed, "joined again, with a new certificate");
+                joined_as(store, newcomer, admission)
+            }
+            // All of a cluster may have been away for so long: those who vote sign for themselves.
+            Err(error) if self.has_run_out() => {
+                tracing::warn!(%error, "the certificate has run out, and nobody signs another one");
+                Ok(self.identity)
+            }
+            Err(error) => Err(refused(&error)),
+        }
+    }
+}
+
+/// Returns the token to join again with, if the certificate has run out. One of another cluster is refused at any time.
+fn token_to_join_again(config: &Config, node: &Certified) -> Result<Option<Token>, CliError> {
+    let token = match &config.token {
+        Some(token) => Some(parse_token(&token.0)?),
+        None => (config.token_file.as_ref())
+            .filter(|_| node.has_run_out())
+            .and_then(|path| fs::read_to_string(path).ok()?.parse().ok()),
+    };
+    let Some(token) = token else {
+        return Ok(None);
+    };
+    if token.ca_digest != trust::digest(&node.credentials.ca_cert_der) {
+        return Err(foreign_token(config, &node.identity));
+    }
+    Ok(Some(token).filter(|_| node.has_run_out() && !config.join.is_empty()))
+}
+
+fn foreign_token(config: &Config, identity: &NodeIdentity) -> CliError {
+    let message = format!(
+        "{} belongs to cluster {}, and the token to another: `weft leave` first, or choose another --data-dir",
+        config.data_dir.display(),
+        identity.cluster
+    );
+    Failure::new(Code::Founded, message).into()
 }
 
 fn parse_token(text: &str) -> Result<Token, CliError> {
@@ -153,10 +223,12 @@ async fn join_through(
     listening: SocketAddr,
 ) -> Result<NodeIdentity, CliError> {
     let token = token(config).await?;
+    let (node, key) = newcomer_id(&config.data_dir)?;
     let newcomer = Newcomer {
-        node: newcomer_id(&config.data_dir)?,
+        node,
         name: config.name.clone(),
         listen: advertised(config, listening),
+        key,
     };
     let admission = loop {
         let seeds = resolve(&config.join).await;
@@ -172,6 +244,20 @@ async fn join_through(
             Err(error) => return Err(refused(&error)),
         }
     };
+    let through = admission.seed;
+    let identity = joined_as(store, newcomer, admission)?;
+    // It is only of use for a join that was cut off.
+    let _ = fs::remove_file(id_file(&config.data_dir));
+    tracing::info!(cluster = %identity.cluster, %through, "joined");
+    Ok(identity)
+}
+
+/// Writes down what makes this node a member: who it is comes last.
+fn joined_as(
+    store: &Store,
+    newcomer: Newcomer,
+    admission: Admission,
+) -> Result<NodeIdentity, CliError> {
     let identity = NodeIdentity {
         node: newcomer.node,
         name: newcomer.name,
@@ -181,9 +267,6 @@ async fn join_through(
     };
     store.set_members(&admission.members)?;
     store.set_identity(&identity)?;
-    // It is only of use for a join that was cut off.
-    let _ = fs::remove_file(id_file(&config.data_dir));
-    tracing::info!(cluster = %identity.cluster, through = %admission.seed, "joined");
     Ok(identity)
 }
 
@@ -224,17 +307,29 @@ fn id_file(data_dir: &Path) -> PathBuf {
     data_dir.join("joining")
 }
 
-/// Returns the id to join with: the one of a join that was cut off, since the cluster may know it, or a new one.
-fn newcomer_id(data_dir: &Path) -> Result<NodeId, CliError> {
+/// Returns the id and the key to join with: those of a join that was cut off, since the cluster may know them, or new ones.
+fn newcomer_id(data_dir: &Path) -> Result<(NodeId, NodeKey), CliError> {
     let path = id_file(data_dir);
-    let kept = fs::read_to_string(&path).ok();
-    if let Some(node) = kept.and_then(|text| text.trim().parse().ok()) {
-        return Ok(node);
+    let kept = fs::read(&path).ok();
+    if let Some((node, key)) = kept.and_then(|bytes| codec::decode(&bytes).ok()) {
+        let key: PrivateKey = key;
+        return Ok((node, key.into()));
     }
     let node = NodeId::random(&mut clock::entropy());
-    fs::write(&path, node.to_string())
-        .map_err(|error| anyhow::anyhow!("cannot write {}: {error}", path.display()))?;
-    Ok(node)
+    let key = NodeKey::generate().map_err(anyhow::Error::from)?;
+    let bytes = Zeroizing::new(codec::encode(&(node, key.der())));
+    let write = || -> io::Result<()> {
+        let mut file = fs::File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)?;
+        file.write_all(&bytes)?;
+        file.sync_all()
+    };
+    write().map_err(|error| anyhow::anyhow!("cannot write {}: {error}", path.display()))?;
+    Ok((node, key))
 }
 
 /// Returns where to say that this node is; an unspecified address lets the seed fill in the one it sees.

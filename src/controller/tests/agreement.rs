@@ -6,8 +6,11 @@ use tempfile::tempdir;
 
 use super::rig::{Node, Rig, SECRET, Spy, name};
 use crate::{
-    controller::{ControllerError, NetworkRequest},
-    core::model::{ClusterId, NetworkId, NodeId},
+    controller::{ControllerError, NetworkRequest, certificate::CertifyAnswer},
+    core::{
+        allocator::Action,
+        model::{ClusterId, NetworkId, NodeId},
+    },
     runtime::{
         join::{JoinRefusal, JoinRequest, VERSION},
         streams::Caller,
@@ -91,7 +94,10 @@ async fn the_leader_lets_in_who_has_the_token_and_a_name_of_its_own() {
             .admit(newcomer(node, called, secret), stranger())
     };
 
-    let joined = admit(5, "n5", SECRET).await.unwrap();
+    let first = newcomer(5, "n5", SECRET);
+
+    let joined = a.controller.admit(first.clone(), stranger());
+    let joined = joined.await.unwrap();
 
     let certified = CertifiedName::of(&joined.cert_der).unwrap();
     assert_eq!(certified.node, NodeId(5));
@@ -103,8 +109,37 @@ async fn the_leader_lets_in_who_has_the_token_and_a_name_of_its_own() {
     assert_eq!(taken, Err(JoinRefusal::NameTaken { name: name("n5") }));
     let same_id = admit(5, "other", SECRET).await;
     assert_eq!(same_id, Err(JoinRefusal::IdTaken));
+    let another_key = admit(5, "n5", SECRET).await;
+    assert_eq!(another_key, Err(JoinRefusal::IdTaken));
     // A newcomer that lost our answer asks again.
-    assert!(admit(5, "n5", SECRET).await.is_ok());
+    assert!(a.controller.admit(first, stranger()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_member_is_certified_anew_for_its_own_key_alone_and_who_was_removed_for_none() {
+    let (rig, disk) = (Rig::new(), tempdir().unwrap());
+    let a = rig.start(1, &disk, Spy::new().0).await;
+    rig.found(&a).await;
+    let node = NodeId(5);
+    let member = newcomer(5, "n5", SECRET);
+    let other_key = newcomer(5, "n5", SECRET).csr_der;
+    let admitted = a.controller.admit(member.clone(), stranger());
+    admitted.await.unwrap();
+
+    let renewed = a.controller.certify_member(node, &member.csr_der).await;
+    let CertifyAnswer::Certified(renewed) = renewed else {
+        panic!("not renewed");
+    };
+    assert_eq!(CertifiedName::of(&renewed.cert_der).unwrap().node, node);
+    let other = a.controller.certify_member(node, &other_key).await;
+    assert!(matches!(other, CertifyAnswer::Refused(_)));
+    let garbage = a.controller.certify_member(node, &[0x30]).await;
+    assert!(matches!(garbage, CertifyAnswer::Refused(_)));
+
+    let removed = a.controller.propose(Action::RemoveMember { node });
+    removed.await.unwrap();
+    let removed = a.controller.certify_member(node, &member.csr_der).await;
+    assert!(matches!(removed, CertifyAnswer::Refused(_)));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    controller::{Controller, Parts, Streams},
+    controller::{Controller, Lives, Parts, Streams},
     core::{
         allocator::{Action, Allocator, Command, Outcome, Secret, TokenSecret},
         ipam::Lease,
@@ -32,7 +32,7 @@ use crate::{
         self, Sockets,
         clock::{self, Clock},
         streams::{self, Dialer, Limits, Tls},
-        trust::{Ca, NodeKey},
+        trust::{Ca, CertifiedName, NodeKey, VALID_FOR},
     },
     store::Store,
 };
@@ -169,21 +169,23 @@ impl Rig {
         }
     }
 
+    fn tls(&self, node: NodeId) -> Tls {
+        let key = NodeKey::generate().unwrap();
+        let cluster = self.cluster;
+        let name = CertifiedName { node, cluster };
+        let csr = key.csr(node).unwrap();
+        let signed = self.ca.sign(&csr, name, (clock::wall(), VALID_FOR));
+        let credentials = key.certified(self.ca.cert_der.clone(), signed.unwrap());
+        Tls::new(&credentials.unwrap()).unwrap()
+    }
+
     /// Starts a node on a disk; a node of the same number that ran on it before must have stopped.
     pub(super) async fn start(&self, number: u64, disk: &tempfile::TempDir, spy: Spy) -> Node {
         let id = NodeId(number);
         let store = Store::open(disk.path()).unwrap();
         let (generation, boot) = store.start(clock::wall().0 / 1000).unwrap();
         let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let key = NodeKey::generate().unwrap();
-        let certificate = self
-            .ca
-            .sign(&key.csr(id).unwrap(), id, self.cluster, clock::wall())
-            .unwrap();
-        let credentials = key
-            .certified(self.ca.cert_der.clone(), certificate)
-            .unwrap();
-        let tls = Tls::new(&credentials).unwrap();
+        let tls = self.tls(id);
         let dialer = Dialer::new(tls.clone(), &Limits::default());
         let config = node::Config {
             cluster: self.cluster,
@@ -228,7 +230,8 @@ impl Rig {
             store,
             registry: Arc::new(registry),
             dialer,
-            ca_cert_der: self.ca.cert_der.clone(),
+            tls: tls.clone(),
+            lives: Lives::default(),
             clock: Clock::start(),
         });
         let handler = Arc::new(controller.clone());

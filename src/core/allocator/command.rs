@@ -163,6 +163,22 @@ pub enum Action {
         /// The options it shall have.
         options: BTreeMap<String, String>,
     },
+    /// Lets a node in, which holds that key. Who is a member is let in again if its key is the one it was let in with.
+    AdmitNode {
+        /// The node.
+        node: NodeId,
+        /// Its name, unique in the cluster.
+        name: Name,
+        /// The SHA-256 of its public key.
+        key: [u8; 32],
+    },
+    /// Writes down the key of a member that was let in without: the founder, or by an older version.
+    RecordKey {
+        /// The node.
+        node: NodeId,
+        /// The SHA-256 of its public key.
+        key: [u8; 32],
+    },
 }
 
 /// The option with VNIs chosen by hand: decimal numbers parted by commas, the first for the first subnet, and so on.
@@ -381,4 +397,7 @@ pub enum AllocatorError {
     /// Somebody else was first: the proposer must look again.
     #[error("the options of network {0} were changed meanwhile")]
     NetworkChanged(NetworkId),
+    /// Whoever asks is not the member that has the id: it must draw another one.
+    #[error("node {0} is a member, and has another key")]
+    NotItsKey(NodeId),
 }

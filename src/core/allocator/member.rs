@@ -93,6 +93,36 @@ impl Allocator {
         Ok(Outcome::Done)
     }
 
+    /// A member that is admitted again must be the one that was: its answer got lost, or its certificate has run out.
+    pub(super) fn admit_node(
+        &mut self,
+        at: Hlc,
+        (node, name): (NodeId, &Name),
+        key: [u8; 32],
+    ) -> Result<Outcome, AllocatorError> {
+        let is_member = self.members.contains_key(&node);
+        if is_member && self.member_keys.get(&node) != Some(&key) {
+            return Err(AllocatorError::NotItsKey(node));
+        }
+        let outcome = self.admit_member(at, node, name)?;
+        self.member_keys.insert(node, key);
+        Ok(outcome)
+    }
+
+    pub(super) fn record_key(
+        &mut self,
+        node: NodeId,
+        key: [u8; 32],
+    ) -> Result<Outcome, AllocatorError> {
+        if !self.members.contains_key(&node) {
+            return Err(AllocatorError::NotMember(node));
+        }
+        if *self.member_keys.entry(node).or_insert(key) != key {
+            return Err(AllocatorError::NotItsKey(node));
+        }
+        Ok(Outcome::Done)
+    }
+
     pub(super) fn remove_member(
         &mut self,
         at: Hlc,
@@ -101,6 +131,7 @@ impl Allocator {
         if self.members.remove(&node).is_none() {
             return Err(AllocatorError::NotMember(node));
         }
+        self.member_keys.remove(&node);
         self.removed.insert(node);
         self.log.delete(at, members_table(), member_key(node));
         self.return_blocks_of(at, node);

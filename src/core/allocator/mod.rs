@@ -66,6 +66,8 @@ pub const KEYS_TABLE: &str = "keys";
 pub struct Allocator {
     founding: Option<Founding>,
     members: BTreeMap<NodeId, MemberRecord>,
+    /// The digests of the members' keys. Of those that an older version let in it is written when they are certified next.
+    member_keys: BTreeMap<NodeId, [u8; 32]>,
     /// The ids that are refused for good.
     removed: BTreeSet<NodeId>,
     /// How often the ring of datagram keys was changed, and when a key was added last; nothing before the first rotation.
@@ -141,6 +143,8 @@ impl Allocator {
             Action::ReplaceOptions { id, was, options } => {
                 self.replace_options(at, *id, (was, options))
             }
+            Action::AdmitNode { node, name, key } => self.admit_node(at, (*node, name), *key),
+            Action::RecordKey { node, key } => self.record_key(*node, *key),
         }
     }
 
@@ -185,6 +189,11 @@ impl Allocator {
     /// Returns all members.
     pub fn members(&self) -> &BTreeMap<NodeId, MemberRecord> {
         &self.members
+    }
+
+    /// Returns the digest of a member's key, if it was written down.
+    pub fn member_key(&self, node: NodeId) -> Option<&[u8; 32]> {
+        self.member_keys.get(&node)
     }
 
     /// Returns whether the node was removed, so that its certificate is refused.

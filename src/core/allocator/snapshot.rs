@@ -66,6 +66,8 @@ enum Part {
     RestingBlock(NetworkId, UnixMillis, Prefix, bool),
     /// How often the ring was changed, and when a key was added last.
     Rotated(u64, Hlc),
+    /// The digest of a member's key.
+    MemberKey(NodeId, [u8; 32]),
 }
 
 impl Allocator {
@@ -105,6 +107,8 @@ impl Allocator {
             Part::Member(*node, member.name.clone(), member.admitted)
         };
         parts.extend(self.members.iter().map(member));
+        let keys = self.member_keys.iter();
+        parts.extend(keys.map(|(node, key)| Part::MemberKey(*node, *key)));
         parts.extend(self.removed.iter().copied().map(Part::Removed));
         parts.extend(self.rotated.map(|at| Part::Rotated(self.ring_version, at)));
         parts.extend(self.networks.values().cloned().map(Part::Network));
@@ -164,6 +168,9 @@ impl Restoring {
                 self.state
                     .members
                     .insert(node, MemberRecord { name, admitted });
+            }
+            Part::MemberKey(node, key) => {
+                self.state.member_keys.insert(node, key);
             }
             Part::Removed(node) => {
                 self.state.removed.insert(node);

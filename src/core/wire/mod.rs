@@ -6,6 +6,7 @@
 pub mod codec;
 pub mod envelope;
 pub mod keyring;
+pub mod lifetime;
 pub mod record;
 mod replay;
 

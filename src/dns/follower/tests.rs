@@ -22,7 +22,7 @@ use crate::{
     runtime::{
         self, clock,
         streams::{Dialer, Limits, Tls},
-        trust::{Ca, NodeKey},
+        trust::{Ca, CertifiedName, NodeKey, VALID_FOR},
     },
 };
 
@@ -125,7 +125,13 @@ impl Node {
         let ca = Ca::create(cluster).unwrap();
         let key = NodeKey::generate().unwrap();
         let csr = key.csr(node).unwrap();
-        let certificate = ca.sign(&csr, node, cluster, clock::wall()).unwrap();
+        let certificate = ca
+            .sign(
+                &csr,
+                CertifiedName { node, cluster },
+                (clock::wall(), VALID_FOR),
+            )
+            .unwrap();
         let credentials = key.certified(ca.cert_der.clone(), certificate).unwrap();
         let dialer = Dialer::new(Tls::new(&credentials).unwrap(), &Limits::default());
         let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();

@@ -37,7 +37,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const ANY_NODE: &str = "any.node.weft";
 
 /// Who wants to join.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Newcomer {
     /// The node.
     pub node: NodeId,
@@ -45,6 +45,8 @@ pub struct Newcomer {
     pub name: Name,
     /// Where it listens; an unspecified address lets the seed fill in the one it sees.
     pub listen: SocketAddr,
+    /// Its key. Who joins again as who it was, or for an answer that was lost, must have the same as the first time.
+    pub key: NodeKey,
 }
 
 /// What a node has after it has joined: to be written to disk before anything else.
@@ -134,12 +136,11 @@ pub async fn join(
     if seeds.is_empty() {
         return Err(JoinError::NoSeeds);
     }
-    let key = NodeKey::generate()?;
     let request = JoinRequest {
         version: VERSION,
         node: newcomer.node,
         name: newcomer.name.clone(),
-        csr_der: key.csr(newcomer.node)?,
+        csr_der: newcomer.key.csr(newcomer.node)?,
         secret: token.secret,
         listen: newcomer.listen,
     };
@@ -156,7 +157,7 @@ pub async fn join(
             }
             match attempt(seed, &connector, &request, until).await {
                 Attempt::Admitted(joined) => {
-                    return admitted(seed, (newcomer, token), key, *joined);
+                    return admitted(seed, (newcomer, token), *joined);
                 }
                 Attempt::Final(error) => return Err(error),
                 Attempt::Foreign => {
@@ -194,7 +195,8 @@ async fn attempt(
     let call = async {
         let name = ANY_NODE.try_into().expect("it is a DNS name");
         let counters = Arc::new(Counters::default());
-        let mut connection = Connection::open(seed, connector, name, &counters).await?;
+        let mut connection =
+            Connection::open(seed, (connector.clone(), 0), name, &counters).await?;
         connection.call(Service::Join, request).await
     };
     let until = until.min(Instant::now() + SEED_WITHIN);
@@ -219,7 +221,6 @@ async fn attempt(
 fn admitted(
     seed: SocketAddr,
     (newcomer, token): (&Newcomer, &Token),
-    key: NodeKey,
     joined: Joined,
 ) -> Result<Admission, JoinError> {
     let bad = |reason: String| JoinError::BadAdmission { seed, reason };
@@ -228,7 +229,9 @@ fn admitted(
             "its authority is not the one the token names".to_owned()
         ));
     }
-    let credentials = key
+    let credentials = newcomer
+        .key
+        .clone()
         .certified(joined.ca_cert_der, joined.cert_der)
         .map_err(|error| bad(error.to_string()))?;
     if (credentials.node, credentials.cluster) != (newcomer.node, joined.cluster) {

@@ -21,7 +21,7 @@ use crate::{
             Caller, Dialer, Limits, Refusal,
             testing::{Answer, Cluster, Listening, PATIENCE, now},
         },
-        trust::secrets_match,
+        trust::{CertifiedName, NodeKey, VALID_FOR, secrets_match},
     },
 };
 
@@ -309,6 +309,7 @@ fn newcomer() -> Newcomer {
         node: NodeId(5),
         name: Name::new("web-5").unwrap(),
         listen: "0.0.0.0:9338".parse().unwrap(),
+        key: NodeKey::generate().unwrap(),
     }
 }
 
@@ -362,7 +363,12 @@ async fn leader(
             return Err(JoinRefusal::WrongToken);
         }
         decide(&request)?;
-        let cert_der = ca.sign(&request.csr_der, request.node, id, now()).unwrap();
+        let name = CertifiedName {
+            node: request.node,
+            cluster: id,
+        };
+        let signed = ca.sign(&request.csr_der, name, (now(), VALID_FOR));
+        let cert_der = signed.unwrap();
         Ok(Joined {
             cert_der,
             ..template.clone()

@@ -19,6 +19,7 @@ use super::{
 #[derive(Debug)]
 pub(in crate::runtime) struct Connection {
     addr: SocketAddr,
+    epoch: u64,
     stream: TlsStream<Counted<TcpStream>>,
     reader: FrameReader,
 }
@@ -27,7 +28,7 @@ impl Connection {
     /// Connects and checks the certificate. The caller sets the deadline.
     pub(in crate::runtime) async fn open(
         addr: SocketAddr,
-        connector: &TlsConnector,
+        (connector, epoch): (TlsConnector, u64),
         name: ServerName<'static>,
         counters: &Arc<Counters>,
     ) -> Result<Self, StreamError> {
@@ -42,6 +43,7 @@ impl Connection {
         counters.dialed();
         Ok(Self {
             addr,
+            epoch,
             stream,
             reader: FrameReader::default(),
         })
@@ -67,6 +69,11 @@ impl Connection {
             (_, Err(error)) => Err(answer_error(addr, &error)),
             (_, Ok(frame)) => read_answer(addr, service, frame),
         }
+    }
+
+    /// Returns how often this node's credentials had been replaced when the connection was made.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// Returns whether the connection still stands as far as can be told without waiting.

@@ -22,8 +22,14 @@ pub enum Reason {
     TooManyStrangers,
     /// The handshake failed: no TLS 1.3, or the caller hung up.
     Handshake,
-    /// The caller's certificate is not of this cluster, is not valid now, or names no node.
+    /// The caller's certificate names no node, or is none that a node has.
     Certificate,
+    /// The caller's certificate has run out, or its time has not come.
+    CertificateNotValidNow,
+    /// The caller's certificate is another cluster's.
+    ForeignCertificate,
+    /// The caller does not take this node's certificate.
+    RefusedByCaller,
     /// The handshake took too long.
     SlowHandshake,
     /// A request took too long to come, or an answer to be taken.
@@ -48,11 +54,14 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::TooManyConnections,
         Self::TooManyStrangers,
         Self::Handshake,
         Self::Certificate,
+        Self::CertificateNotValidNow,
+        Self::ForeignCertificate,
+        Self::RefusedByCaller,
         Self::SlowHandshake,
         Self::SlowFrame,
         Self::Truncated,
@@ -72,6 +81,9 @@ impl Reason {
             Self::TooManyStrangers => "too_many_strangers",
             Self::Handshake => "handshake",
             Self::Certificate => "certificate",
+            Self::CertificateNotValidNow => "certificate_not_valid_now",
+            Self::ForeignCertificate => "foreign_certificate",
+            Self::RefusedByCaller => "refused_by_caller",
             Self::SlowHandshake => "slow_handshake",
             Self::SlowFrame => "slow_frame",
             Self::Truncated => "truncated",
@@ -82,6 +94,37 @@ impl Reason {
             Self::TooManyJoins => "too_many_joins",
             Self::SlowHandler => "slow_handler",
             Self::Panicked => "panicked",
+        }
+    }
+}
+
+impl Reason {
+    /// Returns what the operator should look at, if a reason says that somebody must act.
+    pub(super) fn advice(self) -> Option<&'static str> {
+        match self {
+            Self::Certificate => Some("its certificate names no node: look at what runs there"),
+            Self::CertificateNotValidNow => Some(
+                "its certificate is not valid now: check the clocks of both nodes; if they are right it has run out, and the node must join again",
+            ),
+            Self::ForeignCertificate => Some(
+                "its certificate is another cluster's: look at what it is told to join, or at its data directory",
+            ),
+            Self::RefusedByCaller => Some(
+                "it does not take this node's certificate: if it is a member of this cluster, check the clocks of both",
+            ),
+            Self::TooManyConnections
+            | Self::TooManyStrangers
+            | Self::Handshake
+            | Self::SlowHandshake
+            | Self::SlowFrame
+            | Self::Truncated
+            | Self::Version
+            | Self::TooLarge
+            | Self::UnknownService
+            | Self::CertificateNeeded
+            | Self::TooManyJoins
+            | Self::SlowHandler
+            | Self::Panicked => None,
         }
     }
 }

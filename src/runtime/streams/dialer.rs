@@ -92,7 +92,8 @@ impl Dialer {
             .await
             .expect("nobody closes the semaphore");
         while let Some(mut connection) = with(&shared.pool, |pool| pool.take(whom)) {
-            if !connection.is_open() {
+            // One that was made with former credentials goes, so none outlives the certificate that it was made with.
+            if connection.epoch() != shared.tls.epoch() || !connection.is_open() {
                 continue;
             }
             shared.tls.counters().reused();

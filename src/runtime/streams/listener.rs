@@ -1,6 +1,7 @@
 //! The called side: lets callers in, reads their requests, hands them to the handler, and cuts off who is slow or silent.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
@@ -21,12 +22,15 @@ use super::{
     BODY_MAX, Caller, Handler, Limits, Reason, Refusal, STRANGER_BODY_MAX, Service, Tls,
     counters::Counted,
     frame::{self, Frame, FrameError, FrameReader, Status, VERSION},
-    tls::tls_error,
+    tls::{handshake_reason, tls_error},
 };
 use crate::core::model::NodeId;
 
 /// How long to wait when the system gives out no further connection, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often the log is told that callers are refused for the same reason, at most.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// The longest refusal that is sent, in bytes.
 const REFUSAL_MAX: usize = 1024;
@@ -56,6 +60,7 @@ pub async fn serve_within(
         connections: Arc::new(Semaphore::new(limits.connections)),
         strangers: Arc::new(Semaphore::new(limits.strangers)),
         joins: Mutex::new(Bucket::full(&limits, Instant::now())),
+        told: Mutex::default(),
         tls,
         limits,
         shutdown,
@@ -87,6 +92,8 @@ struct Door {
     connections: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
     joins: Mutex<Bucket>,
+    /// When the log was last told of a refusal for each reason.
+    told: Mutex<BTreeMap<Reason, Instant>>,
 }
 
 /// How a connection goes on after a request.
@@ -125,8 +132,24 @@ impl Door {
     }
 
     fn refuse(&self, addr: SocketAddr, reason: Reason) {
-        tracing::debug!(%addr, reason = reason.as_str(), "refused");
         self.tls.counters().refuse(reason);
+        match reason.advice().filter(|_| self.may_tell(reason)) {
+            Some(advice) => {
+                tracing::info!(%addr, reason = reason.as_str(), advice, "a caller was refused");
+            }
+            None => tracing::debug!(%addr, reason = reason.as_str(), "refused"),
+        }
+    }
+
+    /// Anybody can make us refuse, so a reason is told once in a while.
+    fn may_tell(&self, reason: Reason) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let is_due = told.get(&reason).is_none_or(|at| now - *at >= TELL_EVERY);
+        if is_due {
+            told.insert(reason, now);
+        }
+        is_due
     }
 
     fn ended(&self, ended: Result<(), JoinError>) {
@@ -171,8 +194,7 @@ impl Door {
         let Some([cert, ..]) = stream.get_ref().1.peer_certificates() else {
             return Ok(None);
         };
-        let node = self.tls.caller(cert);
-        node.map(Some).map_err(|_not_ours| Reason::Certificate)
+        self.tls.caller(cert).map(Some)
     }
 
     async fn serve_member(&self, stream: &mut Stream, caller: Caller) -> Result<(), Reason> {
@@ -324,13 +346,6 @@ fn end_between(error: &FrameError) -> Result<(), Reason> {
         | FrameError::Version(_)
         | FrameError::TooLarge(_)
         | FrameError::Io(_) => Ok(()),
-    }
-}
-
-fn handshake_reason(error: &io::Error) -> Reason {
-    match tls_error(error) {
-        Some(rustls::Error::InvalidCertificate(_)) => Reason::Certificate,
-        Some(_) | None => Reason::Handshake,
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Caller, Dialer, Handler, Limits, Refusal, Service, Tls, serve_within};
 use crate::{
     core::model::{ClusterId, NodeId, UnixMillis},
-    runtime::trust::{Ca, Credentials, NodeKey},
+    runtime::trust::{Ca, CertifiedName, Credentials, NodeKey, VALID_FOR},
 };
 
 /// Long enough for a busy machine, short enough to fail.
@@ -44,7 +44,9 @@ impl Cluster {
         let node = NodeId(node);
         let key = NodeKey::generate().unwrap();
         let csr = key.csr(node).unwrap();
-        let cert = self.ca.sign(&csr, node, self.id, now).unwrap();
+        let cluster = self.id;
+        let name = CertifiedName { node, cluster };
+        let cert = self.ca.sign(&csr, name, (now, VALID_FOR)).unwrap();
         key.certified(self.ca.cert_der.clone(), cert).unwrap()
     }
 
@@ -132,7 +134,7 @@ impl Listening {
 pub(in crate::runtime) async fn raw(from: &Tls, to: &Listening) -> TlsStream<TcpStream> {
     let stream = TcpStream::connect(to.addr).await.unwrap();
     let name = from.server_name(to.tls.node());
-    from.connector().connect(name, stream).await.unwrap()
+    from.connector().0.connect(name, stream).await.unwrap()
 }
 
 /// Waits until `true_now` says so.

@@ -4,16 +4,17 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
+use rustls::pki_types::CertificateDer;
 use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
 
 use super::{
     BODY_MAX, Caller, Connection, Counters, Dialer, Handler, Limits, Reason, Refusal, Service,
     StreamError, Tls, pinned,
-    testing::{Answer, Cluster, Listening, PATIENCE, until},
+    testing::{Answer, Cluster, Listening, PATIENCE, now, until},
 };
 use crate::{
     core::model::{NodeId, UnixMillis},
-    runtime::trust::Credentials,
+    runtime::trust::{Credentials, TrustError},
 };
 
 #[tokio::test]
@@ -61,7 +62,7 @@ async fn a_node_of_another_cluster_is_refused_by_the_caller() {
         matches!(answer, Err(StreamError::ForeignCluster { .. })),
         "{answer:?}"
     );
-    until(|| refused(&server, Reason::Handshake) == 1).await;
+    until(|| refused(&server, Reason::RefusedByCaller) == 1).await;
 }
 
 #[tokio::test]
@@ -80,7 +81,7 @@ async fn a_caller_of_another_cluster_is_refused_by_the_node() {
         matches!(answer, Err(StreamError::CertificateRefused { .. })),
         "{answer:?}"
     );
-    until(|| refused(&server, Reason::Certificate) == 1).await;
+    until(|| refused(&server, Reason::ForeignCertificate) == 1).await;
 }
 
 #[tokio::test]
@@ -116,6 +117,51 @@ async fn a_certificate_that_has_run_out_is_refused_on_either_side() {
         matches!(of_caller, Err(StreamError::CertificateRefused { .. })),
         "{of_caller:?}"
     );
+}
+
+#[tokio::test]
+async fn replaced_credentials_are_used_by_the_next_connection_and_the_old_ones_by_none() {
+    let cluster = Cluster::new(1);
+    let caller = cluster.tls(5);
+    let dialer = Dialer::new(caller.clone(), &Limits::default());
+    let server = Listening::echo(cluster.tls(2), Limits::default()).await;
+    let called = || call(&dialer, 2, server.addr, Service::Raft, "");
+    called().await.unwrap();
+
+    server.tls.replace(&cluster.credentials(2)).unwrap();
+    called().await.unwrap();
+    assert_eq!(
+        caller.stats().dialed,
+        1,
+        "the called side's open ones go on"
+    );
+    caller.replace(&cluster.credentials(5)).unwrap();
+    called().await.unwrap();
+    assert_eq!(caller.stats().dialed, 2);
+    let run_out = cluster.credentials_at(5, UnixMillis(0));
+    caller.replace(&run_out).unwrap();
+    let refused = called().await;
+    assert!(
+        matches!(refused, Err(StreamError::CertificateRefused { .. })),
+        "{refused:?}"
+    );
+
+    let refused = caller.replace(&cluster.credentials(6));
+    assert!(
+        matches!(refused, Err(TrustError::BadCredentials(_))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_session_is_not_resumed_by_a_certificate_that_has_run_out_meanwhile() {
+    let cluster = Cluster::new(1);
+    let tls = cluster.tls(2);
+    let cert = |at| CertificateDer::from(cluster.credentials_at(5, at).cert_der);
+
+    assert_eq!(tls.caller(&cert(now())), Ok(NodeId(5)));
+    let refused = Err(Reason::CertificateNotValidNow);
+    assert_eq!(tls.caller(&cert(UnixMillis(0))), refused);
 }
 
 #[tokio::test]
@@ -420,7 +466,7 @@ async fn stranger(
     let connector = pinned(cluster.ca.digest());
     let name = "any.node.weft".try_into().unwrap();
     let counters = Arc::new(Counters::default());
-    let mut connection = Connection::open(addr, &connector, name, &counters).await?;
+    let mut connection = Connection::open(addr, (connector, 0), name, &counters).await?;
     connection.call(service, b"").await
 }
 

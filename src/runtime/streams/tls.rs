@@ -1,6 +1,13 @@
 //! TLS 1.3 with the cluster's own authority: who may speak to whom, and how a newcomer knows the cluster by its token.
+//!
+//! A node's certificate can be replaced while it runs. Connections that are open go on; new ones use the new certificate, and no
+//! session from before is resumed, since a resumed one is not asked for its certificate again.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName,
@@ -17,28 +24,135 @@ use rustls::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::{Counters, StreamError, StreamStats};
+use super::{Counters, Reason, StreamError, StreamStats};
 use crate::{
-    core::model::{ClusterId, NodeId},
-    runtime::trust::{CertifiedName, Credentials, TrustError, digest},
+    core::{
+        model::{ClusterId, NodeId},
+        wire::lifetime::{Standing, Validity},
+    },
+    runtime::{
+        clock,
+        trust::{CertifiedName, Credentials, TrustError, digest, validity},
+    },
 };
 
 /// How many sessions each side remembers, so that a further connection needs no certificate and half the bytes.
 const SESSIONS: usize = 256;
 
-/// A node's side of TLS, for calling and for being called, and the counters of both. Cheap to clone.
+/// A node's side of TLS, for calling and for being called, and the counters of both. Cheap to clone; all clones change together.
 #[derive(Clone)]
 pub struct Tls {
     cluster: ClusterId,
     node: NodeId,
+    sides: Arc<RwLock<Sides>>,
+    counters: Arc<Counters>,
+}
+
+/// What is made of one set of credentials.
+#[derive(Clone)]
+struct Sides {
     acceptor: TlsAcceptor,
     connector: TlsConnector,
-    counters: Arc<Counters>,
+    validity: Validity,
+    ca_digest: [u8; 32],
+    /// How often the credentials were replaced.
+    epoch: u64,
 }
 
 impl Tls {
     /// Prepares both sides from what the node proves itself with; fails if that does not fit together.
     pub fn new(credentials: &Credentials) -> Result<Self, TrustError> {
+        Ok(Self {
+            cluster: credentials.cluster,
+            node: credentials.node,
+            sides: Arc::new(RwLock::new(Sides::new(credentials, 0)?)),
+            counters: Arc::default(),
+        })
+    }
+
+    /// Uses other credentials of the same node for every connection from now on; changes nothing if they do not fit.
+    pub fn replace(&self, credentials: &Credentials) -> Result<(), TrustError> {
+        if (credentials.node, credentials.cluster) != (self.node, self.cluster) {
+            return Err(TrustError::BadCredentials(
+                "they are another node's".to_owned(),
+            ));
+        }
+        let sides = Sides::new(credentials, self.sides().epoch + 1)?;
+        *self.sides.write().unwrap_or_else(PoisonError::into_inner) = sides;
+        Ok(())
+    }
+
+    /// Returns from when until when the node's certificate is valid.
+    pub fn validity(&self) -> Validity {
+        self.sides().validity
+    }
+
+    /// Returns the digest of the authority that signed the node's certificate.
+    pub fn ca_digest(&self) -> [u8; 32] {
+        self.sides().ca_digest
+    }
+
+    /// Nothing in it can panic halfway, so a poisoned lock is as good as any.
+    fn sides(&self) -> Sides {
+        let sides = self.sides.read().unwrap_or_else(PoisonError::into_inner);
+        sides.clone()
+    }
+
+    /// Returns the node this is the side of.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Returns what all streams of this node did so far.
+    pub fn stats(&self) -> StreamStats {
+        self.counters.stats()
+    }
+
+    pub(super) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        self.sides().acceptor
+    }
+
+    /// Returns the calling side, and how often the credentials were replaced before.
+    pub(super) fn connector(&self) -> (TlsConnector, u64) {
+        let sides = self.sides();
+        (sides.connector, sides.epoch)
+    }
+
+    /// Returns how often the credentials were replaced.
+    pub(super) fn epoch(&self) -> u64 {
+        self.sides().epoch
+    }
+
+    /// Returns the name that the certificate of `node` must have.
+    pub(super) fn server_name(&self, node: NodeId) -> ServerName<'static> {
+        let cluster = self.cluster;
+        CertifiedName { node, cluster }
+            .to_string()
+            .try_into()
+            .expect("two hexadecimal ids make a DNS name")
+    }
+
+    /// Returns the node that a verified certificate of a caller names, unless it has run out since it was verified.
+    pub(super) fn caller(&self, cert: &CertificateDer<'_>) -> Result<NodeId, Reason> {
+        let name = CertifiedName::of(cert).map_err(|_names_no_node| Reason::Certificate)?;
+        if name.cluster != self.cluster {
+            return Err(Reason::ForeignCertificate);
+        }
+        // TLS does not look again at the certificate of a session that is resumed.
+        let valid = validity(cert).map_err(|_unreadable| Reason::Certificate)?;
+        match valid.standing(clock::wall()) {
+            Standing::RunOut => Err(Reason::CertificateNotValidNow),
+            Standing::Valid | Standing::NotYet => Ok(name.node),
+        }
+    }
+}
+
+impl Sides {
+    fn new(credentials: &Credentials, epoch: u64) -> Result<Self, TrustError> {
         let bad = |error: &dyn fmt::Display| TrustError::BadCredentials(error.to_string());
         let name = CertifiedName::of(&credentials.cert_der)?;
         if (name.node, name.cluster) != (credentials.node, credentials.cluster) {
@@ -77,52 +191,12 @@ impl Tls {
         client.resumption = Resumption::in_memory_sessions(SESSIONS);
 
         Ok(Self {
-            cluster: credentials.cluster,
-            node: credentials.node,
             acceptor: Arc::new(server).into(),
             connector: Arc::new(client).into(),
-            counters: Arc::default(),
+            validity: validity(&credentials.cert_der)?,
+            ca_digest: digest(&credentials.ca_cert_der),
+            epoch,
         })
-    }
-
-    /// Returns the node this is the side of.
-    pub fn node(&self) -> NodeId {
-        self.node
-    }
-
-    /// Returns what all streams of this node did so far.
-    pub fn stats(&self) -> StreamStats {
-        self.counters.stats()
-    }
-
-    pub(super) fn counters(&self) -> &Arc<Counters> {
-        &self.counters
-    }
-
-    pub(super) fn acceptor(&self) -> &TlsAcceptor {
-        &self.acceptor
-    }
-
-    pub(super) fn connector(&self) -> &TlsConnector {
-        &self.connector
-    }
-
-    /// Returns the name that the certificate of `node` must have.
-    pub(super) fn server_name(&self, node: NodeId) -> ServerName<'static> {
-        let cluster = self.cluster;
-        CertifiedName { node, cluster }
-            .to_string()
-            .try_into()
-            .expect("two hexadecimal ids make a DNS name")
-    }
-
-    /// Returns the node that a verified certificate of a caller names.
-    pub(super) fn caller(&self, cert: &CertificateDer<'_>) -> Result<NodeId, TrustError> {
-        let name = CertifiedName::of(cert)?;
-        if name.cluster != self.cluster {
-            return Err(TrustError::BadCertificate("another cluster's".to_owned()));
-        }
-        Ok(name.node)
     }
 }
 
@@ -226,6 +300,32 @@ pub(super) fn tls_error(error: &std::io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
+/// Says why a handshake with a caller failed.
+pub(super) fn handshake_reason(error: &std::io::Error) -> Reason {
+    use CertificateError as E;
+    match tls_error(error) {
+        Some(rustls::Error::InvalidCertificate(invalid)) if is_about_time(invalid) => {
+            Reason::CertificateNotValidNow
+        }
+        Some(rustls::Error::InvalidCertificate(E::UnknownIssuer | E::BadSignature)) => {
+            Reason::ForeignCertificate
+        }
+        Some(rustls::Error::InvalidCertificate(_)) => Reason::Certificate,
+        Some(rustls::Error::AlertReceived(alert)) if is_about_certificate(*alert) => {
+            Reason::RefusedByCaller
+        }
+        Some(_) | None => Reason::Handshake,
+    }
+}
+
+fn is_about_time(invalid: &CertificateError) -> bool {
+    use CertificateError as E;
+    matches!(
+        invalid,
+        E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. }
+    )
+}
+
 /// Says what an error of a call's connection means for the caller.
 pub(super) fn call_error(addr: SocketAddr, error: &std::io::Error) -> StreamError {
     let Some(tls) = tls_error(error) else {
@@ -275,10 +375,7 @@ fn certificate_error(addr: SocketAddr, invalid: &CertificateError) -> StreamErro
     ) {
         return StreamError::WrongNode { addr };
     }
-    if matches!(
-        invalid,
-        E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. }
-    ) {
+    if is_about_time(invalid) {
         return StreamError::NotValidNow { addr };
     }
     if matches!(invalid, E::UnknownIssuer | E::BadSignature) {

@@ -5,17 +5,17 @@ use std::{fmt, time::Duration};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, SanType, SerialNumber, date_time_ymd,
+    PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 
 use super::{CertifiedName, PrivateKey, TrustError, digest};
-use crate::core::model::{ClusterId, NodeId, UnixMillis};
+use crate::core::model::{ClusterId, UnixMillis};
 
-/// How long a node's certificate is valid after it was signed.
+/// How long a node's certificate is valid after it was signed, unless told otherwise.
 pub const VALID_FOR: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// How long before its signing a certificate is valid, for nodes whose clock is behind the leader's.
+/// How long before its signing a certificate is valid, for nodes whose clock is behind the leader's: at most a tenth of its life.
 const BACKDATED: Duration = Duration::from_secs(5 * 60);
 
 /// 9999-01-01: X.509 has no year beyond 9999 (RFC 5280 §4.1.2.5).
@@ -53,32 +53,29 @@ impl Ca {
         })
     }
 
-    /// Signs a newcomer's request: the key is the newcomer's, every other line is ours.
+    /// Signs a node's request: the key is the node's, every other line is ours.
     ///
-    /// The request's signature is checked, so it proves that the newcomer holds the key.
+    /// The request's signature is checked, so it proves that the node holds the key. The certificate is valid from a little
+    /// before `signed.0` until `signed.1` after it.
     pub fn sign(
         &self,
         csr_der: &[u8],
-        node: NodeId,
-        cluster: ClusterId,
-        now: UnixMillis,
+        name: CertifiedName,
+        signed: (UnixMillis, Duration),
     ) -> Result<Vec<u8>, TrustError> {
         let bad_ca = |error: rcgen::Error| TrustError::BadCa(error.to_string());
-        let bad_request = |error: rcgen::Error| TrustError::BadRequest(error.to_string());
 
         let key = KeyPair::try_from(&*self.key_der).map_err(bad_ca)?;
         let issuer = Issuer::from_ca_cert_der(&CertificateDer::from(&*self.cert_der), key)
             .map_err(bad_ca)?;
-        let request =
-            CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr_der))
-                .map_err(bad_request)?;
+        let request = read(csr_der)?;
         if *request.public_key.algorithm() != PKCS_ECDSA_P256_SHA256 {
             return Err(TrustError::BadRequest(
                 "its key is not on the curve P-256".to_owned(),
             ));
         }
         let request = CertificateSigningRequestParams {
-            params: node_params(CertifiedName { node, cluster }, now)?,
+            params: node_params(name, signed)?,
             public_key: request.public_key,
         };
         let certificate = request.signed_by(&issuer).map_err(bad_ca)?;
@@ -97,7 +94,20 @@ impl fmt::Debug for Ca {
     }
 }
 
-fn node_params(name: CertifiedName, now: UnixMillis) -> Result<CertificateParams, TrustError> {
+/// Returns the SHA-256 of the key in a certificate request: who holds that key is the node it was admitted as.
+pub fn key_digest(csr_der: &[u8]) -> Result<[u8; 32], TrustError> {
+    Ok(digest(read(csr_der)?.public_key.der_bytes()))
+}
+
+fn read(csr_der: &[u8]) -> Result<CertificateSigningRequestParams, TrustError> {
+    CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr_der))
+        .map_err(|error| TrustError::BadRequest(error.to_string()))
+}
+
+fn node_params(
+    name: CertifiedName,
+    (now, life): (UnixMillis, Duration),
+) -> Result<CertificateParams, TrustError> {
     let text = name.to_string();
     let dns = text
         .clone()
@@ -118,9 +128,9 @@ fn node_params(name: CertifiedName, now: UnixMillis) -> Result<CertificateParams
     params.use_authority_key_identifier_extension = true;
     params.serial_number = Some(serial()?);
     let epoch = date_time_ymd(1970, 1, 1);
-    let signed = Duration::from_millis(now.0).min(NEVER - VALID_FOR);
-    params.not_before = epoch + signed.saturating_sub(BACKDATED);
-    params.not_after = epoch + (signed + VALID_FOR);
+    let signed = Duration::from_millis(now.0).min(NEVER - life);
+    params.not_before = epoch + signed.saturating_sub(BACKDATED.min(life / 10));
+    params.not_after = epoch + (signed + life);
     Ok(params)
 }
 
@@ -144,9 +154,19 @@ fn serial() -> Result<SerialNumber, TrustError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::trust::NodeKey;
+    use crate::{
+        core::{model::NodeId, wire::lifetime::Standing},
+        runtime::trust::{NodeKey, validity},
+    };
 
-    const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
+    const NOW: (UnixMillis, Duration) = (UnixMillis(1_800_000_000_000), VALID_FOR);
+
+    fn node() -> CertifiedName {
+        CertifiedName {
+            node: NodeId(5),
+            cluster: ClusterId(1),
+        }
+    }
 
     #[test]
     fn a_signed_certificate_names_the_node_whatever_the_request_says() {
@@ -154,7 +174,7 @@ mod tests {
         let key = NodeKey::generate().unwrap();
         let csr = key.csr(NodeId(66)).unwrap();
 
-        let cert = ca.sign(&csr, NodeId(5), ClusterId(1), NOW).unwrap();
+        let cert = ca.sign(&csr, node(), NOW).unwrap();
 
         let name = CertifiedName::of(&cert).unwrap();
         assert_eq!((name.node, name.cluster), (NodeId(5), ClusterId(1)));
@@ -168,7 +188,7 @@ mod tests {
         *altered.last_mut().unwrap() ^= 1;
 
         for bytes in [&[][..], &[0x30], &csr[..csr.len() / 2], &altered] {
-            let refused = ca.sign(bytes, NodeId(5), ClusterId(1), NOW);
+            let refused = ca.sign(bytes, node(), NOW);
 
             assert!(
                 matches!(refused, Err(TrustError::BadRequest(_))),
@@ -183,7 +203,7 @@ mod tests {
         ca.key_der = vec![1, 2, 3].into();
         let csr = NodeKey::generate().unwrap().csr(NodeId(5)).unwrap();
 
-        let refused = ca.sign(&csr, NodeId(5), ClusterId(1), NOW).unwrap_err();
+        let refused = ca.sign(&csr, node(), NOW).unwrap_err();
 
         assert!(
             refused
@@ -198,11 +218,37 @@ mod tests {
         let csr = NodeKey::generate().unwrap().csr(NodeId(5)).unwrap();
 
         for now in [0, u64::MAX] {
-            assert!(
-                ca.sign(&csr, NodeId(5), ClusterId(1), UnixMillis(now))
-                    .is_ok()
-            );
+            assert!(ca.sign(&csr, node(), (UnixMillis(now), VALID_FOR)).is_ok());
         }
+    }
+
+    #[test]
+    fn a_certificate_lives_as_long_as_it_is_signed_for_and_little_before() {
+        let ca = Ca::create(ClusterId(1)).unwrap();
+        let csr = NodeKey::generate().unwrap().csr(NodeId(5)).unwrap();
+        let at = |seconds: u64| UnixMillis(NOW.0.0 + seconds * 1000);
+
+        for (life, backdated) in [(10, 1), (3600, 300)] {
+            let signed = (NOW.0, Duration::from_secs(life));
+            let valid = validity(&ca.sign(&csr, node(), signed).unwrap()).unwrap();
+
+            assert_eq!(valid.from, UnixMillis(NOW.0.0 - backdated * 1000));
+            assert_eq!(valid.standing(at(life)), Standing::Valid);
+            assert_eq!(valid.standing(at(life + 1)), Standing::RunOut);
+        }
+    }
+
+    #[test]
+    fn a_key_has_the_same_digest_in_every_request() {
+        let (one, other) = (NodeKey::generate().unwrap(), NodeKey::generate().unwrap());
+        let of = |key: &NodeKey, node| key_digest(&key.csr(NodeId(node)).unwrap()).unwrap();
+
+        assert_eq!(of(&one, 5), of(&one, 6));
+        assert_ne!(of(&one, 5), of(&other, 5));
+        assert!(matches!(
+            key_digest(&[0x30]),
+            Err(TrustError::BadRequest(_))
+        ));
     }
 
     #[test]

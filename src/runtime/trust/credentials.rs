@@ -82,6 +82,17 @@ impl NodeKey {
             key_der: self.der,
         })
     }
+
+    /// Returns the key as it is kept on disk, while it is not certified yet.
+    pub fn der(&self) -> &PrivateKey {
+        &self.der
+    }
+}
+
+impl From<PrivateKey> for NodeKey {
+    fn from(der: PrivateKey) -> Self {
+        Self { der }
+    }
 }
 
 /// Everything a node needs to prove who it is and to check who others are. Kept on disk; its Debug output has no secret.
@@ -91,7 +102,7 @@ pub struct Credentials {
     pub cluster: ClusterId,
     /// The node.
     pub node: NodeId,
-    /// The certificate of the cluster's authority.
+    /// The certificate of the authority that signed the node's.
     pub ca_cert_der: Vec<u8>,
     /// The node's certificate.
     pub cert_der: Vec<u8>,
@@ -99,12 +110,24 @@ pub struct Credentials {
     pub key_der: PrivateKey,
 }
 
+impl Credentials {
+    /// Returns the same with another certificate for the same key.
+    pub fn renewed(&self, ca_cert_der: Vec<u8>, cert_der: Vec<u8>) -> Result<Self, TrustError> {
+        let key = NodeKey::from(self.key_der.clone());
+        let renewed = key.certified(ca_cert_der, cert_der)?;
+        if (renewed.node, renewed.cluster) != (self.node, self.cluster) {
+            return Err(TrustError::BadCertificate("another node's".to_owned()));
+        }
+        Ok(renewed)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         core::{model::UnixMillis, wire::codec},
-        runtime::trust::Ca,
+        runtime::trust::{Ca, VALID_FOR},
     };
 
     #[test]
@@ -142,9 +165,11 @@ mod tests {
         let ca = Ca::create(ClusterId(1)).unwrap();
         let key = NodeKey::generate().unwrap();
         let csr = key.csr(NodeId(5)).unwrap();
-        let cert = ca
-            .sign(&csr, NodeId(5), ClusterId(1), UnixMillis(0))
-            .unwrap();
+        let name = CertifiedName {
+            node: NodeId(5),
+            cluster: ClusterId(1),
+        };
+        let cert = ca.sign(&csr, name, (UnixMillis(0), VALID_FOR)).unwrap();
         key.certified(ca.cert_der, cert).unwrap()
     }
 }

@@ -12,9 +12,12 @@ use std::{fmt, str::FromStr};
 
 use rustls::pki_types::CertificateDer;
 
-use crate::core::model::{ClusterId, NodeId};
+use crate::core::{
+    model::{ClusterId, NodeId, UnixMillis},
+    wire::lifetime::Validity,
+};
 
-pub use ca::{Ca, VALID_FOR};
+pub use ca::{Ca, VALID_FOR, key_digest};
 pub use credentials::{Credentials, NodeKey, PrivateKey};
 pub use token::{Token, TokenError, secrets_match};
 
@@ -103,6 +106,18 @@ impl FromStr for CertifiedName {
 pub fn digest(cert_der: &[u8]) -> [u8; 32] {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, cert_der);
     digest.as_ref().try_into().expect("a SHA-256 has 32 bytes")
+}
+
+/// Reads from when until when a certificate is valid; times before 1970 are read as 1970.
+pub fn validity(cert_der: &[u8]) -> Result<Validity, TrustError> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(cert_der)
+        .map_err(|error| TrustError::BadCertificate(error.to_string()))?;
+    let valid = certificate.validity();
+    let millis = |seconds: i64| UnixMillis(u64::try_from(seconds).unwrap_or(0) * 1000);
+    Ok(Validity {
+        from: millis(valid.not_before.timestamp()),
+        until: millis(valid.not_after.timestamp()),
+    })
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use weft::{
     runtime::{
         self, Handle, Sockets, WatchEvent, Watcher, clock,
         streams::{self, Caller, Dialer, Handler, Limits, Refusal, Service, Tls},
-        trust::{Ca, NodeKey},
+        trust::{Ca, CertifiedName, NodeKey, VALID_FOR},
     },
 };
 
@@ -129,7 +129,11 @@ impl WeftCluster {
     async fn add(&mut self, ca: &Ca, keyring: &Keyring, number: usize) -> anyhow::Result<()> {
         let node = NodeId(number as u64 + 1);
         let key = NodeKey::generate()?;
-        let cert = ca.sign(&key.csr(node)?, node, CLUSTER, clock::wall())?;
+        let name = CertifiedName {
+            node,
+            cluster: CLUSTER,
+        };
+        let cert = ca.sign(&key.csr(node)?, name, (clock::wall(), VALID_FOR))?;
         let tls = Tls::new(&key.certified(ca.cert_der.clone(), cert)?)?;
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let sockets = Sockets::bind(listen).await?;

@@ -182,6 +182,8 @@ pub(super) fn of(action: &Action) -> Option<(NetworkId, NodeId)> {
         | Action::PromoteKey { .. }
         | Action::RetireKeys
         | Action::ReplaceOptions { .. }
+        | Action::AdmitNode { .. }
+        | Action::RecordKey { .. }
         | Action::AllocateNetwork(_) => None,
     }
 }

@@ -89,6 +89,47 @@ fn a_rotation_that_is_asked_for_again_adds_no_second_key() {
 }
 
 #[test]
+fn who_knows_a_members_id_and_name_but_not_its_key_is_not_let_in_as_that_member() {
+    let mut rig = Rig::founded();
+    let admit = |node, key| Action::AdmitNode {
+        node,
+        name: name("n2"),
+        key: [key; 32],
+    };
+    rig.apply(admit(NodeId(2), 1)).unwrap();
+    rig.succeed();
+
+    assert_eq!(rig.apply(admit(NodeId(2), 1)), Ok(Outcome::Done));
+    let refused = Err(AllocatorError::NotItsKey(NodeId(2)));
+    assert_eq!(rig.apply(admit(NodeId(2), 9)), refused);
+    let record = |key| Action::RecordKey {
+        node: NodeId(2),
+        key: [key; 32],
+    };
+    assert_eq!(rig.apply(record(9)), refused);
+    assert_eq!(rig.apply(record(1)), Ok(Outcome::Done));
+}
+
+#[test]
+fn a_member_without_a_known_key_is_nobody_until_it_is_written_down() {
+    let mut rig = Rig::founded();
+    let again = Action::AdmitNode {
+        node: FOUNDER,
+        name: name("n1"),
+        key: [1; 32],
+    };
+    let refused = Err(AllocatorError::NotItsKey(FOUNDER));
+    assert_eq!(rig.apply(again.clone()), refused);
+
+    let record = |node| Action::RecordKey { node, key: [1; 32] };
+    rig.apply(record(FOUNDER)).unwrap();
+    assert_eq!(rig.apply(again), Ok(Outcome::Done));
+    let stranger = NodeId(7);
+    let refused = Err(AllocatorError::NotMember(stranger));
+    assert_eq!(rig.apply(record(stranger)), refused);
+}
+
+#[test]
 fn every_node_is_told_who_was_removed() {
     let mut rig = Rig::founded();
     rig.apply(Action::AdmitMember {
