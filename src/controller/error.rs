@@ -136,6 +136,11 @@ pub enum ControllerError {
         "no leader can say which addresses of network {0} this node still has since it was started: its endpoints keep theirs"
     )]
     LeasesUnknown(Name),
+    /// Try again.
+    #[error(
+        "others changed the ring of datagram keys meanwhile, or retired the new one: try again"
+    )]
+    Overtaken,
     /// The leader did not answer in time; it may have been done, so look before trying again.
     #[error(transparent)]
     Timeout(ProposeError),

@@ -6,12 +6,13 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Controller, ControllerError, Rotated, keys::ROTATE, run::cluster_table};
+use super::{Controller, ControllerError, Rotated, run::cluster_table};
 use crate::{
     core::{
         allocator::{Action, REMOVED_TABLE},
         model::{Key, Name, NodeId, TableName},
         watch::Revised,
+        wire::rotation::Goal,
     },
     runtime::{Stopped, WatchEvent},
 };
@@ -54,7 +55,7 @@ impl Controller {
         Ok(Expelled {
             node,
             name,
-            keys: self.rotate_now(ROTATE.and_retire()).await?,
+            keys: self.rotate_now(Goal::Replace).await?,
             token_rotated: !keep_token,
         })
     }

@@ -1,28 +1,32 @@
 //! The ring of datagram keys: rotated by proposals, fetched by every node over TLS, from voters alone.
 //!
-//! A rotation adds a key, waits until all live members open with it, promotes it, and waits until all seal with it; so no
-//! datagram is lost on its account. A key never goes by gossip: the cluster log tells the version of the ring, and who has an
+//! What a rotation does and when is decided in [`rotation`](crate::core::wire::rotation). A key never goes by gossip: the cluster log tells the version of the ring, and who has an
 //! older one asks a voter. Only voters answer, because they hold the cluster's authority anyway: who trusts one with the ring
 //! trusts it with nothing new.
 //!
 //! Who slept through several rotations is heard by nobody, and hears no log. It sees datagrams that it cannot open, or nobody at
 //! all, and asks everybody it knows until a voter answers.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use bincode::{Decode, Encode};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Controller, ControllerError, entropy, run::cluster_table};
 use crate::{
     core::{
-        allocator::{Action, KEYS_TABLE, Outcome},
+        allocator::{Action, AllocatorError, KEYS_TABLE, Outcome},
         model::{Name, NodeId, TableName},
         wire::{
             codec,
             keyring::{AgreedRing, ClusterKey, KeyId},
+            rotation::{Goal, Rotation, Step, is_due},
         },
     },
     runtime::{
@@ -34,11 +38,11 @@ use crate::{
 
 /// How often the leader looks whether it is time to rotate, at most and at least.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
-/// How long all live members together have to fetch a ring before the rotation goes on without those that have not.
-const SPREAD_FOR: Duration = Duration::from_secs(10);
-/// How many members are told at once, and how long to wait before one that has not fetched it is told again.
+/// How many members are told of a ring at once.
 const TOLD_AT_ONCE: usize = 16;
-const TELL_AGAIN: Duration = Duration::from_millis(200);
+/// How long the leader has to answer with its ring, and how long to wait before it is asked again.
+const NEWEST_WITHIN: Duration = Duration::from_secs(10);
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// How long a member may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// How often a node looks whether it lacks keys, how seldom if it asked and lacked none, and how many others it asks at most:
@@ -68,22 +72,6 @@ enum RingAnswer {
     Ask(NodeId, SocketAddr),
     /// It does not vote, and knows of no leader.
     Unknown,
-}
-
-/// How to rotate.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rotation {
-    retire: bool,
-}
-
-/// The former key goes on opening until the next rotation.
-pub(super) const ROTATE: Rotation = Rotation { retire: false };
-
-impl Rotation {
-    /// And the former keys open no longer once all have the new one.
-    pub(super) const fn and_retire(self) -> Self {
-        Self { retire: true }
-    }
 }
 
 /// What came of a rotation.
@@ -122,90 +110,123 @@ impl Controller {
     /// Rotates the datagram keys; with `retire`, what is sealed with former ones is refused afterwards.
     pub async fn rotate_keys(&self, retire: bool) -> Result<Rotated, ControllerError> {
         let this = self.clone();
-        self.finish(async move { this.rotate_now(Rotation { retire }).await })
+        let goal = if retire { Goal::Replace } else { Goal::Rotate };
+        self.finish(async move { this.rotate_now(goal).await })
             .await
     }
 
-    pub(super) async fn rotate_now(&self, rotation: Rotation) -> Result<Rotated, ControllerError> {
+    /// Does what [`Rotation`] decides.
+    pub(super) async fn rotate_now(&self, goal: Goal) -> Result<Rotated, ControllerError> {
         let _one = self.desk.rotating.lock().await;
-        let key = ClusterKey::random(&mut entropy());
-        let Outcome::Key(id) = self.propose(Action::AddKey { key }).await? else {
-            return Err(ControllerError::Broken("a key was added and has no id"));
-        };
-        let mut behind = self.spread_ring().await?;
-        self.propose(Action::PromoteKey { id }).await?;
-        behind.extend(self.spread_ring().await?);
-        if rotation.retire {
-            self.propose(Action::RetireKeys).await?;
-            behind.extend(self.spread_ring().await?);
+        let mut rotation = Rotation::new(goal, self.now());
+        loop {
+            let ring = self.newest_ring().await?;
+            let others = self.live_others().await?;
+            let members = others.keys().copied().collect();
+            match rotation.step(&ring, &members, self.now()) {
+                Step::Add => {
+                    let key = ClusterKey::random(&mut entropy());
+                    let Outcome::Key(id) = self.propose(Action::AddKey { key }).await? else {
+                        return Err(ControllerError::Broken("a key was added and has no id"));
+                    };
+                    rotation.handle_added(id);
+                }
+                Step::Tell {
+                    version,
+                    whom,
+                    within,
+                } => {
+                    let whom = others.into_iter().filter(|(node, _)| whom.contains(node));
+                    for (node, has) in self.tell(whom.collect(), version, within).await {
+                        rotation.handle_has(node, has);
+                    }
+                }
+                Step::Promote(id) => self.promote(id).await?,
+                Step::Retire => {
+                    self.propose(Action::RetireKeys).await?;
+                }
+                Step::Pause(pause) => sleep(pause).await,
+                Step::Done(key) => {
+                    let behind = rotation.behind(ring.version, &members);
+                    return self.rotated((key, goal), behind).await;
+                }
+                Step::Overtaken => return Err(ControllerError::Overtaken),
+            }
         }
-        tracing::info!(
-            key = id.0,
-            retired = rotation.retire,
-            "the datagram keys were rotated"
-        );
+    }
+
+    async fn promote(&self, id: KeyId) -> Result<(), ControllerError> {
+        match self.propose(Action::PromoteKey { id }).await {
+            // A newer one seals: the next look at the ring shows it.
+            Ok(_) | Err(ControllerError::Refused(AllocatorError::NoSuchKey(_))) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn rotated(
+        &self,
+        (key, goal): (KeyId, Goal),
+        behind: BTreeSet<NodeId>,
+    ) -> Result<Rotated, ControllerError> {
+        let retired = goal == Goal::Replace;
+        tracing::info!(key = key.0, retired, "the datagram keys were rotated");
         let mut names = self.admitted_names().await?;
         let name = |node: NodeId| {
             let id = || Name::new(&node.to_string()).expect("hexadecimal digits are a name");
             names.remove(&node).unwrap_or_else(id)
         };
         Ok(Rotated {
-            key: id,
-            retired: rotation.retire,
+            key,
+            retired,
             behind: behind.into_iter().map(name).collect(),
         })
     }
 
-    /// Fetches the newest ring, and has all live members fetch it. Returns those that had not in time.
-    async fn spread_ring(&self) -> Result<BTreeSet<NodeId>, ControllerError> {
-        let until = Instant::now() + SPREAD_FOR;
-        let Ok(fetched) = timeout_at(until, self.fetch_newest()).await else {
-            return Err(ControllerError::NoLeader);
-        };
-        let version = fetched?;
-        let members = self.parts.handle.members().await?;
-        let others = members
-            .into_iter()
-            .filter(|member| !member.ours && member.state.is_alive());
-        let told = stream::iter(others)
-            .map(|member| self.is_behind((member.node, member.addr), version, until));
-        let told: Vec<Option<NodeId>> = told.buffer_unordered(TOLD_AT_ONCE).collect().await;
-        Ok(told.into_iter().flatten().collect())
+    async fn live_others(&self) -> Result<BTreeMap<NodeId, SocketAddr>, Stopped> {
+        let members = self.parts.handle.members().await?.into_iter();
+        let others = members.filter(|member| !member.ours && member.state.is_alive());
+        Ok(others.map(|member| (member.node, member.addr)).collect())
     }
 
-    /// Returns the member if it has not fetched the ring in time.
-    async fn is_behind(
+    /// Fetches the ring from the leader, and returns the newest that this node has heard of.
+    async fn newest_ring(&self) -> Result<AgreedRing, ControllerError> {
+        let fetched = timeout(NEWEST_WITHIN, async {
+            loop {
+                if let Some(leader) = self.parts.raft.leader()
+                    && self.fetch_from_node(leader).await?
+                {
+                    return self.own_ring().await;
+                }
+                sleep(ASK_AGAIN).await;
+            }
+        });
+        let in_time = fetched.await;
+        in_time.unwrap_or(Err(ControllerError::NoLeader))
+    }
+
+    /// Has members fetch a version of the ring. Returns which version those have that answer in time.
+    async fn tell(
+        &self,
+        whom: Vec<(NodeId, SocketAddr)>,
+        version: u64,
+        within: Duration,
+    ) -> Vec<(NodeId, u64)> {
+        let until = Instant::now() + within;
+        let told = stream::iter(whom).map(|whom| self.told(whom, version, until));
+        let told: Vec<Option<(NodeId, u64)>> = told.buffer_unordered(TOLD_AT_ONCE).collect().await;
+        told.into_iter().flatten().collect()
+    }
+
+    async fn told(
         &self,
         whom: (NodeId, SocketAddr),
         version: u64,
         until: Instant,
-    ) -> Option<NodeId> {
-        let fetched = timeout_at(until, self.have_fetched(whom, version)).await;
-        fetched.is_err().then_some(whom.0)
-    }
-
-    /// Fetches the ring from the leader until it answers.
-    async fn fetch_newest(&self) -> Result<u64, ControllerError> {
-        loop {
-            if let Some(leader) = self.parts.raft.leader()
-                && self.fetch_from_node(leader).await?
-            {
-                return Ok(self.own_ring().await?.version);
-            }
-            sleep(TELL_AGAIN).await;
-        }
-    }
-
-    /// Tells a member of the ring until it has it.
-    async fn have_fetched(&self, whom: (NodeId, SocketAddr), version: u64) {
-        loop {
-            let answer = self.ask_keys(whom, &Request::Fetch(version)).await;
-            let has = answer.and_then(|answer| codec::decode::<u64>(&answer).ok());
-            if has.is_some_and(|has| has >= version) {
-                return;
-            }
-            sleep(TELL_AGAIN).await;
-        }
+    ) -> Option<(NodeId, u64)> {
+        let request = Request::Fetch(version);
+        let answer = timeout_at(until, self.ask_keys(whom, &request)).await;
+        let has = codec::decode::<u64>(&answer.ok()??).ok()?;
+        Some((whom.0, has))
     }
 
     pub(super) async fn ask_keys(
@@ -382,16 +403,18 @@ impl Controller {
         let life = self.parts.lives.datagram_key;
         loop {
             sleep((life / 10).clamp(LOOK_EVERY.0, LOOK_EVERY.1)).await;
-            let raft = &self.parts.raft;
-            if raft.leader() != Some(self.parts.node) {
+            if self.parts.raft.leader() != Some(self.parts.node) {
                 continue;
             }
             // A cluster that never rotated does so one span after its leader's start.
-            let last = raft.read(|state| state.rotated().map_or(since, |at| at.wall()));
-            if Duration::from_millis(clock::wall().0.saturating_sub(last.0)) < life {
+            let agreed = self.parts.raft.read(|state| {
+                let added = state.rotated().map_or(since, |at| at.wall());
+                Some((state.ring()?, added))
+            });
+            if agreed.is_none_or(|(ring, added)| !is_due(&ring, added, clock::wall(), life)) {
                 continue;
             }
-            if let Err(error) = self.rotate_now(ROTATE).await {
+            if let Err(error) = self.rotate_now(Goal::Rotate).await {
                 tracing::warn!(%error, "the datagram keys were not rotated; it is tried again");
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use cluster_tests::cluster::{Cluster, Node, Seen, until};
+use cluster_tests::cluster::{Cluster, DEADLINE, Node, Seen, until, until_within};
 use nix::sys::signal::Signal;
 use weft::api::{
     client::ClientError,
@@ -91,6 +91,67 @@ async fn nobody_seals_with_a_key_that_a_live_member_does_not_have_yet() -> anyho
         rotated.primary
     );
     assert_eq!(refused(&cluster[slow]).await?, refused_before);
+    cluster.end().await
+}
+
+#[tokio::test]
+async fn the_leader_rotates_as_often_as_it_is_told_to() -> anyhow::Result<()> {
+    let cluster = Cluster::start_set(WEFT, 3, &[("WEFT_KEY_ROTATION", "5s")]).await?;
+
+    let all = [0, 1, 2];
+    cluster
+        .until_on(&all, "the ring has turned three times", async |node| {
+            let ring = node.client().keys().await?;
+            Ok(Seen::when(ring.version >= 6, || format!("{ring:?}")))
+        })
+        .await?;
+
+    for at in all {
+        let lost = refused(&cluster[at]).await?;
+        assert_eq!(lost, 0, "of node {at}");
+    }
+    cluster.end().await
+}
+
+#[tokio::test]
+async fn a_rotation_that_a_lost_leader_cut_off_is_gone_on_with_by_the_next() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start_set(WEFT, 4, &[("WEFT_KEY_ROTATION", "5m")]).await?;
+    let leader = cluster.until_led().await?;
+    let slow = voterless(&cluster).await?;
+    let next = (0..4).find(|at| ![leader, slow].contains(at)).unwrap_or(0);
+    let before = cluster[leader].client().keys().await?;
+
+    // It waits for the one that is stopped, so it is lost between the two steps.
+    cluster[slow].signal(Signal::SIGSTOP)?;
+    let asked = cluster[leader].client().clone();
+    let rotation = tokio::spawn(async move { asked.keys_rotate(false).await });
+    let added = until("the new key is on the ring of another", async || {
+        let ring = cluster[next].client().keys().await?;
+        Ok(match ring.keys.len() > before.keys.len() {
+            true => Seen::Good(ring),
+            false => Seen::NotYet(format!("{ring:?}")),
+        })
+    });
+    let added = added.await?;
+    assert_eq!(added.primary, before.primary);
+    cluster[leader].kill().await?;
+    assert!(rotation.await?.is_err());
+    cluster[slow].signal(Signal::SIGCONT)?;
+
+    let sealing = until_within(2 * DEADLINE, "the key that was added seals", async || {
+        let ring = cluster[next].client().keys().await?;
+        Ok(match ring.primary != before.primary {
+            true => Seen::Good(ring),
+            false => Seen::NotYet(format!("{ring:?}")),
+        })
+    });
+    let sealing = sealing.await?;
+    assert_eq!(
+        sealing.version,
+        before.version + 2,
+        "one added, one promoted"
+    );
+    assert!(added.keys.contains(&sealing.primary), "{sealing:?}");
     cluster.end().await
 }
 

@@ -47,7 +47,7 @@ fn code(refused: &ControllerError) -> Code {
         ControllerError::NoSuchEntry => Code::NoSuchEntry,
         ControllerError::ReservedTable(_) => Code::Invalid,
         ControllerError::Limit(limit) => Failure::from(*limit).code,
-        ControllerError::Backpressure => Code::Busy,
+        ControllerError::Backpressure | ControllerError::Overtaken => Code::Busy,
         ControllerError::NoLeader
         | ControllerError::NoAddressAlone { .. }
         | ControllerError::LeasesUnknown(_) => Code::NoLeader,

@@ -391,8 +391,8 @@ pub enum AllocatorError {
         /// The lease that was to be given back.
         lease: u64,
     },
-    /// The ring was changed meanwhile: the rotation begins anew.
-    #[error("no key of the ring has the id {0}")]
+    /// The ring was changed meanwhile: it is looked at again.
+    #[error("no key of the ring has the id {0}, or a newer one seals")]
     NoSuchKey(u8),
     /// Somebody else was first: the proposer must look again.
     #[error("the options of network {0} were changed meanwhile")]

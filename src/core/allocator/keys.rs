@@ -32,7 +32,8 @@ impl Allocator {
 
     pub(super) fn promote_key(&mut self, at: Hlc, id: KeyId) -> Result<Outcome, AllocatorError> {
         self.change_ring(at, |ring| {
-            if ring.promote(id) {
+            // An older key would seal again that others have replaced meanwhile.
+            if !ring.primary().0.is_after(id) && ring.promote(id) {
                 Ok(Outcome::Done)
             } else {
                 Err(AllocatorError::NoSuchKey(id.0))

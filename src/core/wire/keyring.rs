@@ -13,6 +13,14 @@ pub const KEYS_MAX: usize = 3;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
 pub struct KeyId(pub u8);
 
+impl KeyId {
+    /// Returns whether a key with this id was added later than one with the other, as serial numbers compare (RFC 1982 §3.2):
+    /// ids are given out in turn, and those of one ring are close together.
+    pub fn is_after(self, other: Self) -> bool {
+        self.0.wrapping_sub(other.0).cast_signed() > 0
+    }
+}
+
 /// The secret that every datagram key is derived from. Zeroized when dropped, never printed.
 #[derive(Clone, PartialEq, Eq, Encode, Decode, Zeroize, ZeroizeOnDrop)]
 pub struct ClusterKey(pub(super) [u8; 32]);
@@ -59,10 +67,11 @@ impl Keyring {
         }
     }
 
-    /// Returns an id that no key of the ring has.
+    /// Returns an id that no key of the ring has: the next one.
     pub fn free_id(&self) -> KeyId {
         let is_free = |id: &KeyId| self.get(*id).is_none();
-        let after = (1..=u8::MAX).map(|step| KeyId(self.primary.0.0.wrapping_add(step)));
+        let newest = self.newest().0;
+        let after = (1..=u8::MAX).map(|step| KeyId(newest.wrapping_add(step)));
         after
             .into_iter()
             .find(is_free)
@@ -103,6 +112,14 @@ impl Keyring {
     /// Returns the key that seals.
     pub fn primary(&self) -> (KeyId, &ClusterKey) {
         (self.primary.0, &self.primary.1)
+    }
+
+    /// Returns the id of the key that was added last: the primary's, unless a key was added that seals nothing yet.
+    pub fn newest(&self) -> KeyId {
+        let ids = self.keys().map(|(id, _)| id);
+        ids.fold(self.primary.0, |newest, id| {
+            if id.is_after(newest) { id } else { newest }
+        })
     }
 
     /// Returns the key of that id.
@@ -153,6 +170,18 @@ mod tests {
 
         let ids: Vec<u8> = ring.keys().map(|(id, _)| id.0).collect();
         assert_eq!(ids, [1, 3, 4]);
+    }
+
+    #[test]
+    fn the_newest_key_is_the_one_that_was_added_last_wherever_its_id_is() {
+        let mut ring = Keyring::new(KeyId(254), ClusterKey([1; 32]));
+
+        for id in [255, 0, 1] {
+            assert_eq!(ring.newest(), ring.primary().0);
+            ring.add(ring.free_id(), ClusterKey([id; 32]));
+            assert_eq!(ring.newest(), KeyId(id));
+            assert!(ring.promote(KeyId(id)));
+        }
     }
 
     #[test]

@@ -71,6 +71,19 @@ fn a_key_that_is_not_on_the_ring_is_not_promoted_and_one_that_seals_is_no_news()
 }
 
 #[test]
+fn a_key_that_was_replaced_meanwhile_never_seals_again() {
+    let mut rig = Rig::founded();
+    let slow = add(&mut rig, 2);
+    let fast = add(&mut rig, 3);
+    rig.apply(Action::PromoteKey { id: fast }).unwrap();
+
+    let refused = rig.apply(Action::PromoteKey { id: slow });
+
+    assert_eq!(refused, Err(AllocatorError::NoSuchKey(slow.0)));
+    assert_eq!(ring(&rig).primary().0, fast);
+}
+
+#[test]
 fn a_rotation_that_is_asked_for_again_adds_no_second_key() {
     let mut rig = Rig::founded();
     let command = Command {
