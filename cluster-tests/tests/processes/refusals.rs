@@ -158,6 +158,16 @@ async fn a_newcomer_is_refused_with_the_reason() -> anyhow::Result<()> {
         refused.refused(code, &[said])?;
         assert!(!refused.stderr.contains(&token), "{}", refused.stderr);
     }
+    // And the operator of the seed can read why it let nobody in.
+    let logged = cluster[1].logged();
+    for line in [
+        "a newcomer was not let in",
+        "the token is not this cluster's",
+        "already named n2",
+        "it does not take this node's certificate",
+    ] {
+        assert!(logged.contains(line), "{line}: {logged}");
+    }
     let rotated = cluster[1].client().token_rotate().await?.token;
     let refused = run(up(&cluster, &token, "n3").into(), b"").await?;
     refused.refused(1, &["the token is not this cluster's"])?;
