@@ -106,7 +106,8 @@ impl Daemon {
             start_raft(&member, &store, streams, timings(config.profile)).await?;
         let vtep = Vtep(member.address.ip());
         let overlay = Arc::new(drivers::overlay(config, &store, vtep).await?);
-        let plugins = drivers::plugins(&Host::here(), config.plugin_dir.as_deref());
+        let own = config.plugin_dir.as_deref();
+        let plugins = drivers::plugins(&Host::here(), own, config.docker.as_ref());
         let controller = Controller::new(Parts {
             node: member.identity.node,
             name: member.identity.name.clone(),

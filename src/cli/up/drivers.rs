@@ -13,7 +13,7 @@ use nix::{
 
 use crate::{
     cli::error::CliError,
-    config::{Carrier, Config, Host},
+    config::{Carrier, Config, Docker, Host},
     core::{
         model::{NetworkId, Vtep},
         overlay::Underlay,
@@ -77,9 +77,14 @@ pub(super) fn registry(overlay: Arc<Overlay>, plugins: plugin::Config) -> Regist
 }
 
 /// Returns where the plugins of this host are: in a directory of their own if there is one, else where Docker has them.
-pub(super) fn plugins(host: &Host, own: Option<&Path>) -> plugin::Config {
-    // Weft's own door to the engine, should it be called by its usual name.
-    let ignored = ["weft".to_owned()].into();
+pub(super) fn plugins(host: &Host, own: Option<&Path>, door: Option<&Docker>) -> plugin::Config {
+    // Weft's own door to the engine, of another daemon too, which would have its usual name.
+    let usual = "weft".to_owned();
+    let ignored = door
+        .map(Docker::driver)
+        .into_iter()
+        .chain([usual])
+        .collect();
     if let Some(own) = own {
         return plugin::Config {
             directories: Directories {
@@ -137,6 +142,21 @@ mod tests {
         driver::RegistryError,
         plugin::Timings,
     };
+
+    #[test]
+    fn our_own_door_is_no_plugin_whatever_it_is_called() {
+        let door = Docker {
+            plugin: "/p/loom.sock".into(),
+            engine: "/p/docker.sock".into(),
+            is_chosen: true,
+        };
+
+        let chosen = plugins(&Host::default(), None, Some(&door)).ignored;
+        let none = plugins(&Host::default(), None, None).ignored;
+
+        assert_eq!(chosen, ["loom", "weft"].map(str::to_owned).into());
+        assert_eq!(none, ["weft".to_owned()].into());
+    }
 
     #[tokio::test]
     async fn a_plugin_is_found_by_the_name_of_its_socket() {
