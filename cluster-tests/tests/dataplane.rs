@@ -307,6 +307,7 @@ async fn join(cluster: &Cluster, at: usize, network: &str, called: &str) -> anyh
     let wish = CreateEndpoint {
         name: Name::new(called)?,
         address: None,
+        second_address: None,
     };
     client.endpoint_create(network, &wish).await?;
     let place: PathBuf = sandbox.path();

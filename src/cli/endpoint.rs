@@ -1,5 +1,7 @@
 //! `weft endpoint …`.
 
+use std::net::IpAddr;
+
 use super::{
     args::{EndpointCommand, EndpointName, SandboxArgs},
     error::CliError,
@@ -13,7 +15,7 @@ use crate::{
             Blob, CreateEndpoint, Endpoint, EndpointDetail, EndpointState, JoinQuery, Lacking,
         },
     },
-    core::model::Name,
+    core::model::{Family, Name},
 };
 
 pub(super) async fn run(
@@ -32,7 +34,7 @@ pub(super) async fn run(
             if sandbox.netns.is_some() && !join {
                 return Err(CliError::Usage("--netns needs --join".to_owned()));
             }
-            let wish = CreateEndpoint { name, address };
+            let wish = wish(name, address)?;
             let created = client.endpoint_create(&network, &wish).await?;
             if join {
                 let id = created.id.to_string();
@@ -154,6 +156,32 @@ fn shown_key(key: &Blob) -> String {
     }
 }
 
+fn wish(name: Name, addresses: Vec<IpAddr>) -> Result<CreateEndpoint, CliError> {
+    let mut wanted = addresses.into_iter();
+    let wish = CreateEndpoint {
+        name,
+        address: wanted.next(),
+        second_address: wanted.next(),
+    };
+    let family = |wanted: Option<IpAddr>| wanted.map(Family::of);
+    let is_twice = wish.address.is_some() && family(wish.address) == family(wish.second_address);
+    match is_twice || wanted.next().is_some() {
+        true => Err(CliError::Usage(
+            "--address may be given once for IPv4 and once for IPv6".to_owned(),
+        )),
+        false => Ok(wish),
+    }
+}
+
+fn addresses(endpoint: &Endpoint) -> String {
+    let all = endpoint.address.into_iter().chain(endpoint.second_address);
+    let all: Vec<String> = all.map(|address| address.to_string()).collect();
+    match all.is_empty() {
+        true => "-".to_owned(),
+        false => all.join(" "),
+    }
+}
+
 pub(super) fn show_endpoints(endpoints: &[Endpoint]) -> String {
     let mut listing = Listing::new(&["NAME", "NETWORK", "ADDRESS", "MAC", "NODE", "STATE", "ID"]);
     for endpoint in endpoints {
@@ -167,9 +195,7 @@ pub(super) fn show_endpoints(endpoints: &[Endpoint]) -> String {
             vec![
                 endpoint.name.to_string(),
                 known(&endpoint.network_name, endpoint.network.to_string()),
-                endpoint
-                    .address
-                    .map_or_else(|| "-".to_owned(), |address| address.to_string()),
+                addresses(endpoint),
                 endpoint.mac.to_string(),
                 known(&endpoint.node_name, endpoint.node.to_string()),
                 endpoint.state.as_str().to_owned(),

@@ -271,8 +271,12 @@ fn show_detail(detail: &NetworkDetail) -> String {
     let driver = serde_json::to_string_pretty(&detail.driver_state)
         .expect("a JSON value can be written as JSON");
     let heading = |text: &str| Tone::Heading.paint(text);
+    let engine = match &detail.engine_problem {
+        Some(problem) => format!("{} {}\n", heading("Docker:"), Tone::Bad.paint(problem)),
+        None => String::new(),
+    };
     format!(
-        "{}\n{} {setup}, {sync}\n{options}\n{}\n{}\n{driver}\n",
+        "{}\n{} {setup}, {sync}\n{engine}{options}\n{}\n{}\n{driver}\n",
         show_network(&detail.network).trim_end(),
         heading("on this node:"),
         show_endpoints(&detail.endpoints).trim_end(),

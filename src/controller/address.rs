@@ -17,7 +17,7 @@ use crate::{
     core::{
         allocator::{Action, AllocatorError, Outcome},
         ipam::{self, AddressError, Fresh, Lease},
-        model::{NetworkId, NetworkRecord, Prefix, Subnet},
+        model::{EndpointRecord, Family, NetworkId, NetworkRecord, Prefix, Subnet},
     },
     runtime::Stopped,
 };
@@ -92,34 +92,46 @@ impl Hand {
 }
 
 impl Controller {
-    /// Finds an address for a new endpoint: the one asked for, or the next of our blocks, or the first of a new block.
+    /// Finds addresses for a new endpoint: one of each family that the network has, these among them. A failure leaves none
+    /// taken.
+    pub(super) async fn take_addresses(
+        &self,
+        hand: &mut Hand,
+        network: &NetworkRecord,
+        wanted: &[IpAddr],
+    ) -> Result<Vec<Prefix>, ControllerError> {
+        let mut taken = Vec::new();
+        for (family, wanted) in wishes(network, wanted)? {
+            match self.take_address(hand, network, (family, wanted)).await {
+                Ok(address) => taken.extend(address),
+                Err(refused) => {
+                    for address in taken {
+                        self.release_address(hand, address);
+                    }
+                    return Err(refused);
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Finds an address: the one asked for, or the next of our blocks, or the first of a new block.
     pub(super) async fn take_address(
         &self,
         hand: &mut Hand,
         network: &NetworkRecord,
-        wanted: Option<IpAddr>,
+        (family, wanted): (Family, Option<IpAddr>),
     ) -> Result<Option<Prefix>, ControllerError> {
-        if network.subnets.is_empty() {
-            return match wanted {
-                None => Ok(None),
-                Some(address) => Err(ControllerError::NoSubnet {
-                    network: network.name.clone(),
-                    address,
-                }),
-            };
-        }
         let address = match wanted {
             Some(address) => self.claim_address(hand, network, address).await?,
-            None => self.next_address(hand, network).await?,
+            None => self.next_address(hand, network, family).await?,
         };
         Ok(with_length(network, address))
     }
 
     /// Lets the address of a removed endpoint rest. A lease that was made for it alone goes back when everybody has heard.
-    pub(super) fn release_address(&self, hand: &mut Hand, address: Option<Prefix>) {
-        let Some(address) = address.map(|address| address.0.addr()) else {
-            return;
-        };
+    pub(super) fn release_address(&self, hand: &mut Hand, address: Prefix) {
+        let address = address.0.addr();
         hand.addresses.release(address, self.now());
         if hand.addresses.single(address).is_some() {
             hand.removals += 1;
@@ -131,24 +143,26 @@ impl Controller {
         &self,
         hand: &mut Hand,
         network: &NetworkRecord,
+        family: Family,
     ) -> Result<IpAddr, ControllerError> {
-        if let Ok(address) = hand.addresses.take(self.now()) {
+        if let Ok(address) = hand.addresses.take(family, self.now()) {
             return Ok(address);
         }
         self.make_sure(hand, network).await?;
-        let reason = match hand.addresses.take(self.now()) {
+        let reason = match hand.addresses.take(family, self.now()) {
             Ok(address) => return Ok(address),
             Err(reason) => reason,
         };
-        let grown = Action::GrowBlocks {
+        let grown = Action::GrowFamily {
             network: network.id,
             node: self.parts.node,
+            family,
         };
         match self.add_leased(hand, network, grown).await {
             Ok(()) => {}
             Err(full @ ControllerError::Refused(AllocatorError::NoFreeAddress(_))) => {
                 // Nothing else is free in all of the network: the rest of an address is cut short.
-                return hand.addresses.take_resting().ok_or(full);
+                return hand.addresses.take_resting(family).ok_or(full);
             }
             Err(ControllerError::NoLeader) => {
                 let network = network.name.clone();
@@ -156,9 +170,9 @@ impl Controller {
             }
             Err(refused) => return Err(refused),
         }
-        let taken = hand.addresses.take(self.now()).ok();
+        let taken = hand.addresses.take(family, self.now()).ok();
         taken
-            .or_else(|| hand.addresses.take_resting())
+            .or_else(|| hand.addresses.take_resting(family))
             .ok_or(ControllerError::Broken("a new block has no free address"))
     }
 
@@ -281,7 +295,7 @@ impl Controller {
     async fn used_addresses(&self, network: NetworkId) -> Result<Vec<IpAddr>, ControllerError> {
         let records = self.own_records(network).await?;
         let held = self.disk(|store| store.held_addresses()).await?;
-        let of_endpoints = records.iter().filter_map(|record| record.address);
+        let of_endpoints = records.iter().flat_map(EndpointRecord::addresses);
         let held = held.into_iter().filter(|(of, _)| *of == network);
         Ok(of_endpoints
             .map(|address| address.0.addr())
@@ -373,7 +387,29 @@ fn changes_nothing(error: &ControllerError) -> bool {
     )
 }
 
-fn with_length(network: &NetworkRecord, address: IpAddr) -> Option<Prefix> {
+/// Returns what is asked of each family that the network has.
+pub(super) fn wishes(
+    network: &NetworkRecord,
+    wanted: &[IpAddr],
+) -> Result<Vec<(Family, Option<IpAddr>)>, ControllerError> {
+    let mut left = wanted.to_vec();
+    let mut wishes = Vec::new();
+    for family in network.families() {
+        let at = left
+            .iter()
+            .position(|address| Family::of(*address) == family);
+        wishes.push((family, at.map(|at| left.remove(at))));
+    }
+    match left.first() {
+        None => Ok(wishes),
+        Some(address) => Err(ControllerError::NoSubnet {
+            network: network.name.clone(),
+            address: *address,
+        }),
+    }
+}
+
+pub(super) fn with_length(network: &NetworkRecord, address: IpAddr) -> Option<Prefix> {
     let inside = |subnet: &&Subnet| subnet.prefix.0.contains(&address);
     let length = network.subnets.iter().find(inside)?.prefix.0.prefix_len();
     ipnet::IpNet::new(address, length).ok().map(Prefix)

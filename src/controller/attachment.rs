@@ -41,6 +41,7 @@ impl Controller {
         self.desk.driver_tables.send_modify(|of| {
             of.remove(&id);
         });
+        self.engine_problem(id, None);
         tracing::info!(network = %network.name, "network is taken down");
     }
 
@@ -290,7 +291,9 @@ impl Controller {
             self.disk(move |store| store.remove_endpoint(record.id))
                 .await?;
             if let Some(ipam) = Ipam::of(network) {
-                self.return_address(&ipam, network, record.address).await;
+                for address in record.addresses() {
+                    self.return_address(&ipam, network, address).await;
+                }
             }
         }
         let intended = self.forget_intended(driver.as_deref(), network).await;

@@ -21,16 +21,17 @@ use crate::{
 };
 
 impl Controller {
-    /// Makes an endpoint with an address, known to this node only.
+    /// Makes an endpoint with an address of each family that the network has, these among them, known to this node only.
     pub async fn endpoint_create(
         &self,
         network: &str,
         name: Name,
-        address: Option<IpAddr>,
+        wanted: impl IntoIterator<Item = IpAddr>,
     ) -> Result<EndpointView, ControllerError> {
+        let wanted: Vec<IpAddr> = wanted.into_iter().collect();
         let network = self.ready_network(network).await?;
         let this = self.clone();
-        self.finish(async move { this.create(&network, name, address).await })
+        self.finish(async move { this.create(&network, name, &wanted).await })
             .await
     }
 
@@ -162,7 +163,7 @@ impl Controller {
         &self,
         network: &NetworkRecord,
         name: Name,
-        address: Option<IpAddr>,
+        wanted: &[IpAddr],
     ) -> Result<EndpointView, ControllerError> {
         let mut hand = self.desk.hands.hold(network.id).await;
         let own = self.own_endpoints(network.id).await?;
@@ -174,20 +175,24 @@ impl Controller {
             let mut rng = entropy();
             (EndpointId::random(&mut rng), Mac::random(&mut rng))
         };
-        let address = match Ipam::of(network) {
-            Some(ipam) => self.ask_address(&ipam, network, (address, mac)).await?,
-            None => self.take_address(&mut hand, network, address).await?,
+        let taken = match Ipam::of(network) {
+            Some(ipam) => self.ask_addresses(&ipam, network, (wanted, mac)).await?,
+            None => self.take_addresses(&mut hand, network, wanted).await?,
         };
+        let mut addresses = taken.iter().copied();
         let record = EndpointRecord {
             id,
             network: network.id,
             name,
-            address,
+            address: addresses.next(),
+            second: addresses.next(),
             mac,
         };
         let outcome = self.create_on_driver(network, record).await;
         if outcome.is_err() {
-            self.give_back(&mut hand, network, address).await;
+            for address in taken {
+                self.give_back(&mut hand, network, address).await;
+            }
         }
         outcome
     }
@@ -349,7 +354,7 @@ impl Controller {
         Ok(self.view(&stored, None))
     }
 
-    async fn leave_applied(
+    pub(super) async fn leave_applied(
         &self,
         network: &NetworkRecord,
         endpoint: &str,
@@ -396,13 +401,10 @@ impl Controller {
         let stored = self.unpublish(stored).await?;
         let driver = self.driver_if_there(network).await?;
         self.erase(driver.as_deref(), &stored.record).await?;
-        let address = stored.record.address;
-        let is_held = match address {
-            Some(address) => self.is_held(network.id, address.0.addr()).await?,
-            None => false,
-        };
-        if !is_held {
-            self.give_back(&mut hand, network, address).await;
+        for address in stored.record.addresses() {
+            if !self.is_held(network.id, address.0.addr()).await? {
+                self.give_back(&mut hand, network, address).await;
+            }
         }
         tracing::info!(network = %network.name, endpoint = %stored.record.name, "endpoint removed");
         Ok(())
@@ -423,7 +425,7 @@ impl Controller {
     }
 
     /// Gives an address back to whoever handed it out.
-    async fn give_back(&self, hand: &mut Hand, network: &NetworkRecord, address: Option<Prefix>) {
+    async fn give_back(&self, hand: &mut Hand, network: &NetworkRecord, address: Prefix) {
         match Ipam::of(network) {
             Some(ipam) => self.return_address(&ipam, network, address).await,
             None => self.release_address(hand, address),

@@ -4,24 +4,28 @@
 //! **Invariant:** an address that the engine was told is on disk as held until it is given back, so it is handed to nobody
 //! else; all here but a new block of addresses and a static one is answered from this node alone.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use tokio::sync::watch;
 
 use super::{
     Controller, ControllerError, EndpointView, Held, HeldEndpoint, Setup,
+    address::{wishes, with_length},
     publish::{endpoint_key, names_table},
 };
 use crate::{
     core::{
         model::{
-            EndpointId, EndpointRecord, Mac, Name, NamesRecord, NetworkId, NetworkRecord, Prefix,
-            TableEntry, Value,
+            EndpointId, EndpointRecord, Family, Mac, Name, NamesRecord, NetworkId, NetworkRecord,
+            Prefix, TableEntry, Value,
         },
         wire::codec,
     },
     store::StoredEndpoint,
 };
+
+/// How long a container's end may wait for other nodes to hear of it, so that they send nothing to an address that is gone.
+const HEARD_WITHIN: Duration = Duration::from_millis(100);
 
 impl Controller {
     /// Follows how far each network has come on this node.
@@ -52,11 +56,21 @@ impl Controller {
             .await
     }
 
-    /// Takes an address for an endpoint that is made later, this one if one is wanted, and holds it.
+    /// Notes why a network is not in the engine, or that nothing keeps it from being there.
+    pub fn engine_problem(&self, network: NetworkId, problem: Option<String>) {
+        self.desk.engine_problems.send_modify(|problems| {
+            match problem {
+                Some(problem) => problems.insert(network, problem),
+                None => problems.remove(&network),
+            };
+        });
+    }
+
+    /// Takes an address of a family for an endpoint that is made later, this one if one is wanted, and holds it.
     pub async fn address_hold(
         &self,
         network: NetworkId,
-        wanted: Option<IpAddr>,
+        wanted: (Family, Option<IpAddr>),
     ) -> Result<Prefix, ControllerError> {
         let network = self.ready_by_id(network).await?;
         let this = self.clone();
@@ -92,7 +106,7 @@ impl Controller {
         Ok(held.collect())
     }
 
-    /// Makes an endpoint with a held address. The same one again is answered as before.
+    /// Makes an endpoint with held addresses. The same one again is answered as before.
     pub async fn held_endpoint_create(
         &self,
         network: NetworkId,
@@ -116,7 +130,26 @@ impl Controller {
             .await
     }
 
-    /// Disconnects an endpoint; one that is not there, or whose network is gone, has left.
+    /// Takes an endpoint whose container was killed out of the DB. The driver keeps it connected until it leaves.
+    pub async fn held_endpoint_hide(
+        &self,
+        network: NetworkId,
+        endpoint: EndpointId,
+    ) -> Result<(), ControllerError> {
+        let this = self.clone();
+        self.finish(async move {
+            let _hand = this.desk.hands.hold(network).await;
+            let own = this.own_endpoints(network).await?;
+            match own.into_iter().find(|own| own.record.id == endpoint) {
+                Some(stored) => this.unpublish(stored).await.map(drop),
+                None => Ok(()),
+            }
+        })
+        .await
+    }
+
+    /// Disconnects an endpoint once every live member of its network has heard that it leaves, or [`HEARD_WITHIN`] has
+    /// passed; one that is not there, or whose network is gone, has left.
     pub async fn held_endpoint_leave(
         &self,
         network: NetworkId,
@@ -127,7 +160,7 @@ impl Controller {
         };
         let this = self.clone();
         let left = self.finish(async move {
-            this.leave_endpoint(&network, &endpoint.to_string())
+            this.leave_applied(&network, &endpoint.to_string(), HEARD_WITHIN)
                 .await
                 .map(drop)
         });
@@ -165,7 +198,7 @@ impl Controller {
     async fn hold(
         &self,
         network: &NetworkRecord,
-        wanted: Option<IpAddr>,
+        wanted: (Family, Option<IpAddr>),
     ) -> Result<Prefix, ControllerError> {
         let mut hand = self.desk.hands.hold(network.id).await;
         let taken = self.take_address(&mut hand, network, wanted).await?;
@@ -175,7 +208,7 @@ impl Controller {
         let (id, address) = (network.id, prefix.0.addr());
         let written = self.disk(move |store| store.hold_address(id, address));
         if let Err(refused) = written.await {
-            self.release_address(&mut hand, taken);
+            self.release_address(&mut hand, prefix);
             return Err(refused);
         }
         Ok(prefix)
@@ -195,8 +228,7 @@ impl Controller {
         // A lease of one address is given back to the leader, for whom the engine need not wait.
         let this = self.clone();
         self.desk.tasks.spawn(async move {
-            let alone = Prefix(address.into());
-            this.release_address(&mut hand, Some(alone));
+            this.release_address(&mut hand, Prefix(address.into()));
         });
         Ok(())
     }
@@ -220,14 +252,15 @@ impl Controller {
         let HeldEndpoint {
             id,
             name,
-            address,
+            addresses,
             mac,
         } = wish;
         let own = self.own_endpoints(network.id).await?;
         let same = |stored: &&StoredEndpoint| {
             let record = &stored.record;
             record.id == id
-                && has(record, network.id, address)
+                && record.addresses().count() == addresses.len()
+                && addresses.iter().all(|ip| has(record, network.id, *ip))
                 && mac.is_none_or(|mac| mac == record.mac)
         };
         if let Some(there) = own.iter().find(same) {
@@ -240,26 +273,27 @@ impl Controller {
             let network = network.name.clone();
             return Err(ControllerError::EndpointExists { network, name });
         }
-        if own
-            .iter()
-            .any(|stored| has(&stored.record, network.id, address))
-        {
-            return Err(ControllerError::AddressInUse { address });
+        let mut prefixes = Vec::new();
+        for (_, address) in wishes(network, &addresses)? {
+            let Some(address) = address else { continue };
+            if own
+                .iter()
+                .any(|stored| has(&stored.record, network.id, address))
+            {
+                return Err(ControllerError::AddressInUse { address });
+            }
+            match with_length(network, address) {
+                Some(prefix) if self.is_held(network.id, address).await? => prefixes.push(prefix),
+                Some(_) | None => return Err(ControllerError::NotHeld { address }),
+            }
         }
-        let inside = |prefix: &&Prefix| prefix.0.contains(&address);
-        let mut subnets = network.subnets.iter().map(|subnet| &subnet.prefix);
-        let Some(subnet) = subnets.find(inside) else {
-            return Err(ControllerError::NotHeld { address });
-        };
-        if !self.is_held(network.id, address).await? {
-            return Err(ControllerError::NotHeld { address });
-        }
-        let address = ipnet::IpNet::new(address, subnet.0.prefix_len()).ok();
+        let mut prefixes = prefixes.into_iter();
         let record = EndpointRecord {
             id,
             network: network.id,
             name,
-            address: address.map(Prefix),
+            address: prefixes.next(),
+            second: prefixes.next(),
             mac: mac.unwrap_or_else(|| Mac::random(&mut super::entropy())),
         };
         self.create_on_driver(network, record).await
@@ -311,7 +345,7 @@ impl Controller {
 }
 
 fn has(record: &EndpointRecord, network: NetworkId, address: IpAddr) -> bool {
-    record.network == network && record.address.is_some_and(|has| has.0.addr() == address)
+    record.network == network && record.addresses().any(|has| has.0.addr() == address)
 }
 
 fn gone_is_done(outcome: Result<(), ControllerError>) -> Result<(), ControllerError> {

@@ -8,9 +8,12 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use super::{Controller, ControllerError, IpamRequest, NetworkRequest, SubnetRequest, allocation};
+use super::{
+    Controller, ControllerError, IpamRequest, NetworkRequest, SubnetRequest, address::wishes,
+    allocation,
+};
 use crate::{
-    core::model::{Mac, Name, NetworkRecord, Prefix, Subnet},
+    core::model::{EndpointRecord, Family, Mac, Name, NetworkRecord, Prefix, Subnet},
     driver::{
         AddressRequest, Capability, DriverError, IpamDriver, IpamError, Pool, PoolRequest, Scope,
         pick_pool,
@@ -148,17 +151,42 @@ impl Controller {
         }
     }
 
-    /// Asks for the address of a new endpoint: the one wanted, or one of the first pool that has one.
-    pub(super) async fn ask_address(
+    /// Asks for the addresses of a new endpoint: one of each family that the network has, these among them. A failure leaves
+    /// none taken.
+    pub(super) async fn ask_addresses(
         &self,
         ipam: &Ipam,
         network: &NetworkRecord,
-        (wanted, mac): (Option<IpAddr>, Mac),
+        (wanted, mac): (&[IpAddr], Mac),
+    ) -> Result<Vec<Prefix>, ControllerError> {
+        let mut given = Vec::new();
+        for (family, wanted) in wishes(network, wanted)? {
+            let asked = self.ask_address(ipam, network, ((family, wanted), mac));
+            match asked.await {
+                Ok(address) => given.extend(address),
+                Err(refused) => {
+                    for address in given {
+                        self.return_address(ipam, network, address).await;
+                    }
+                    return Err(refused);
+                }
+            }
+        }
+        Ok(given)
+    }
+
+    /// Asks for an address: the one wanted, or one of the first pool of the family that has one.
+    async fn ask_address(
+        &self,
+        ipam: &Ipam,
+        network: &NetworkRecord,
+        ((family, wanted), mac): ((Family, Option<IpAddr>), Mac),
     ) -> Result<Option<Prefix>, ControllerError> {
         let driver = self.ipam_driver(&ipam.driver).await?;
         self.replay(&*driver, ipam, network).await?;
         let mut refused = None;
-        for (subnet, id) in network.subnets.iter().zip(&ipam.pools) {
+        let pools = network.subnets.iter().zip(&ipam.pools);
+        for (subnet, id) in pools.filter(|(subnet, _)| Family::of(subnet.gateway) == family) {
             if wanted.is_some_and(|wanted| !subnet.prefix.0.contains(&wanted)) {
                 continue;
             }
@@ -191,7 +219,7 @@ impl Controller {
         (subnet, address): (&Subnet, IpAddr),
     ) -> Result<Option<Prefix>, ControllerError> {
         let own = self.own_records(network.id).await?;
-        let mut held = own.iter().filter_map(|endpoint| endpoint.address);
+        let mut held = own.iter().flat_map(EndpointRecord::addresses);
         if address == subnet.gateway || held.any(|held| held.0.addr() == address) {
             return Err(ControllerError::AddressInUse { address });
         }
@@ -204,11 +232,9 @@ impl Controller {
         &self,
         ipam: &Ipam,
         network: &NetworkRecord,
-        address: Option<Prefix>,
+        address: Prefix,
     ) {
-        let Some(address) = address.map(|address| address.0.addr()) else {
-            return;
-        };
+        let address = address.0.addr();
         let subnets = network.subnets.iter().zip(&ipam.pools);
         let mut of_it = subnets.filter(|(subnet, _)| subnet.prefix.0.contains(&address));
         let Some((_, pool)) = of_it.next() else {
@@ -247,7 +273,7 @@ impl Controller {
             let pool = driver.request_pool(&request).await?;
             let gateway = (subnet.gateway, true);
             let own = self.own_records(network.id).await?;
-            let own = own.iter().filter_map(|endpoint| endpoint.address);
+            let own = own.iter().flat_map(EndpointRecord::addresses);
             let own = own.map(|address| (address.0.addr(), false));
             for (address, is_gateway) in own.chain([gateway]) {
                 let request = AddressRequest {

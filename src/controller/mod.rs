@@ -117,6 +117,8 @@ struct Desk {
     setups: watch::Sender<BTreeMap<NetworkId, Setup>>,
     /// The tables that each network's driver asked for: only endpoints write there.
     driver_tables: watch::Sender<BTreeMap<NetworkId, Vec<TableName>>>,
+    /// Why a network is not in this host's container engine, of those that should be.
+    engine_problems: watch::Sender<BTreeMap<NetworkId, String>>,
     tasks: TaskTracker,
     left: CancellationToken,
     /// Whom the cluster removed, as far as this node has heard.
@@ -138,6 +140,7 @@ impl Controller {
             removals: Removals::default(),
             setups: watch::Sender::default(),
             driver_tables: watch::Sender::default(),
+            engine_problems: watch::Sender::default(),
             tasks: TaskTracker::new(),
             left: CancellationToken::new(),
             removed: watch::Sender::default(),

@@ -163,12 +163,14 @@ impl Controller {
             None => serde_json::Value::Null,
         };
         let carried = self.parts.handle.networks().await?;
+        let id = record.id;
         Ok(NetworkView {
             setup: self.setup(record.id),
             sync: state_of(&carried, record.id),
             record,
             endpoints,
             driver_state,
+            engine_problem: self.desk.engine_problems.borrow().get(&id).cloned(),
         })
     }
 

@@ -34,7 +34,7 @@ impl Controller {
         let mut pools = Vec::new();
         for network in self.network_list().await? {
             let endpoints = self.endpoints_of(network.id).await?.into_iter();
-            let used = endpoints.filter_map(|endpoint| endpoint.record.address);
+            let used = endpoints.flat_map(|endpoint| endpoint.record.addresses());
             let used: Vec<IpAddr> = used.map(|address| address.0.addr()).collect();
             let of_it = |block: &&BlockRecord| block.network == network.id;
             let leased: Vec<&BlockRecord> = blocks.iter().filter(of_it).collect();

@@ -121,6 +121,8 @@ pub struct NetworkView {
     pub endpoints: Vec<EndpointView>,
     /// The driver's state of it on this node.
     pub driver_state: serde_json::Value,
+    /// Why this host's container engine does not have it, though it should.
+    pub engine_problem: Option<String>,
 }
 
 /// How far an endpoint has come.
@@ -166,8 +168,8 @@ pub struct HeldEndpoint {
     pub id: EndpointId,
     /// Its name until the engine tells the container's.
     pub name: Name,
-    /// The address, which is held.
-    pub address: IpAddr,
+    /// Its addresses, at most one of each family, which are held.
+    pub addresses: Vec<IpAddr>,
     /// The MAC address; nothing: any.
     pub mac: Option<Mac>,
 }

@@ -302,6 +302,7 @@ mod tests {
             network: NetworkId(1),
             name: Name::new("web").unwrap(),
             address: Some(Prefix("10.0.0.2/24".parse().unwrap())),
+            second: None,
             mac: "02:00:00:00:00:01".parse().unwrap(),
         });
     }

@@ -47,7 +47,7 @@ impl NameTable {
             .entry(name_key(&record))
             .or_default()
             .insert(record.id);
-        if let Some(address) = address(&record) {
+        for address in addresses(&record) {
             self.by_address
                 .entry(address)
                 .or_default()
@@ -70,7 +70,7 @@ impl NameTable {
         if aliases.all(|alias| key_of(record.network, alias) != key) {
             forget(&mut self.by_name, &key, id);
         }
-        if let Some(address) = address(&record) {
+        for address in addresses(&record) {
             forget(&mut self.by_address, &address, id);
         }
     }
@@ -134,7 +134,7 @@ impl NameTable {
         let records = ids.into_iter().filter_map(|id| self.endpoints.get(id));
         let mut records = records.peekable();
         records.peek()?;
-        Some(records.filter_map(address).collect())
+        Some(records.flat_map(addresses).collect())
     }
 
     fn network(&self, name: &str) -> Option<NetworkId> {
@@ -207,8 +207,8 @@ fn key_of(network: NetworkId, name: &Name) -> (String, NetworkId) {
     (name.as_str().to_ascii_lowercase(), network)
 }
 
-fn address(record: &EndpointRecord) -> Option<IpAddr> {
-    record.address.map(|prefix| prefix.0.addr())
+fn addresses(record: &EndpointRecord) -> impl Iterator<Item = IpAddr> + use<> {
+    record.addresses().map(|prefix| prefix.0.addr())
 }
 
 fn forget<K: Ord>(index: &mut BTreeMap<K, BTreeSet<EndpointId>>, key: &K, id: EndpointId) {
@@ -245,6 +245,7 @@ mod tests {
             network: NetworkId(network),
             name: Name::new(name).unwrap(),
             address: Some(Prefix(address.parse().unwrap())),
+            second: None,
             mac: "02:00:00:00:00:01".parse::<Mac>().unwrap(),
         }
     }
@@ -283,6 +284,26 @@ mod tests {
         );
         assert_eq!(table.names("10.0.1.2".parse().unwrap()), Some(vec![]));
         assert_eq!(table.names("192.0.2.1".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn an_endpoint_of_both_families_is_found_by_either_address_and_goes_with_both() {
+        let mut table = NameTable::default();
+        table.put_network(network(1, "app"));
+        let second = Prefix("fd00::2/64".parse().unwrap());
+        table.put_endpoint(EndpointRecord {
+            second: Some(second),
+            ..endpoint(1, 1, "web", "10.0.1.2/24")
+        });
+        let both: [IpAddr; 2] = ["10.0.1.2".parse().unwrap(), second.0.addr()];
+
+        assert_eq!(table.addresses("web", "app"), Some(both.to_vec()));
+        for address in both {
+            assert_eq!(table.names(address), Some(vec!["web.app".into()]));
+        }
+        table.remove_endpoint(EndpointId(1));
+        assert_eq!(table.names(both[0]), Some(vec![]));
+        assert_eq!(table.names(both[1]), None);
     }
 
     #[test]

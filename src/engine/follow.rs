@@ -13,7 +13,7 @@ use tokio::{
 use super::{
     Askers, Bell, EngineError,
     leaks::{DOUBT, Suspects},
-    listing::Event,
+    listing::{Actor, Event},
     names::Containers,
 };
 use crate::{controller::Controller, core::model::NetworkId, plugin::Client};
@@ -64,7 +64,7 @@ impl Follower {
             let client = self.client.clone();
             extent = tokio::select! {
                 line = events.next() => match line {
-                    Ok(Some(line)) => self.handle_event(&line),
+                    Ok(Some(line)) => self.handle_event(&line).await,
                     Ok(None) | Err(_) => return Ok(()),
                 },
                 // The node's controller outlives us.
@@ -108,8 +108,17 @@ impl Follower {
         }
     }
 
+    /// Takes a container's endpoints out of the DB: the engine tells the plugin so only when it has cleared up after it.
+    async fn hide(&mut self, container: &str) {
+        for (network, endpoint) in self.containers.take_places(container) {
+            if let Err(error) = self.controller.held_endpoint_hide(network, endpoint).await {
+                tracing::debug!(%network, %endpoint, %error, "an endpoint is seen until it leaves");
+            }
+        }
+    }
+
     /// Returns what an event may have changed.
-    fn handle_event(&mut self, line: &[u8]) -> Extent {
+    async fn handle_event(&mut self, line: &[u8]) -> Extent {
         let event: Event = match serde_json::from_slice(line) {
             Ok(event) => event,
             Err(error) => {
@@ -123,6 +132,14 @@ impl Follower {
             // Asked before the start, which keeps the engine from answering for a while.
             ("container", "create" | "start" | "rename") => {
                 self.containers.ask(&self.client, &event.actor.id);
+                nothing
+            }
+            ("container", "die") => {
+                self.hide(&event.actor.id).await;
+                nothing
+            }
+            ("container", "kill") if is_last(&event.actor) => {
+                self.hide(&event.actor.id).await;
                 nothing
             }
             ("container", "destroy") => {
@@ -139,4 +156,10 @@ impl Follower {
             _ => nothing,
         }
     }
+}
+
+/// Whether no process survives the signal that was sent.
+fn is_last(actor: &Actor) -> bool {
+    let signal = actor.attributes.get("signal").map(String::as_str);
+    matches!(signal, Some("9" | "KILL" | "SIGKILL"))
 }

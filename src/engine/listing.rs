@@ -62,7 +62,22 @@ pub(super) struct Endpoint {
     #[serde(rename = "EndpointID", default)]
     pub(super) id: String,
     #[serde(rename = "IPv4Address", default)]
-    pub(super) address: String,
+    address: String,
+    #[serde(rename = "IPv6Address", default)]
+    second: String,
+}
+
+impl Endpoint {
+    /// Its addresses; one that is not given is no address.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let given = [&self.address, &self.second].into_iter();
+        given.filter_map(|text| bare(text).parse().ok())
+    }
+}
+
+/// An address without the length of its prefix.
+pub(super) fn bare(address: &str) -> &str {
+    address.split('/').next().unwrap_or(address)
 }
 
 /// A container.
@@ -127,6 +142,8 @@ pub(super) struct Actor {
 pub(super) struct CreateNetwork<'a> {
     pub(super) name: &'a str,
     pub(super) check_duplicate: bool,
+    #[serde(rename = "EnableIPv6")]
+    pub(super) enable_ipv6: bool,
     pub(super) driver: &'a str,
     #[serde(rename = "IPAM")]
     pub(super) ipam: CreateIpam<'a>,

@@ -3,12 +3,18 @@
 //! The engine answers for a container that is starting only once it has started, so nobody waits for these: a name is
 //! published without aliases first.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tokio::task::JoinSet;
 
 use super::listing::{Container, Endpoint, Network};
-use crate::{core::model::Name, plugin::Client};
+use crate::{
+    core::model::{EndpointId, Name, NetworkId},
+    plugin::Client,
+};
 
 /// How many containers are asked for at once.
 const ASKED_MAX: usize = 32;
@@ -16,6 +22,8 @@ const ASKED_MAX: usize = 32;
 const WAITING_MAX: usize = 4096;
 /// How long a container may take to start.
 const START_MAX: Duration = Duration::from_secs(120);
+/// What the id begins with under which a container is listed that has not come so far.
+const UNBORN: &str = "ep-";
 /// How many names an endpoint may have.
 const NAMES_MAX: usize = 64;
 
@@ -26,7 +34,12 @@ pub(super) struct Containers {
     known: BTreeMap<String, Option<Container>>,
     asked: JoinSet<(String, Option<Container>)>,
     waiting: Vec<String>,
+    /// Which endpoints each container has had.
+    places: BTreeMap<String, BTreeSet<Place>>,
 }
+
+/// An endpoint in its network.
+pub(super) type Place = (NetworkId, EndpointId);
 
 impl Containers {
     /// Asks for a container; what is known of it stays until the answer.
@@ -48,7 +61,7 @@ impl Containers {
     /// Asks for a container that nothing is known of.
     pub(super) fn ask_if_new(&mut self, client: &Client, id: &str) {
         // A container that has not come so far is listed under another id.
-        if !self.known.contains_key(id) && !id.starts_with("ep-") {
+        if !self.known.contains_key(id) && !id.starts_with(UNBORN) {
             self.ask(client, id);
         }
     }
@@ -71,6 +84,19 @@ impl Containers {
     /// Forgets a container that is no more.
     pub(super) fn forget(&mut self, id: &str) {
         self.known.remove(id);
+        self.places.remove(id);
+    }
+
+    /// Notes that a container has an endpoint.
+    pub(super) fn note(&mut self, id: &str, place: Place) {
+        if !id.starts_with(UNBORN) {
+            self.places.entry(id.to_owned()).or_default().insert(place);
+        }
+    }
+
+    /// Takes the endpoints that a container has had: it has ended.
+    pub(super) fn take_places(&mut self, id: &str) -> BTreeSet<Place> {
+        self.places.remove(id).unwrap_or_default()
     }
 
     /// Forgets everything: the engine may have changed meanwhile.

@@ -1,6 +1,9 @@
 //! One pass: what the engine lists against what is wanted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use tokio::time::Instant;
 
@@ -8,11 +11,11 @@ use super::{
     EngineError, endpoint_id,
     follow::{Extent, Follower},
     leaks::InUse,
-    listing::{CreateIpam, CreateNetwork, CreatePool, NETWORK_OPTION, Network},
+    listing::{CreateIpam, CreateNetwork, CreatePool, NETWORK_OPTION, Network, bare},
 };
 use crate::{
     controller::{ListedNetwork, Setup},
-    core::model::{NetworkId, NetworkRecord},
+    core::model::{Family, NetworkId, NetworkRecord},
 };
 
 /// The bridge to which the engine connects containers whose network has no gateway.
@@ -75,7 +78,7 @@ impl Follower {
         let bridge = self.inspect(&bridge.id).await?;
         let askers = bridge.containers.iter().filter_map(|(container, at)| {
             let networks = networks_of.get(container)?.clone();
-            Some((bare(&at.address).parse().ok()?, networks))
+            Some((at.addresses().next()?, networks))
         });
         self.askers.send_replace(askers.collect());
         Ok(())
@@ -129,6 +132,7 @@ impl Follower {
         for state in wanted {
             let record = &state.record;
             if has_one.contains(&record.id) || !is_usable(record) || state.setup != Setup::Ready {
+                self.controller.engine_problem(record.id, None);
                 continue;
             }
             let name = record.name.as_str();
@@ -139,15 +143,19 @@ impl Follower {
                     other.driver
                 );
                 self.tell(name, &what);
+                self.controller.engine_problem(record.id, Some(what));
                 continue;
             }
-            match self.make(record).await {
-                Ok(()) => drop(self.told.remove(name)),
-                Err(error) => {
+            let made = self.make(record).await;
+            let problem = made.err().map(|error| error.to_string());
+            match &problem {
+                None => drop(self.told.remove(name)),
+                Some(problem) => {
                     all = false;
-                    self.tell(name, &error.to_string());
+                    self.tell(name, problem);
                 }
             }
+            self.controller.engine_problem(record.id, problem);
         }
         all
     }
@@ -161,6 +169,7 @@ impl Follower {
         let request = CreateNetwork {
             name,
             check_duplicate: true,
+            enable_ipv6: record.families().any(|family| family == Family::V6),
             driver: &self.driver,
             ipam: CreateIpam {
                 driver: &self.driver,
@@ -215,6 +224,7 @@ impl Follower {
                 continue;
             };
             self.containers.ask_if_new(&self.client, container);
+            self.containers.note(container, (network, id));
             let (names, are_all) = self.containers.names(listed, container, endpoint);
             if names.is_empty() {
                 continue;
@@ -247,25 +257,19 @@ impl Follower {
     }
 }
 
-/// An engine's network has one IPv4 subnet.
+/// An engine's network cannot be without IPv4.
 fn is_usable(record: &NetworkRecord) -> bool {
-    matches!(&record.subnets[..], [subnet] if subnet.gateway.is_ipv4())
-}
-
-/// An address without the length of its prefix.
-fn bare(address: &str) -> &str {
-    address.split('/').next().unwrap_or(address)
+    record.families().any(|family| family == Family::V4)
 }
 
 fn note_use(in_use: &mut InUse, listed: &Network, network: NetworkId) {
+    let mut addresses: Vec<IpAddr> = Vec::new();
     for endpoint in listed.containers.values() {
         in_use.endpoints.extend(endpoint_id(&endpoint.id).ok());
+        addresses.extend(endpoint.addresses());
     }
-    let of_containers = listed.containers.values();
-    let of_containers = of_containers.map(|endpoint| endpoint.address.as_str());
-    for address in of_containers.chain(listed.ipam.auxiliary()) {
-        if let Ok(address) = bare(address).parse() {
-            in_use.addresses.insert((network, address));
-        }
-    }
+    let auxiliary = listed.ipam.auxiliary();
+    addresses.extend(auxiliary.filter_map(|address| bare(address).parse::<IpAddr>().ok()));
+    let addresses = addresses.into_iter().map(|address| (network, address));
+    in_use.addresses.extend(addresses);
 }

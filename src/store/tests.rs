@@ -51,6 +51,7 @@ fn endpoint(id: u128, joined: bool) -> StoredEndpoint {
             network: NetworkId(1),
             name: Name::new("web").unwrap(),
             address: None,
+            second: None,
             mac: Mac([2, 0, 0, 0, 0, 1]),
         },
         joined,

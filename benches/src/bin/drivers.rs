@@ -224,6 +224,7 @@ fn endpoint(name: &str) -> anyhow::Result<CreateEndpoint> {
     Ok(CreateEndpoint {
         name: Name::new(name)?,
         address: None,
+        second_address: None,
     })
 }
 

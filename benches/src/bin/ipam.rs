@@ -14,7 +14,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use weft::core::{
     allocator::{Action, Allocator, Command, Outcome, Secret, SubnetRequest, TokenSecret},
     ipam::{AddressSpace, Block, Fresh, Hand, Lease, Pool, PoolRequest, Space, SpaceName},
-    model::{ClusterId, Hlc, Instant, Name, NetworkId, NodeId, Prefix, Subnet},
+    model::{ClusterId, Family, Hlc, Instant, Name, NetworkId, NodeId, Prefix, Subnet},
 };
 
 #[global_allocator]
@@ -97,7 +97,7 @@ fn address_from_a_block() -> anyhow::Result<Duration> {
         for round in 0..u64::from(ROUNDS) {
             // A container every ten seconds.
             let now = Instant::from_start(Duration::from_secs(round * 10));
-            had.push_back(hand.take(now)?);
+            had.push_back(hand.take(Family::V4, now)?);
             if had.len() > 30 {
                 let oldest = had.pop_front().context("there are thirty")?;
                 hand.release(oldest, now);

@@ -207,6 +207,7 @@ mod tests {
             network: NETWORK,
             name: name("web"),
             address: None,
+            second: None,
             mac: Mac([2, 0, 0, 0, 0, 7]),
         };
         let lit = done(near.join(&endpoint)).unwrap().entries.remove(0);

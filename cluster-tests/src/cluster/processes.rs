@@ -311,6 +311,7 @@ impl Cluster {
         let wish = CreateEndpoint {
             name: Name::new(called)?,
             address: None,
+            second_address: None,
         };
         let client = self.nodes[at].client();
         client.endpoint_create(network, &wish).await?;

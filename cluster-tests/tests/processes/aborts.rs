@@ -256,6 +256,7 @@ async fn create(node: &Node) -> Result<(), ClientError> {
     let wish = CreateEndpoint {
         name: Name::new("web").expect("letters are a name"),
         address: None,
+        second_address: None,
     };
     node.client().endpoint_create("app", &wish).await.map(drop)
 }

@@ -182,6 +182,7 @@ async fn a_plugin_that_is_killed_at_any_moment_ends_up_with_what_its_node_has() 
                     let wish = CreateEndpoint {
                         name: Name::new(name)?,
                         address: None,
+                        second_address: None,
                     };
                     let steps = [
                         client.endpoint_create("app", &wish).await.is_ok(),

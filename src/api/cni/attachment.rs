@@ -14,7 +14,7 @@ use crate::{
             types::{Code, CreateEndpoint, Endpoint, EndpointState, JoinQuery},
         },
     },
-    core::model::Name,
+    core::model::{Family, Name},
 };
 
 /// What the names of all attachments begin with.
@@ -91,9 +91,11 @@ impl Door {
     /// Attaches a container. One that fails leaves nothing.
     pub(super) async fn add(&self, to: &Attachment) -> Result<Value, Refusal> {
         let name = name(&to.container, &to.interface)?;
+        let [address, second_address] = self.addresses()?;
         let wish = CreateEndpoint {
             name: name.clone(),
-            address: self.address()?,
+            address,
+            second_address,
         };
         match self.client.endpoint_create(&self.network, &wish).await {
             // The runtime asks again for what it did not see the end of.
@@ -133,12 +135,16 @@ impl Door {
         };
         let previous = self.configuration.previous.as_ref();
         let told = previous.and_then(|previous| previous["ips"].as_array());
-        let address = own.address.map(|address| address.to_string());
-        let has_it = |told: &Vec<Value>| {
-            let mut told = told.iter();
-            told.any(|ip| ip["address"].as_str() == address.as_deref())
+        let addresses = own.address.into_iter().chain(own.second_address);
+        let addresses: Vec<String> = addresses.map(|address| address.to_string()).collect();
+        let has_all = |told: &Vec<Value>| {
+            let is_told = |address: &String| {
+                let mut told = told.iter();
+                told.any(|ip| ip["address"].as_str() == Some(address))
+            };
+            addresses.iter().all(is_told)
         };
-        match told.is_none_or(has_it) {
+        match told.is_none_or(has_all) {
             true => Ok(()),
             false => Err(Refusal::NotAttached(self.network.clone())),
         }
@@ -181,16 +187,18 @@ impl Door {
         }
     }
 
-    /// The address that the runtime wants, if any.
-    fn address(&self) -> Result<Option<IpAddr>, Refusal> {
-        let Some(wanted) = self.configuration.runtime.ips.first() else {
-            return Ok(None);
-        };
-        let ip = wanted.split('/').next().unwrap_or_default();
-        let parsed = ip.parse().ok();
-        parsed.map(Some).ok_or(Refusal::Configuration(
-            "an address in runtimeConfig is none",
-        ))
+    /// The addresses that the runtime wants, if any.
+    fn addresses(&self) -> Result<[Option<IpAddr>; 2], Refusal> {
+        let mut addresses = [None; 2];
+        let wanted = self.configuration.runtime.ips.iter();
+        for (address, wanted) in addresses.iter_mut().zip(wanted) {
+            let ip = wanted.split('/').next().unwrap_or_default();
+            let parsed = ip.parse().map_err(|_no_address| {
+                Refusal::Configuration("an address in runtimeConfig is none")
+            });
+            *address = Some(parsed?);
+        }
+        Ok(addresses)
     }
 
     /// Writes the result, after what an earlier plugin of the chain has left.
@@ -206,10 +214,12 @@ impl Door {
         }));
         let sandbox = endpoint.sandbox.as_ref();
         let gateways = sandbox.map_or(&[][..], |sandbox| &sandbox.gateways);
-        if let Some(address) = endpoint.address {
+        for address in endpoint.address.into_iter().chain(endpoint.second_address) {
+            let family = Family::of(address.0.addr());
+            let mut gateways = gateways.iter();
             list(&mut result, "ips").push(json!({
                 "address": address,
-                "gateway": gateways.first(),
+                "gateway": gateways.find(|gateway| Family::of(**gateway) == family),
                 "interface": number,
             }));
         }
@@ -287,8 +297,8 @@ mod tests {
         let door = Door::new(configuration, "/nowhere".into()).unwrap();
         let endpoint: Endpoint = serde_json::from_value(json!({
             "id": "0123456789abcdef0123456789abcdef", "name": "n", "network": 1, "node": "0123456789abcdef",
-            "address": "10.0.0.2/24", "mac": "02:00:00:00:00:01", "state": "joined",
-            "sandbox": {"interface": null, "gateways": ["10.0.0.1"], "routes": []},
+            "address": "10.0.0.2/24", "second_address": "fd00::2/64", "mac": "02:00:00:00:00:01", "state": "joined",
+            "sandbox": {"interface": null, "gateways": ["10.0.0.1", "fd00::1"], "routes": []},
         }))
         .unwrap();
         let to = Attachment {
@@ -302,7 +312,12 @@ mod tests {
         assert_eq!(result["interfaces"].as_array().unwrap().len(), 2);
         assert_eq!(result["ips"][0]["interface"], 1);
         assert_eq!(result["ips"][0]["gateway"], "10.0.0.1");
-        let default = json!([{"dst": "0.0.0.0/0", "gw": "10.0.0.1"}]);
+        assert_eq!(result["ips"][1]["address"], "fd00::2/64");
+        assert_eq!(result["ips"][1]["gateway"], "fd00::1");
+        let default = json!([
+            {"dst": "0.0.0.0/0", "gw": "10.0.0.1"},
+            {"dst": "::/0", "gw": "fd00::1"},
+        ]);
         assert_eq!(result["routes"], default);
         assert_eq!(result["cniVersion"], "1.1.0");
     }

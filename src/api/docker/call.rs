@@ -73,22 +73,24 @@ pub(super) enum Refusal {
     /// The engine holds a pool that we did not give it.
     #[error("{0:?} is no pool of Weft")]
     BadPool(String),
-    /// Choose a network with one IPv4 subnet.
+    /// Choose a network with an IPv4 subnet.
     #[error("network {0} has no IPv4 subnet, and the engine cannot do without")]
     NoIpv4(Name),
-    /// Choose a network with one IPv4 subnet.
-    #[error("network {0} has several subnets, and an engine's network can have one")]
-    ManySubnets(Name),
     /// Leave `--ipv6` out.
-    #[error("an endpoint of Weft has one address, and in network {0} it is IPv4: leave --ipv6 out")]
+    #[error(
+        "network {0} has no IPv6 subnet: leave --ipv6 out, or make the network with `weft network create --ipv6`"
+    )]
     NoIpv6(Name),
     /// Leave `--subnet` out.
-    #[error("network {network} has subnet {has}, not {asked}: leave --subnet out")]
+    #[error(
+        "network {network} has {}, not {asked}: leave --subnet out, or name one of these",
+        all(has)
+    )]
     OtherSubnet {
         /// The network.
         network: Name,
-        /// Its subnet.
-        has: Prefix,
+        /// Its subnets.
+        has: Vec<Prefix>,
         /// The subnet asked for.
         asked: String,
     },
@@ -118,6 +120,11 @@ pub(super) enum Refusal {
     Controller(#[from] ControllerError),
 }
 
+fn all(prefixes: &[Prefix]) -> String {
+    let all: Vec<String> = prefixes.iter().map(Prefix::to_string).collect();
+    all.join(" and ")
+}
+
 impl Refusal {
     fn status(&self) -> StatusCode {
         match self {
@@ -131,7 +138,6 @@ impl Refusal {
             | Self::UnknownNetwork(_)
             | Self::BadPool(_)
             | Self::NoIpv4(_)
-            | Self::ManySubnets(_)
             | Self::NoIpv6(_)
             | Self::OtherSubnet { .. }
             | Self::IpRange(_)

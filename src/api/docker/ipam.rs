@@ -11,7 +11,7 @@ use super::{
     call::{Answer, Done, Refusal, address, or_default, read},
     pool::{ADDRESS_SPACE, PoolId, gateway, named, subnet_of},
 };
-use crate::core::model::Prefix;
+use crate::core::model::{Family, Prefix};
 
 /// The option that says what an address is for, and what it says of a gateway's.
 const PURPOSE: (&str, &str) = ("RequestAddressType", "com.docker.network.gateway");
@@ -116,20 +116,11 @@ pub(super) fn router() -> Router<Desk> {
 async fn request_pool(State(desk): State<Desk>, body: Bytes) -> Result<Answer<Pool>, Refusal> {
     let request: RequestPool = read(&body)?;
     let network = named(&desk.controller, &request.options).await?;
-    let prefix = subnet_of(&network)?.prefix;
-    if request.v6 {
-        return Err(Refusal::NoIpv6(network.name));
-    }
-    let is_other = |asked: &str| !asked.is_empty() && asked.parse::<IpNet>().ok() != Some(prefix.0);
-    if is_other(&request.pool) {
-        return Err(Refusal::OtherSubnet {
-            network: network.name,
-            has: prefix,
-            asked: request.pool,
-        });
-    }
-    if is_other(&request.sub_pool) {
-        return Err(Refusal::IpRange(request.sub_pool));
+    let family = if request.v6 { Family::V6 } else { Family::V4 };
+    let prefix = subnet_of(&network, family, &request.pool)?.prefix;
+    let range = request.sub_pool;
+    if !range.is_empty() && range.parse::<IpNet>().ok() != Some(prefix.0) {
+        return Err(Refusal::IpRange(range));
     }
     let pool = PoolId {
         network: network.id,
@@ -157,6 +148,7 @@ async fn request_address(
     };
     let (network, gateway) = gateway(&desk.controller, pool).await?;
     if request.options.get(PURPOSE.0).map(String::as_str) != Some(PURPOSE.1) {
+        let wanted = (Family::of(gateway), wanted);
         let held = desk.controller.address_hold(pool.network, wanted).await?;
         return Ok(answer(held));
     }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use axum::{Router, body::Bytes, extract::State, routing::post};
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -14,7 +13,7 @@ use super::{
 };
 use crate::{
     controller::{HeldEndpoint, Sandbox},
-    core::model::{EndpointId, Name, NetworkId, NetworkRecord, Prefix},
+    core::model::{EndpointId, Family, Name, NetworkId, Prefix},
     engine,
 };
 
@@ -171,36 +170,23 @@ pub(super) fn router() -> Router<Desk> {
 
 async fn create_network(State(desk): State<Desk>, body: Bytes) -> Result<Answer<Done>, Refusal> {
     let request: CreateNetwork = read(&body)?;
-    let [pool] = &request.ipv4[..] else {
-        return Err(Refusal::OtherIpam);
-    };
-    if pool.address_space != ADDRESS_SPACE {
+    let mut pools = request.ipv4.iter().chain(&request.ipv6);
+    if request.ipv4.is_empty() || pools.any(|pool| pool.address_space != ADDRESS_SPACE) {
         return Err(Refusal::OtherIpam);
     }
     let network = named(&desk.controller, &generic(&request.options)).await?;
-    if !request.ipv6.is_empty() {
-        return Err(Refusal::NoIpv6(network.name));
+    for (family, pools) in [(Family::V4, &request.ipv4), (Family::V6, &request.ipv6)] {
+        for pool in pools {
+            // One that was asked for in another network's name is none of this one's.
+            subnet_of(&network, family, &pool.pool)?;
+        }
     }
-    check_pool(&network, pool)?;
     desk.controller
         .engine_network_put(&request.network_id, network.id)
         .await?;
     tracing::info!(network = %network.name, engine = request.network_id, "the engine has the network");
     desk.bell.ring(request.network_id);
     Ok(Answer(Done {}))
-}
-
-fn check_pool(network: &NetworkRecord, pool: &Ipam) -> Result<(), Refusal> {
-    let has = subnet_of(network)?.prefix;
-    if pool.pool.parse::<IpNet>().ok() == Some(has.0) {
-        return Ok(());
-    }
-    // The pool was asked for in another network's name.
-    Err(Refusal::OtherSubnet {
-        network: network.name.clone(),
-        has,
-        asked: pool.pool.clone(),
-    })
 }
 
 /// Returns a user's options. What is no text is none of ours.
@@ -228,10 +214,6 @@ async fn create_endpoint(
     let request: CreateEndpoint = read(&body)?;
     let network = known(&desk, &request.network_id).await?;
     let interface = request.interface;
-    if !interface.address_ipv6.is_empty() {
-        let record = desk.controller.network_by_id(network).await?;
-        return Err(Refusal::NoIpv6(record.name));
-    }
     let mac = match interface.mac_address.as_str() {
         "" => None,
         text => Some(text.parse().map_err(|source| Refusal::Mac {
@@ -239,10 +221,12 @@ async fn create_endpoint(
             source,
         })?),
     };
+    let first = address(&interface.address)?.ok_or(Refusal::OtherIpam)?;
+    let second = address(&interface.address_ipv6)?;
     let wish = HeldEndpoint {
         id: endpoint_id(&request.endpoint_id)?,
         name: first_name(&request.endpoint_id)?,
-        address: address(&interface.address)?.ok_or(Refusal::OtherIpam)?,
+        addresses: [first].into_iter().chain(second).collect(),
         mac,
     };
     let made = desk.controller.held_endpoint_create(network, wish).await?;

@@ -230,9 +230,10 @@ async fn endpoint_create(
     At(network): At<String>,
     Body(wish): Body<CreateEndpoint>,
 ) -> Result<(StatusCode, Json<Endpoint>), Failure> {
+    let wanted = wish.address.into_iter().chain(wish.second_address);
     let created = api
         .controller
-        .endpoint_create(&network, wish.name, wish.address)
+        .endpoint_create(&network, wish.name, wanted)
         .await?;
     Ok((StatusCode::CREATED, api.show_endpoint(created).await?))
 }

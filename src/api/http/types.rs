@@ -242,6 +242,9 @@ pub struct NetworkDetail {
     pub endpoints: Vec<Endpoint>,
     /// What this node's driver says of it, in the driver's words.
     pub driver_state: serde_json::Value,
+    /// Why this host's container engine does not have it, though it should; nothing if it has, or there is no engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_problem: Option<String>,
 }
 
 /// How far a network has come on a node.
@@ -279,6 +282,9 @@ pub struct CreateEndpoint {
     /// The address wanted; nothing to have one picked.
     #[serde(default)]
     pub address: Option<IpAddr>,
+    /// The address wanted of the other family, in a network that has both; nothing to have one picked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second_address: Option<IpAddr>,
 }
 
 /// Where an endpoint is in its life.
@@ -318,6 +324,9 @@ pub struct Endpoint {
     pub node_name: Option<Name>,
     /// Its address with the subnet's prefix length.
     pub address: Option<Prefix>,
+    /// Its address of the other family, in a network that has both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second_address: Option<Prefix>,
     /// Its MAC address.
     pub mac: Mac,
     /// Where it is in its life.

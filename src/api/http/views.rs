@@ -201,6 +201,7 @@ pub(super) fn network_detail(view: NetworkView, names: &Names) -> NetworkDetail 
         sync: view.sync.map(sync_state),
         endpoints: endpoints.map(|view| endpoint(view, names)).collect(),
         driver_state: view.driver_state,
+        engine_problem: view.engine_problem,
     }
 }
 
@@ -213,6 +214,7 @@ pub(super) fn endpoint(view: EndpointView, names: &Names) -> Endpoint {
         node: view.node,
         node_name: names.nodes.get(&view.node).cloned(),
         address: view.record.address,
+        second_address: view.record.second,
         mac: view.record.mac,
         state: match view.state {
             controller::EndpointState::Created => EndpointState::Created,

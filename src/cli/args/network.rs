@@ -109,15 +109,16 @@ pub(in crate::cli) enum EndpointCommand {
 Examples:
   weft endpoint create app web
   weft endpoint create app web --address 10.0.0.7 --join
+  weft endpoint create both web --address 10.0.0.7 --address fd00::7
   weft endpoint create app web --join --netns /run/netns/web")]
     Create {
         /// The network's name or id
         network: String,
         /// The endpoint's name
         name: Name,
-        /// The address [default: one that is free]
+        /// The address; once for each family of a network that has both [default: one of each that is free]
         #[arg(long, value_name = "IP")]
-        address: Option<IpAddr>,
+        address: Vec<IpAddr>,
         /// Join at once
         #[arg(long)]
         join: bool,

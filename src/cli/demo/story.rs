@@ -349,6 +349,7 @@ impl<'a> Story<'a> {
         let wish = CreateEndpoint {
             name: name(endpoint),
             address: None,
+            second_address: None,
         };
         let created = self.client(place).endpoint_create(NETWORK, &wish).await;
         call("endpoint create", created)

@@ -5,7 +5,7 @@ use tempfile::tempdir;
 use super::rig::{Rig, Spy, name};
 use crate::{
     controller::{ControllerError, Held, HeldEndpoint},
-    core::model::EndpointId,
+    core::model::{EndpointId, Family},
 };
 
 const ENDPOINT: EndpointId = EndpointId(5);
@@ -18,11 +18,15 @@ async fn an_endpoint_is_found_by_all_names_of_its_container_until_it_goes() {
     let b = rig.start(2, &disks.1, Spy::new().0).await;
     b.meet(&a).await;
     let network = rig.network("app", &[&a, &b]).await.id;
-    let held = a.controller.address_hold(network, None).await.unwrap();
+    let held = a
+        .controller
+        .address_hold(network, (Family::V4, None))
+        .await
+        .unwrap();
     let wish = HeldEndpoint {
         id: ENDPOINT,
         name: name("0a1b2c3d4e5f"),
-        address: held.0.addr(),
+        addresses: vec![held.0.addr()],
         mac: None,
     };
     let create = a.controller.held_endpoint_create(network, wish);
@@ -61,7 +65,7 @@ async fn a_held_address_is_free_only_when_it_is_given_back_and_no_endpoint_has_i
     let network = rig.network("app", &[&node]).await.id;
     let controller = &node.controller;
     let address = controller
-        .address_hold(network, None)
+        .address_hold(network, (Family::V4, None))
         .await
         .unwrap()
         .0
@@ -69,7 +73,7 @@ async fn a_held_address_is_free_only_when_it_is_given_back_and_no_endpoint_has_i
     let wish = |id| HeldEndpoint {
         id,
         name: name(&format!("e{id}")),
-        address,
+        addresses: vec![address],
         mac: None,
     };
     let made = controller.held_endpoint_create(network, wish(ENDPOINT));
@@ -81,7 +85,9 @@ async fn a_held_address_is_free_only_when_it_is_given_back_and_no_endpoint_has_i
     let remove = controller.held_endpoint_remove(network, ENDPOINT);
     remove.await.unwrap();
     let held = controller.held().await.unwrap();
-    let again = controller.address_hold(network, Some(address)).await;
+    let again = controller
+        .address_hold(network, (Family::V4, Some(address)))
+        .await;
     controller.address_free(network, address).await.unwrap();
     let foreign = controller.held_endpoint_create(network, wish(EndpointId(7)));
     let foreign = foreign.await.unwrap_err();
@@ -96,7 +102,9 @@ async fn a_held_address_is_free_only_when_it_is_given_back_and_no_endpoint_has_i
     assert_eq!(held, [without]);
     assert!(in_use(&again.unwrap_err()));
     assert!(matches!(foreign, ControllerError::NotHeld { .. }));
-    let free = controller.address_hold(network, Some(address)).await;
+    let free = controller
+        .address_hold(network, (Family::V4, Some(address)))
+        .await;
     assert_eq!(free.unwrap().0.addr(), address);
     // Asked for once more, what is gone is gone.
     let remove = controller.held_endpoint_remove(network, ENDPOINT);

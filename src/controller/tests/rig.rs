@@ -17,7 +17,7 @@ use crate::{
         ipam::Lease,
         membership,
         model::{
-            ClusterId, EndpointId, EndpointRecord, Generation, Hlc, Key, Name, NetworkId,
+            ClusterId, EndpointId, EndpointRecord, Family, Generation, Hlc, Key, Name, NetworkId,
             NetworkRecord, NodeId, TableEntry, TableName, Value,
         },
         netdb, node,
@@ -139,9 +139,10 @@ impl Rig {
 
     /// Leases a node a further block, as a leader would whom it asks.
     pub(super) async fn lease(&mut self, network: &NetworkRecord, node: &Node) {
-        let leased = self.agree(Action::GrowBlocks {
+        let leased = self.agree(Action::GrowFamily {
             network: network.id,
             node: node.controller.parts.node,
+            family: Family::V4,
         });
         let Outcome::Leased(block, number) = leased else {
             panic!("a block: {leased:?}")

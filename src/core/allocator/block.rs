@@ -7,7 +7,9 @@ use ipnet::IpNet;
 use super::{Allocator, AllocatorError, Outcome, SubnetWish, blocks_table};
 use crate::core::{
     ipam::{COOL_DOWN, Rest, Space, is_usable},
-    model::{BlockRecord, Hlc, Key, NetworkId, NetworkRecord, NodeId, Prefix, Subnet, Value},
+    model::{
+        BlockRecord, Family, Hlc, Key, NetworkId, NetworkRecord, NodeId, Prefix, Subnet, Value,
+    },
     wire::codec,
 };
 
@@ -167,7 +169,8 @@ impl Allocator {
         network: NetworkId,
         node: NodeId,
     ) -> Result<Outcome, AllocatorError> {
-        let (record, _) = self.lease_next(at, (network, node), |_| 0)?;
+        let subnets = self.subnets_for(network, node)?;
+        let (record, _) = self.lease_next(at, (network, node), (&subnets, |_| 0))?;
         Ok(Outcome::Block(record))
     }
 
@@ -175,10 +178,13 @@ impl Allocator {
     pub(super) fn grow_blocks(
         &mut self,
         at: Hlc,
-        network: NetworkId,
-        node: NodeId,
+        (network, node): (NetworkId, NodeId),
+        family: Option<Family>,
     ) -> Result<Outcome, AllocatorError> {
-        let (record, lease) = self.lease_next(at, (network, node), |blocks| blocks.growth(node))?;
+        let mut subnets = self.subnets_for(network, node)?;
+        subnets.retain(|subnet| family.is_none_or(|family| Family::of(subnet.gateway) == family));
+        let growth = |blocks: &Blocks| blocks.growth(node);
+        let (record, lease) = self.lease_next(at, (network, node), (&subnets, growth))?;
         Ok(Outcome::Leased(record, lease))
     }
 
@@ -186,13 +192,12 @@ impl Allocator {
         &mut self,
         at: Hlc,
         (network, node): (NetworkId, NodeId),
-        growth: impl Fn(&Blocks) -> u8,
+        (subnets, growth): (&[Subnet], impl Fn(&Blocks) -> u8),
     ) -> Result<(BlockRecord, u64), AllocatorError> {
-        let subnets = self.subnets_for(network, node)?;
         let blocks = self.blocks.entry(network).or_default();
         blocks.rest.wake(at.wall());
         let prefix = blocks
-            .find(&subnets, growth(blocks))
+            .find(subnets, growth(blocks))
             .ok_or(AllocatorError::NoFreeAddress(network))?;
         blocks.next = after(prefix);
         let record = BlockRecord {

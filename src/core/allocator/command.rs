@@ -11,7 +11,9 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::NetworkWish;
 use crate::core::{
     ipam::PoolRefusal,
-    model::{BlockRecord, ClusterId, Hlc, Name, NetworkId, NetworkRecord, NodeId, Prefix, Vni},
+    model::{
+        BlockRecord, ClusterId, Family, Hlc, Name, NetworkId, NetworkRecord, NodeId, Prefix, Vni,
+    },
     wire::keyring::{ClusterKey, KeyId, Keyring},
 };
 
@@ -178,6 +180,15 @@ pub enum Action {
         node: NodeId,
         /// The SHA-256 of its public key.
         key: [u8; 32],
+    },
+    /// As `GrowBlocks`, of one family's subnets only.
+    GrowFamily {
+        /// The network.
+        network: NetworkId,
+        /// Who will hand out its addresses.
+        node: NodeId,
+        /// Of which family its addresses are.
+        family: Family,
     },
 }
 

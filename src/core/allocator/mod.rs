@@ -128,7 +128,12 @@ impl Allocator {
                 lease,
             } => self.return_block(at, (*network, *node), (*prefix, Some(*lease))),
             Action::HoldBlocks { network, node } => self.hold_blocks(at, *network, *node),
-            Action::GrowBlocks { network, node } => self.grow_blocks(at, *network, *node),
+            Action::GrowBlocks { network, node } => self.grow_blocks(at, (*network, *node), None),
+            Action::GrowFamily {
+                network,
+                node,
+                family,
+            } => self.grow_blocks(at, (*network, *node), Some(*family)),
             Action::HoldAddress {
                 network,
                 node,

@@ -12,7 +12,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use super::block::{AddressError, Block, COOL_DOWN};
-use crate::core::model::{Instant, Prefix, Subnet};
+use crate::core::model::{Family, Instant, Prefix, Subnet};
 
 /// How many blocks that were given back are remembered by name; of older ones only the newest number.
 const GONE_MAX: usize = 1_024;
@@ -105,19 +105,25 @@ impl Hand {
     }
 
     /// Hands out an address that is free and has rested.
-    pub fn take(&mut self, now: Instant) -> Result<IpAddr, NoAddress> {
-        let mut blocks = self.held.iter_mut();
-        let taken = blocks.find_map(|held| held.block.take_free(now).ok());
-        taken.ok_or_else(|| match self.left() {
+    pub fn take(&mut self, family: Family, now: Instant) -> Result<IpAddr, NoAddress> {
+        let taken = self
+            .of(family)
+            .find_map(|held| held.block.take_free(now).ok());
+        taken.ok_or_else(|| match self.left(family) {
             0 => NoAddress::AllInUse,
             resting => NoAddress::Resting { resting },
         })
     }
 
     /// Hands out an address before it has rested: only if the leader said that the network has no other.
-    pub fn take_resting(&mut self) -> Option<IpAddr> {
-        let mut blocks = self.held.iter_mut();
-        blocks.find_map(|held| held.block.take_resting().ok())
+    pub fn take_resting(&mut self, family: Family) -> Option<IpAddr> {
+        self.of(family)
+            .find_map(|held| held.block.take_resting().ok())
+    }
+
+    fn of(&mut self, family: Family) -> impl Iterator<Item = &mut Held> {
+        let held = self.held.iter_mut();
+        held.filter(move |held| held.family() == family)
     }
 
     /// Takes exactly this address; nothing if it is in none of the blocks.
@@ -173,9 +179,10 @@ impl Hand {
         blocks.map(|block| (block.prefix(), block.in_use(), block.capacity()))
     }
 
-    /// Returns how many addresses are not in use.
-    fn left(&self) -> u64 {
-        let left = self.held.iter().map(|held| &held.block);
+    /// Returns how many addresses of a family are not in use.
+    fn left(&self, family: Family) -> u64 {
+        let held = self.held.iter().filter(|held| held.family() == family);
+        let left = held.map(|held| &held.block);
         let left = left.map(|block| block.capacity() - block.in_use() as u128);
         left.fold(0, |sum, left| {
             sum.saturating_add(u64::try_from(left).unwrap_or(u64::MAX))
@@ -184,6 +191,10 @@ impl Hand {
 }
 
 impl Held {
+    fn family(&self) -> Family {
+        Family::of(self.block.prefix().0.addr())
+    }
+
     fn lease(&self) -> Lease {
         Lease {
             prefix: self.block.prefix(),
@@ -236,9 +247,27 @@ mod tests {
             Fresh::Yes(at(0)),
         );
 
-        assert_eq!(hand.take(at(0)), Ok(ip("10.0.0.9")));
+        assert_eq!(hand.take(Family::V4, at(0)), Ok(ip("10.0.0.9")));
         let refused = hand.claim(ip("10.0.0.8"));
         assert_eq!(refused, Some(Err(AddressError::InUse(ip("10.0.0.8")))));
+    }
+
+    #[test]
+    fn each_family_is_handed_out_of_blocks_of_its_own() {
+        let mut hand = Hand::default();
+        hand.adopt(lease("10.0.0.8/29", 1), &subnet(), [], Fresh::Yes(at(0)));
+        let v6 = Subnet {
+            prefix: prefix("fd00::/64"),
+            gateway: ip("fd00::1"),
+            vni: None,
+        };
+
+        assert_eq!(hand.take(Family::V6, at(0)), Err(NoAddress::AllInUse));
+        assert_eq!(hand.take_resting(Family::V6), None);
+        hand.adopt(lease("fd00::10/124", 2), &v6, [], Fresh::Yes(at(0)));
+
+        assert_eq!(hand.take(Family::V6, at(0)), Ok(ip("fd00::10")));
+        assert_eq!(hand.take(Family::V4, at(0)), Ok(ip("10.0.0.8")));
     }
 
     #[test]
@@ -253,17 +282,24 @@ mod tests {
     fn a_second_block_is_used_up_before_an_address_of_the_first_that_rests() {
         let mut hand = Hand::default();
         hand.adopt(lease("10.0.0.8/30", 1), &subnet(), [], Fresh::Yes(at(0)));
-        let first: Vec<IpAddr> = (0..4).map(|_| hand.take(at(0)).unwrap()).collect();
+        let first: Vec<IpAddr> = (0..4)
+            .map(|_| hand.take(Family::V4, at(0)).unwrap())
+            .collect();
         assert!(hand.release(first[0], at(0)));
-        assert_eq!(hand.take(at(1)), Err(NoAddress::Resting { resting: 1 }));
+        assert_eq!(
+            hand.take(Family::V4, at(1)),
+            Err(NoAddress::Resting { resting: 1 })
+        );
 
         hand.adopt(lease("10.0.0.16/30", 2), &subnet(), [], Fresh::Yes(at(0)));
-        let second: Vec<IpAddr> = (0..4).map(|_| hand.take(at(1)).unwrap()).collect();
+        let second: Vec<IpAddr> = (0..4)
+            .map(|_| hand.take(Family::V4, at(1)).unwrap())
+            .collect();
 
         assert!(!second.contains(&first[0]));
-        assert!(hand.take(at(1)).is_err());
-        assert_eq!(hand.take_resting(), Some(first[0]));
-        assert_eq!(hand.take(at(1)), Err(NoAddress::AllInUse));
+        assert!(hand.take(Family::V4, at(1)).is_err());
+        assert_eq!(hand.take_resting(Family::V4), Some(first[0]));
+        assert_eq!(hand.take(Family::V4, at(1)), Err(NoAddress::AllInUse));
     }
 
     #[test]
@@ -292,8 +328,11 @@ mod tests {
 
         hand.adopt(lease("10.0.0.50/32", 6), &subnet(), [], Fresh::Yes(at(0)));
 
-        assert_eq!(hand.take(at(309)), Err(NoAddress::Resting { resting: 1 }));
-        assert_eq!(hand.take(at(310)), Ok(ip("10.0.0.50")));
+        assert_eq!(
+            hand.take(Family::V4, at(309)),
+            Err(NoAddress::Resting { resting: 1 })
+        );
+        assert_eq!(hand.take(Family::V4, at(310)), Ok(ip("10.0.0.50")));
     }
 
     #[test]
@@ -324,7 +363,7 @@ mod tests {
         for (net, number) in [("10.0.0.8/29", 1), ("10.0.0.16/29", 2), ("10.0.0.24/29", 3)] {
             hand.adopt(lease(net, number), &subnet(), [], Fresh::Yes(at(0)));
         }
-        let address = hand.take(at(0)).unwrap();
+        let address = hand.take(Family::V4, at(0)).unwrap();
 
         assert_eq!(hand.idle(at(299)), []);
         assert_eq!(hand.idle(at(300)), [lease("10.0.0.24/29", 3)]);
@@ -338,8 +377,11 @@ mod tests {
         let mut hand = Hand::default();
         hand.adopt(lease("10.0.0.8/29", 1), &subnet(), [], Fresh::No(at(0)));
 
-        assert_eq!(hand.take(at(299)), Err(NoAddress::Resting { resting: 8 }));
-        assert_eq!(hand.take(at(300)), Ok(ip("10.0.0.8")));
+        assert_eq!(
+            hand.take(Family::V4, at(299)),
+            Err(NoAddress::Resting { resting: 8 })
+        );
+        assert_eq!(hand.take(Family::V4, at(300)), Ok(ip("10.0.0.8")));
     }
 
     #[test]

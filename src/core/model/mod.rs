@@ -12,7 +12,7 @@ mod time;
 pub use id::{Boot, ClusterId, EndpointId, Generation, IdError, NetworkId, NodeId};
 pub use mutation::{Mutated, Mutation};
 pub use name::{Key, LimitError, Name, TableName, Value};
-pub use net::{Mac, MacError, Prefix, Vni, Vtep};
+pub use net::{Family, Mac, MacError, Prefix, Vni, Vtep};
 pub use record::{
     BlockRecord, Dot, EndpointRecord, NAMES_TABLE, NamesRecord, NetworkRecord, NodeRecord,
     PeerRecord, Subnet, TableEntry,

@@ -40,6 +40,28 @@ impl fmt::Display for Vni {
     }
 }
 
+/// The version of IP that an address is of.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Encode, Decode)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both, the older first.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// Returns the family of an address.
+    pub fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
 /// Where a VXLAN tunnel ends: a node's address on the underlay.
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode, Serialize, Deserialize,

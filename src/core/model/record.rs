@@ -11,7 +11,7 @@ use bincode::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    EndpointId, Hlc, Key, Mac, Name, NetworkId, NodeId, Prefix, TableName, Value, Vni, Vtep,
+    EndpointId, Family, Hlc, Key, Mac, Name, NetworkId, NodeId, Prefix, TableName, Value, Vni, Vtep,
 };
 
 /// One subnet of a network, as the leader allocated it.
@@ -62,6 +62,8 @@ pub struct EndpointRecord {
     pub name: Name,
     /// Its address with the subnet's prefix length; nothing on a network without addresses.
     pub address: Option<Prefix>,
+    /// Its address of the other family, in a network that has both.
+    pub second: Option<Prefix>,
     /// Its MAC address.
     pub mac: Mac,
 }
@@ -76,10 +78,21 @@ pub struct NamesRecord {
 /// The table of [`NamesRecord`]s.
 pub const NAMES_TABLE: &str = "names";
 
+impl NetworkRecord {
+    /// Returns the families that its subnets are of: an endpoint has an address of each.
+    pub fn families(&self) -> impl Iterator<Item = Family> {
+        let has = |family: &Family| {
+            let mut subnets = self.subnets.iter();
+            subnets.any(|subnet| Family::of(subnet.gateway) == *family)
+        };
+        Family::BOTH.into_iter().filter(has)
+    }
+}
+
 impl EndpointRecord {
     /// Returns its addresses, with their subnets' prefix lengths.
     pub fn addresses(&self) -> impl Iterator<Item = Prefix> + use<> {
-        self.address.into_iter()
+        self.address.into_iter().chain(self.second)
     }
 
     /// Returns whether both are one endpoint, under whatever name.
@@ -88,10 +101,12 @@ impl EndpointRecord {
             id,
             network,
             name: _,
-            address,
+            address: _,
+            second: _,
             mac,
         } = self;
-        (*id, *network, *address, *mac) == (other.id, other.network, other.address, other.mac)
+        let is_one = (*id, *network, *mac) == (other.id, other.network, other.mac);
+        is_one && self.addresses().eq(other.addresses())
     }
 }
 

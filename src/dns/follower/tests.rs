@@ -199,6 +199,7 @@ fn web(address: &str) -> EndpointRecord {
         network: APP,
         name: Name::new("web").unwrap(),
         address: Some(Prefix(address.parse().unwrap())),
+        second: None,
         mac: "02:00:00:00:00:01".parse().unwrap(),
     }
 }

@@ -220,6 +220,7 @@ fn endpoint(n: u8) -> EndpointRecord {
         network: NETWORK,
         name: Name::new(&format!("e{n}")).unwrap(),
         address: Some(Prefix(format!("10.0.0.{n}/24").parse().unwrap())),
+        second: None,
         mac: mac(n),
     }
 }

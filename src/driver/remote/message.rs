@@ -173,12 +173,11 @@ impl CreateEndpoint {
             mac_address: endpoint.mac.to_string(),
             ..Interface::default()
         };
-        match endpoint.address {
-            Some(address) if matches!(address.0.addr(), IpAddr::V4(_)) => {
-                interface.address = address.to_string();
+        for address in endpoint.addresses() {
+            match address.0.addr() {
+                IpAddr::V4(_) => interface.address = address.to_string(),
+                IpAddr::V6(_) => interface.address_ipv6 = address.to_string(),
             }
-            Some(address) => interface.address_ipv6 = address.to_string(),
-            None => {}
         }
         Self {
             ids: EndpointCall::of(endpoint.network, endpoint.id),

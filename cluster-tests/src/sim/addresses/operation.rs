@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use weft::core::{
     allocator::{Action, AllocatorError, Command, Outcome},
     ipam::{Fresh, Lease, NoAddress},
-    model::{Instant, NetworkId, NetworkRecord, NodeId, Prefix},
+    model::{Family, Instant, NetworkId, NetworkRecord, NodeId, Prefix},
 };
 
 use super::{Defect, log::Applied, node::Node};
@@ -47,7 +47,7 @@ impl Node {
         let node = self.id;
         let desk = self.desks.entry(network).or_default();
         let found = match wish {
-            Wish::Any => match desk.hand.take(now) {
+            Wish::Any => match desk.hand.take(Family::V4, now) {
                 Ok(address) => Some(Step::Address(address, false)),
                 Err(NoAddress::AllInUse | NoAddress::Resting { .. }) => None,
             },
@@ -131,7 +131,7 @@ impl Node {
 
     fn unrested(&mut self, network: NetworkId) -> Step {
         let desk = self.desks.entry(network).or_default();
-        let found = desk.hand.take_resting();
+        let found = desk.hand.take_resting(Family::V4);
         found.map_or(Step::Over, |address| Step::Address(address, true))
     }
 
@@ -167,6 +167,7 @@ pub(super) fn of(action: &Action) -> Option<(NetworkId, NodeId)> {
     match action {
         Action::HoldBlocks { network, node }
         | Action::GrowBlocks { network, node }
+        | Action::GrowFamily { network, node, .. }
         | Action::HoldAddress { network, node, .. }
         | Action::ReturnBlock { network, node, .. }
         | Action::ReturnLease { network, node, .. } => Some((*network, *node)),

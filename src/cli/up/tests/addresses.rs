@@ -105,6 +105,7 @@ async fn create(
     let wish = CreateEndpoint {
         name: name(endpoint),
         address: address.map(|address| address.parse().unwrap()),
+        second_address: None,
     };
     node.client.endpoint_create("app", &wish).await.map(drop)
 }

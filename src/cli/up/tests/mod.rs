@@ -138,6 +138,7 @@ async fn networks_endpoints_and_entries_are_there_through_the_api() {
     let wish = CreateEndpoint {
         name: name("web"),
         address: None,
+        second_address: None,
     };
     let created = client.endpoint_create("app", &wish).await.unwrap();
     let joined = client.endpoint_join("app", "web").await.unwrap();
@@ -174,6 +175,7 @@ async fn each_refusal_has_its_code() {
     let web = CreateEndpoint {
         name: name("web"),
         address: None,
+        second_address: None,
     };
     client.endpoint_create("app", &web).await.unwrap();
     let other_driver = CreateNetwork {
@@ -307,6 +309,7 @@ async fn a_restarted_node_has_its_endpoints_and_entries_again() {
     let web = CreateEndpoint {
         name: name("web"),
         address: None,
+        second_address: None,
     };
     let created = node.client.endpoint_create("app", &web).await.unwrap();
     node.client.endpoint_join("app", "web").await.unwrap();
@@ -421,6 +424,7 @@ async fn a_joined_endpoint_is_found_by_name_until_it_leaves() {
     let web = CreateEndpoint {
         name: name("web"),
         address: Some("10.0.0.7".parse().unwrap()),
+        second_address: None,
     };
     node.client.endpoint_create("app", &web).await.unwrap();
 

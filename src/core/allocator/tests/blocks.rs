@@ -37,6 +37,31 @@ fn grow(rig: &mut Rig, network: NetworkId, node: NodeId) -> Prefix {
 }
 
 #[test]
+fn a_block_of_a_family_is_cut_from_a_subnet_of_that_family() {
+    let mut rig = Rig::founded();
+    let subnets = [subnet("10.7.0.0/24"), subnet("fd07::/64")];
+    let network = rig.network(create("both", &subnets)).id;
+    let node = FOUNDER;
+    let mut grow = |family| {
+        let action = Action::GrowFamily {
+            network,
+            node,
+            family,
+        };
+        match rig.apply(action) {
+            Ok(Outcome::Leased(record, _)) => record.prefix.0,
+            other => panic!("no block: {other:?}"),
+        }
+    };
+
+    let blocks = [Family::V6, Family::V4, Family::V6].map(&mut grow);
+
+    assert_eq!(blocks.map(|block| block.prefix_len()), [76, 28, 75]);
+    let families = blocks.map(|block| Family::of(block.addr()));
+    assert_eq!(families, [Family::V6, Family::V4, Family::V6]);
+}
+
+#[test]
 fn blocks_are_sized_to_the_subnet() {
     let cases = [
         ("10.0.0.0/8", 20),

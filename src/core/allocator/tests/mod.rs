@@ -19,7 +19,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::{
-    model::{Hlc, Key, Prefix, Subnet, Vni},
+    model::{Family, Hlc, Key, Prefix, Subnet, Vni},
     wire::{
         codec,
         keyring::{ClusterKey, KeyId, Keyring},

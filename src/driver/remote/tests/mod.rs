@@ -353,6 +353,7 @@ fn endpoint() -> EndpointRecord {
         network: NETWORK,
         name: Name::new("web").unwrap(),
         address: Some(Prefix("10.0.0.2/24".parse().unwrap())),
+        second: None,
         mac: Mac([2, 0, 0, 0, 0, 2]),
     }
 }

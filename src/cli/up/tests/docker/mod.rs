@@ -27,10 +27,37 @@ const ENDPOINT: &str = "80cf563d2b76ff9c8d5996c5a38efa8fb4711e1e2d043cec0087d03f
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_engine_asked_is_answered_as_it_expects() {
-    let served = Served::start("10.210.0.0/16", "10.210.0.254").await;
+    let captured = include_str!("docker.jsonl");
+
+    replay(captured, &[("10.210.0.0/16", "10.210.0.254")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_asks_for_both_families_gets_an_address_of_each() {
+    let subnets = [
+        ("10.211.0.0/24", "10.211.0.1"),
+        ("fd00:211::/64", "fd00:211::1"),
+    ];
+
+    replay(include_str!("ipv6.jsonl"), &subnets).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_names_several_subnets_gets_each() {
+    let subnets = [
+        ("10.214.0.0/24", "10.214.0.1"),
+        ("10.215.0.0/24", "10.215.0.1"),
+    ];
+
+    replay(include_str!("subnets.jsonl"), &subnets).await;
+}
+
+/// Asks what an engine asked, and compares what is answered with what it took for good. Nothing is left at the end.
+async fn replay(captured: &str, subnets: &[(&str, &str)]) {
+    let served = Served::start(subnets).await;
     let mut ours: BTreeMap<String, String> = BTreeMap::new();
 
-    for line in include_str!("docker.jsonl").lines() {
+    for line in captured.lines() {
         let captured: Value = serde_json::from_str(line).unwrap();
         let method = captured["method"].as_str().unwrap();
         // What the plugin of the capture answered is asked for again: it becomes what we have answered.
@@ -72,7 +99,7 @@ async fn what_an_engine_asked_is_answered_as_it_expects() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_carried_is_refused_under_both_keys() {
-    let served = Served::start("10.0.0.0/24", "10.0.0.1").await;
+    let served = Served::start(&[("10.0.0.0/24", "10.0.0.1")]).await;
     let option = json!({"weft.network": "app"});
     let pool = served.pool().await;
     let cases = [
@@ -144,7 +171,7 @@ async fn what_cannot_be_carried_is_refused_under_both_keys() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_stays_taken_across_a_restart_until_it_is_given_back() {
-    let served = Served::start("10.0.0.0/24", "10.0.0.1").await;
+    let served = Served::start(&[("10.0.0.0/24", "10.0.0.1")]).await;
     let pool = served.pool().await;
     let first = served.address(&pool, "").await.unwrap();
     served.make(&first, "").await.unwrap();
@@ -179,7 +206,7 @@ async fn an_address_stays_taken_across_a_restart_until_it_is_given_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_needs_an_address_of_ours_and_is_answered_only_what_was_not_given() {
-    let served = Served::start("10.0.0.0/24", "10.0.0.1").await;
+    let served = Served::start(&[("10.0.0.0/24", "10.0.0.1")]).await;
     let pool = served.pool().await;
 
     let foreign = served.make("10.0.0.77", "").await;
@@ -220,6 +247,12 @@ async fn the_engine_has_our_networks_and_we_have_its_containers_names() {
     }
 
     eventually(async || engine.networks("weft") == ["app"]).await;
+    let is_told = async || {
+        let problem = client.network("db").await.unwrap().engine_problem;
+        problem.is_some_and(|problem| problem.contains("another network"))
+    };
+    eventually(is_told).await;
+    assert_eq!(client.network("app").await.unwrap().engine_problem, None);
     let network = engine.id_of("app");
     let ipam = json!([{"AddressSpace": "weft-local", "Pool": "10.0.0.0/24"}]);
     let generic = json!({"com.docker.network.generic": {"weft.network": "app"}});
@@ -263,17 +296,17 @@ struct Served {
 }
 
 impl Served {
-    /// Starts a node with a network of this subnet.
-    async fn start(subnet: &str, gateway: &str) -> Self {
+    /// Starts a node with a network of these subnets, of which the engine has the first.
+    async fn start(subnets: &[(&str, &str)]) -> Self {
         let served = Self::in_directory(tempfile::tempdir().unwrap()).await;
         served.node.until_led().await;
-        let subnet = CreateSubnet {
+        let subnets = subnets.iter().map(|(subnet, gateway)| CreateSubnet {
             prefix: Some(crate::core::model::Prefix(subnet.parse().unwrap())),
             gateway: Some(gateway.parse().unwrap()),
             ..CreateSubnet::default()
-        };
+        });
         let app = CreateNetwork {
-            subnets: vec![subnet],
+            subnets: subnets.collect(),
             ..CreateNetwork::overlay(name("app"))
         };
         served.node.client.network_create(&app).await.unwrap();
