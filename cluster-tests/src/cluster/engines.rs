@@ -330,6 +330,26 @@ impl EngineHost {
         .await
     }
 
+    /// Ends the engine as a power failure would; its containers run on until it is started again.
+    pub fn kill_engine(&mut self) -> anyhow::Result<()> {
+        if let Some(mut child) = self.engine.take() {
+            child.kill()?;
+            child.wait()?;
+            // Its containerd ends with it. Where nobody reaps it, the next engine would wait for it in vain.
+            fs::remove_file(self.directory.join("exec/containerd/containerd.pid"))?;
+        }
+        Ok(())
+    }
+
+    /// Returns the networks that have a namespace here.
+    pub fn namespaces(&self) -> anyhow::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.directory.join("netns"))? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        Ok(names)
+    }
+
     /// Stops the engine, which stops its containers.
     pub fn stop_engine(&mut self) -> anyhow::Result<()> {
         stop(&mut self.engine, &format!("{}'s engine", self.name))
@@ -340,7 +360,8 @@ impl EngineHost {
         fs::read_to_string(self.directory.join("weft.log")).unwrap_or_default()
     }
 
-    fn engine_socket(&self) -> String {
+    /// Returns where the engine listens, as `docker -H` takes it.
+    pub fn engine_socket(&self) -> String {
         format!("unix://{}/run/docker.sock", self.directory.display())
     }
 

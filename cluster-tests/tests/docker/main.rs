@@ -2,6 +2,9 @@
 //!
 //! Skipped where no engine can be started, unless `WEFT_REQUIRE_DOCKER=1`.
 
+mod families;
+mod matrix;
+
 use cluster_tests::cluster::{EngineHost, Engines, IMAGE, Seen, until};
 use weft::{api::http::types::EndpointState, core::model::Name};
 
@@ -21,6 +24,10 @@ async fn containers_of_different_hosts_reach_each_other_by_name() -> anyhow::Res
     a_network_in_use_says_where(&engines).await?;
     a_daemon_that_was_killed_comes_back_to_its_containers(&mut engines).await?;
     an_engine_that_was_restarted_leaves_no_address_taken(&mut engines).await?;
+    families::a_container_has_an_address_of_each_family(&engines).await?;
+    matrix::containers_of_every_kind_come_and_go(&engines).await?;
+    matrix::containers_that_restart_come_back_whoever_was_killed(&mut engines).await?;
+    matrix::many_started_at_once_leave_nothing(&engines).await?;
     a_removed_network_is_on_no_engine(&engines).await?;
     engines.end()
 }
@@ -38,6 +45,15 @@ async fn a_network_made_once_is_on_every_engine(engines: &Engines) -> anyhow::Re
         until_driver(host, "app", "weft").await?;
     }
     until_driver(first, "mine", "bridge").await?;
+    until(
+        "it is said that the engine has another network",
+        async || {
+            let shown = first.weft(&["network", "inspect", "mine"]).await?;
+            let is_said = shown.done()?.contains("another network of this name");
+            Ok(Seen::when(is_said, || shown.stdout.clone()))
+        },
+    )
+    .await?;
     until_driver(&engines.hosts()[1], "mine", "weft").await
 }
 
@@ -89,7 +105,20 @@ async fn run_web(host: &EngineHost) -> anyhow::Result<()> {
 }
 
 async fn run_once(host: &EngineHost, script: &str) -> anyhow::Result<String> {
-    let options = ["run", "--rm", "--network", "app", IMAGE, "sh", "-c", script];
+    run_in(host, "app", script).await
+}
+
+async fn run_in(host: &EngineHost, network: &str, script: &str) -> anyhow::Result<String> {
+    let options = [
+        "run",
+        "--rm",
+        "--network",
+        network,
+        IMAGE,
+        "sh",
+        "-c",
+        script,
+    ];
     Ok(host.docker(&options).await?.done()?.to_owned())
 }
 
@@ -158,7 +187,6 @@ async fn a_removed_network_is_on_no_engine(engines: &Engines) -> anyhow::Result<
     let [first, second, ..] = engines.hosts() else {
         anyhow::bail!("there are too few hosts")
     };
-    first.docker(&["rm", "--force", "web"]).await?.done()?;
     until_joined(second, &[]).await?;
     for network in ["app", "mine"] {
         second.weft(&["network", "rm", network]).await?.done()?;

@@ -1,0 +1,164 @@
+//! What containers can be told and what can befall their hosts; at the end the engine, the kernel and Weft agree.
+
+use std::collections::BTreeSet;
+
+use cluster_tests::cluster::{EngineHost, Engines, IMAGE, Seen, until};
+
+use super::{run_once, until_joined};
+
+/// How many containers are started at once on each host, unless `WEFT_AT_ONCE` says.
+const AT_ONCE: usize = 10;
+/// A container that ends as soon as it is told to.
+const SLEEPER: [&str; 5] = ["--stop-signal", "KILL", IMAGE, "sleep", "600"];
+
+pub(super) async fn containers_of_every_kind_come_and_go(engines: &Engines) -> anyhow::Result<()> {
+    let [first, second, ..] = engines.hosts() else {
+        anyhow::bail!("there are too few hosts")
+    };
+    first.docker(&["rm", "--force", "web"]).await?.done()?;
+    make_by_hand(first).await?;
+    let quiet = ["run", "--detach", "--name", "quiet", "--network", "inside"];
+    let run = [&quiet[..], &SLEEPER].concat();
+    first.docker(&run).await?.done()?;
+
+    let asked = run_once(second, "ping -c 1 -W 2 quiet").await?;
+    anyhow::ensure!(asked.contains("1 packets received"), "{asked}");
+    let options = ["run", "--rm", "--network", "app", "--ip", "10.0.0.9"];
+    let taken = [&options[..], &[IMAGE, "echo"]].concat();
+    let taken = first.docker(&taken).await?;
+    anyhow::ensure!(taken.stderr.contains("is in use"), "{taken:?}");
+
+    let bridged = [&["run", "--detach", "--name", "mover"][..], &SLEEPER].concat();
+    first.docker(&bridged).await?.done()?;
+    let connect = ["network", "connect", "--alias", "late", "app", "mover"];
+    first.docker(&connect).await?.done()?;
+    until_joined(second, &["mover", "quiet"]).await?;
+    let asked = run_once(second, "ping -c 1 -W 2 mover").await?;
+    anyhow::ensure!(asked.contains("1 packets received"), "{asked}");
+    let disconnect = ["network", "disconnect", "app", "mover"];
+    first.docker(&disconnect).await?.done()?;
+    until_joined(second, &["quiet"]).await?;
+    let gone = ["rm", "--force", "quiet", "mover"];
+    first.docker(&gone).await?.done()?;
+    let by_hand = ["network", "rm", "inside"];
+    first.docker(&by_hand).await?.done()?;
+    until_nothing_is_left(engines).await
+}
+
+/// A network of the engine beside the one that Weft has made for the same network.
+async fn make_by_hand(host: &EngineHost) -> anyhow::Result<()> {
+    let create = ["network", "create", "--driver", "weft", "--internal"];
+    let ipam = ["--ipam-driver", "weft", "--ipam-opt", "weft.network=app"];
+    let subnet = ["--subnet", "10.0.0.0/24", "--aux-address", "box=10.0.0.9"];
+    let named = ["--opt", "weft.network=app", "inside"];
+    let create = [&create[..], &ipam, &subnet, &named].concat();
+    host.docker(&create).await?.done()?;
+    Ok(())
+}
+
+pub(super) async fn containers_that_restart_come_back_whoever_was_killed(
+    engines: &mut Engines,
+) -> anyhow::Result<()> {
+    let first = engines.host(0);
+    let options = ["run", "--detach", "--name", "always", "--network", "app"];
+    let run = [&options[..], &["--restart", "always"], &SLEEPER].concat();
+    first.docker(&run).await?.done()?;
+
+    for (engine, weft) in [(true, false), (true, true)] {
+        let first = engines.host(0);
+        if engine {
+            first.kill_engine()?;
+        }
+        if weft {
+            first.kill_weft()?;
+            first.start_weft(&[])?;
+            first.until_up().await?;
+        }
+        first.start_engine()?;
+        first.until_engine().await?;
+
+        let second = &engines.hosts()[1];
+        until_joined(second, &["always"]).await?;
+        let script = "ping -c 1 -W 2 always";
+        until("the container is reached again", async || {
+            let asked = run_once(second, script).await;
+            Ok(Seen::when(asked.is_ok(), || format!("{asked:?}")))
+        })
+        .await?;
+    }
+    let first = engines.host(0);
+    first.docker(&["rm", "--force", "always"]).await?.done()?;
+    until_nothing_is_left(engines).await
+}
+
+pub(super) async fn many_started_at_once_leave_nothing(engines: &Engines) -> anyhow::Result<()> {
+    let told = std::env::var("WEFT_AT_ONCE").ok();
+    let count = told.map_or(Ok(AT_ONCE), |told| told.parse())?;
+    let hosts = engines.hosts();
+    let [first, second, third] = hosts else {
+        anyhow::bail!("there are not three hosts")
+    };
+
+    let start = "run --detach --network app --stop-signal KILL --name many$n box sleep 600";
+    tokio::try_join!(
+        at_once(first, count, start),
+        at_once(second, count, start),
+        at_once(third, count, start),
+    )?;
+
+    let what = "every host shows every container, each with an address of its own";
+    until(what, async || {
+        let mut seen = Vec::new();
+        for host in hosts {
+            let endpoints = host.client().endpoints(Some("app")).await?;
+            let addresses = endpoints.iter().filter_map(|endpoint| endpoint.address);
+            let addresses: BTreeSet<String> = addresses.map(|ip| ip.to_string()).collect();
+            seen.push((endpoints.len(), addresses.len()));
+        }
+        let wanted = (count * hosts.len(), count * hosts.len());
+        let is_so = seen.iter().all(|seen| *seen == wanted);
+        Ok(Seen::when(is_so, || format!("{seen:?}")))
+    })
+    .await?;
+    let end = "rm --force many$n";
+    tokio::try_join!(
+        at_once(first, count, end),
+        at_once(second, count, end),
+        at_once(third, count, end),
+    )?;
+    until_nothing_is_left(engines).await
+}
+
+/// Runs a command of `docker` so many times at once, `$n` being 1, 2, 3 …
+async fn at_once(host: &EngineHost, count: usize, command: &str) -> anyhow::Result<()> {
+    let script = format!(
+        "for n in $(seq {count}); do docker -H {} {command} & all=\"$all $!\"; done
+         for one in $all; do wait $one || exit 1; done",
+        host.engine_socket()
+    );
+    host.command(&["sh", "-c", &script]).await?.done()?;
+    Ok(())
+}
+
+/// Waits until no container is in the network: for Weft, for the engines, and for the kernel.
+async fn until_nothing_is_left(engines: &Engines) -> anyhow::Result<()> {
+    for host in engines.hosts() {
+        let what = format!("{} has nothing left", host.name());
+        until(&what, async || {
+            let endpoints = host.client().endpoints(Some("app")).await?;
+            let containers = ["network", "inspect", "--format", "{{len .Containers}}"];
+            let listed = host.docker(&[&containers[..], &["app"]].concat()).await?;
+            let links = host.command(&["ip", "-o", "link"]).await?;
+            let namespaces = host.namespaces()?;
+            let is_clear = endpoints.is_empty()
+                && listed.done()?.trim() == "0"
+                && !links.done()?.contains(": weft")
+                && namespaces.is_empty();
+            Ok(Seen::when(is_clear, || {
+                format!("{endpoints:?} {listed:?} {links:?} {namespaces:?}")
+            }))
+        })
+        .await?;
+    }
+    Ok(())
+}
