@@ -10,6 +10,7 @@ mod endpoint;
 mod error;
 mod init;
 mod ipam;
+mod members;
 mod network;
 mod output;
 mod plugin;
@@ -76,7 +77,7 @@ async fn dispatch(args: Args) -> Result<(), CliError> {
         Command::Leave { force } => status::leave(&client(), output, force).await,
         Command::Token { rotate } => status::token(&client(), output, rotate).await,
         Command::Status { check } => status::status(&client(), output, check).await,
-        Command::Members => status::members(&client(), output).await,
+        Command::Members => members::list(&client(), output).await,
         Command::Network(command) => network::run(&client(), output, command).await,
         Command::Endpoint(command) => endpoint::run(&client(), output, command).await,
         Command::Driver(command) => driver::run(&client(), output, command).await,

@@ -1,11 +1,11 @@
-//! `weft status`, `members`, `token` and `leave`: the node and its cluster.
+//! `weft status`, `token` and `leave`: the node and its cluster.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     cluster::waits,
     error::CliError,
-    output::{Listing, Output, Tone},
+    output::{Output, Tone},
 };
 use crate::{
     api::{
@@ -13,7 +13,7 @@ use crate::{
         http::{
             Exit,
             cluster::{Voter, VoterRole, Voters, WaitsFor},
-            types::{Certificate, Left, Member, MemberState, RaftStatus, Status, SyncState},
+            types::{Certificate, Left, Member, RaftStatus, Status, SyncState},
         },
     },
     core::model::{Name, NodeId},
@@ -36,13 +36,6 @@ pub(super) async fn status(client: &Client, output: Output, check: bool) -> Resu
     if check && !(status.ready && status.leader.is_some()) {
         return Err(CliError::Told(Exit::Unavailable));
     }
-    Ok(())
-}
-
-pub(super) async fn members(client: &Client, output: Output) -> Result<(), CliError> {
-    let mut members = client.members().await?;
-    members.sort_by(|a, b| (&a.name, a.node).cmp(&(&b.name, b.node)));
-    output.answer(&members, |members| show_members(members))?;
     Ok(())
 }
 
@@ -204,37 +197,6 @@ fn or_none(words: &[String]) -> String {
     }
 }
 
-fn show_members(members: &[Member]) -> String {
-    let mut listing = Listing::new(&["NAME", "NODE", "ADDRESS", "STATE", "ROLE", "VERSION"]);
-    for member in members {
-        let tone = match member.state {
-            MemberState::Alive => Tone::Plain,
-            MemberState::Suspect => Tone::Doubtful,
-            MemberState::Down => Tone::Bad,
-            MemberState::Left => Tone::Faint,
-        };
-        let name = member.name.as_ref().map_or("-", Name::as_str);
-        let here = if member.ours { " *" } else { "" };
-        let role = match (member.leader, member.voter) {
-            (true, _) => "leader",
-            (false, true) => "voter",
-            (false, false) => "-",
-        };
-        listing.row(
-            tone,
-            vec![
-                format!("{name}{here}"),
-                member.node.to_string(),
-                member.address.to_string(),
-                member.state.as_str().to_owned(),
-                role.to_owned(),
-                member.version.clone().unwrap_or_else(|| "-".to_owned()),
-            ],
-        );
-    }
-    listing.render()
-}
-
 fn show_left(left: &Left) -> String {
     let rest = match left.remaining {
         0 => "it was the last member, so the cluster is no more".to_owned(),
@@ -271,27 +233,5 @@ mod tests {
         ] {
             assert_eq!(show_duration(Duration::from_secs(seconds)), shown);
         }
-    }
-
-    #[test]
-    fn the_members_table_tells_who_answers_and_who_leads() {
-        let member = |node, name: &str, leader| Member {
-            node: NodeId(node),
-            name: Some(Name::new(name).unwrap()),
-            address: "127.0.0.1:9338".parse().unwrap(),
-            state: MemberState::Alive,
-            version: Some("0.1.0".to_owned()),
-            leader,
-            voter: true,
-            ours: !leader,
-        };
-
-        let shown = show_members(&[member(1, "n1", true), member(2, "n2", false)]);
-
-        insta::assert_snapshot!(anstream::adapter::strip_str(&shown).to_string(), @r"
-        NAME  NODE              ADDRESS         STATE  ROLE    VERSION
-        n1    0000000000000001  127.0.0.1:9338  alive  leader  0.1.0
-        n2 *  0000000000000002  127.0.0.1:9338  alive  voter   0.1.0
-        ");
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     args::{KeysCommand, NodeCommand},
     error::CliError,
+    members,
     output::Output,
     status::show_certificate,
 };
@@ -33,9 +34,13 @@ pub(super) async fn node(
     output: Output,
     command: NodeCommand,
 ) -> Result<(), CliError> {
-    let NodeCommand::Rm { node, keep_token } = command;
-    let removed = client.member_remove(&node, keep_token).await?;
-    output.answer(&removed, show_removed)?;
+    match command {
+        NodeCommand::Label { changes } => return members::label(client, output, changes).await,
+        NodeCommand::Rm { node, keep_token } => {
+            let removed = client.member_remove(&node, keep_token).await?;
+            output.answer(&removed, show_removed)?;
+        }
+    }
     Ok(())
 }
 

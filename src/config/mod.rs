@@ -19,7 +19,7 @@ pub use setting::{
     SettingError,
 };
 
-use crate::core::model::{LimitError, Name};
+use crate::core::model::{Label, LabelError, Labels, LimitError, Name};
 
 /// The port of everything, unless told otherwise: "weft" on a keypad.
 pub const PORT: u16 = 9338;
@@ -50,6 +50,9 @@ pub enum ConfigError {
         /// What is wrong.
         what: String,
     },
+    /// There are more labels than a node may have.
+    #[error(transparent)]
+    Labels(#[from] LabelError),
     /// The host's name is no name for a node.
     #[error("the host's name {host:?} cannot be a node's ({source}): give one with --name")]
     HostName {
@@ -67,6 +70,9 @@ pub struct Layer {
     /// The node's name.
     #[serde(default)]
     pub name: Option<Name>,
+    /// What the operator says of the node.
+    #[serde(default)]
+    pub label: Option<Vec<Label>>,
     /// Where to listen, UDP and TCP.
     #[serde(default)]
     pub listen: Option<SocketAddr>,
@@ -163,6 +169,7 @@ impl Layer {
         };
         Self {
             name: self.name.or(lower.name),
+            label: self.label.or(lower.label),
             listen: self.listen.or(lower.listen),
             advertise: self.advertise.or(lower.advertise),
             data_dir: self.data_dir.or(lower.data_dir),
@@ -193,6 +200,8 @@ pub struct Config {
     pub name: Name,
     /// Whether somebody chose the name, or it is the host's.
     pub is_name_chosen: bool,
+    /// What the operator says of the node.
+    pub labels: Labels,
     /// Where to listen, UDP and TCP.
     pub listen: SocketAddr,
     /// Where others reach us, if that is not where we listen.
@@ -242,6 +251,7 @@ impl Config {
         Ok(Self {
             name,
             is_name_chosen,
+            labels: Labels::new(layer.label.unwrap_or_default())?,
             listen: layer
                 .listen
                 .unwrap_or(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT)),

@@ -16,6 +16,7 @@ fn a_file_may_say_everything() {
     let layer = layer(
         r#"
         name = "n1"
+        label = ["zone=a", "rack=7"]
         listen = "10.0.0.1:9338"
         advertise = "192.0.2.7"
         data-dir = "/srv/weft"
@@ -38,6 +39,7 @@ fn a_file_may_say_everything() {
 
     let join: Vec<String> = config.join.iter().map(Seed::to_string).collect();
     assert_eq!(join, ["a:9338", "b:9000", "[::1]:9001"]);
+    assert_eq!(config.labels.get("zone"), Some("a"));
     assert_eq!(config.log_format, LogFormat::Json);
     assert_eq!(config.profile, Profile::Wan);
     assert_eq!(config.data_dir, Path::new("/srv/weft"));
@@ -55,6 +57,7 @@ fn a_file_is_refused_with_the_line_and_what_is_wrong() {
     assert!(refused("\n\nname = \"-\"").starts_with("weft.toml:3: a name may have"));
     assert!(refused("listen = \"here\"").starts_with("weft.toml:1: invalid socket address"));
     assert!(refused("join = [\"a:b\"]").contains("HOST or HOST:PORT is expected"));
+    assert!(refused("label = [\"zone\"]").contains("is not KEY=VALUE"));
     assert!(refused("name = ").starts_with("weft.toml:1: "));
 }
 

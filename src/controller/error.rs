@@ -6,7 +6,7 @@ use crate::{
     core::{
         allocator::AllocatorError,
         ipam::NoAddress,
-        model::{LimitError, Name, NetworkId, NodeId},
+        model::{LabelError, LimitError, Name, NetworkId, NodeId},
         netdb::WriteError,
     },
     driver::{DriverError, IpamError, RegistryError, SourceError},
@@ -117,6 +117,9 @@ pub enum ControllerError {
     /// A name, key or value is over its limit.
     #[error(transparent)]
     Limit(#[from] LimitError),
+    /// The labels are too many.
+    #[error(transparent)]
+    Labels(#[from] LabelError),
     /// The node holds as much as it may; try again later.
     #[error("the node has too much unsent: try again later")]
     Backpressure,

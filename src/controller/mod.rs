@@ -22,6 +22,7 @@ mod feed;
 mod inspect;
 mod ipam;
 mod keys;
+mod labels;
 mod network;
 mod node;
 mod pools;
@@ -64,7 +65,7 @@ use self::{address::Hands, removal::Removals};
 use crate::{
     core::{
         allocator::{Action, AllocatorError, Outcome},
-        model::{ClusterId, Instant, Name, NetworkId, NodeId, TableName},
+        model::{ClusterId, Instant, Labels, Name, NetworkId, NodeId, TableName},
     },
     driver::Registry,
     raft::{ProposeError, Raft},
@@ -83,6 +84,10 @@ pub struct Parts {
     pub node: NodeId,
     /// Its name.
     pub name: Name,
+    /// The labels that it was started with.
+    pub labels: Labels,
+    /// What it can do that others may lack.
+    pub capabilities: Vec<Name>,
     /// Its cluster.
     pub cluster: ClusterId,
     /// The node's loop.
@@ -126,6 +131,8 @@ struct Desk {
     /// One rotation of keys at a time, and one adoption of a ring.
     rotating: Mutex<()>,
     adopting: Mutex<()>,
+    /// This node's labels, once they were read from disk; who changes them holds them.
+    labels: Mutex<Option<Labels>>,
     /// This node is about to be removed at its own wish.
     leaving: CancellationToken,
     /// Others have removed this node.
@@ -146,6 +153,7 @@ impl Controller {
             removed: watch::Sender::default(),
             rotating: Mutex::default(),
             adopting: Mutex::default(),
+            labels: Mutex::default(),
             leaving: CancellationToken::new(),
             expelled: CancellationToken::new(),
         };

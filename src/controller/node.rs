@@ -43,6 +43,8 @@ impl Controller {
     /// Lists the members, this node included.
     pub async fn members(&self) -> Result<Vec<MemberView>, ControllerError> {
         let records = self.node_records().await?;
+        let mut labels = self.node_labels().await?;
+        let mut capabilities = self.node_capabilities().await?;
         let mut names = self.admitted_names().await?;
         let leader = self.parts.raft.leader();
         let members = self.parts.handle.members().await?.into_iter();
@@ -54,6 +56,8 @@ impl Controller {
                     .map(|record| record.name.clone())
                     .or(names.remove(&member.node)),
                 version: record.map(|record| record.version.clone()),
+                labels: labels.remove(&member.node).unwrap_or_default(),
+                capabilities: capabilities.remove(&member.node).unwrap_or_default(),
                 leads: leader == Some(member.node),
                 member,
             }

@@ -96,8 +96,12 @@ impl Controller {
         };
         let value = Value::new(codec::encode(&record)).expect("a node's record is short");
         let (table, key) = (nodes_table(), node_key(self.parts.node));
-        self.put_at_last(NetworkId::CLUSTER, TableEntry { table, key, value })
-            .await?;
+        let mut said = self.said_at_start().await?;
+        // The node counts as ready once its name is there.
+        said.push(TableEntry { table, key, value });
+        for entry in said {
+            self.put_at_last(NetworkId::CLUSTER, entry).await?;
+        }
         self.parts.handle.ready().await?;
         tracing::info!(
             endpoints = endpoints.len(),

@@ -9,8 +9,8 @@ use crate::{
     core::{
         ipam::Utilisation,
         model::{
-            ClusterId, EndpointId, EndpointRecord, Mac, Name, NetworkId, NetworkRecord, NodeId,
-            Prefix, TableName,
+            ClusterId, EndpointId, EndpointRecord, Labels, Mac, Name, NetworkId, NetworkRecord,
+            NodeId, Prefix, TableName,
         },
         netdb::{EntryView, SyncState, Version},
     },
@@ -230,6 +230,10 @@ pub struct MemberView {
     pub name: Option<Name>,
     /// The version of its program.
     pub version: Option<String>,
+    /// What its operator says of it.
+    pub labels: Labels,
+    /// What it can do that others may lack.
+    pub capabilities: Vec<Name>,
     /// Whether it leads.
     pub leads: bool,
 }

@@ -28,7 +28,7 @@ use self::{
     file::{DataFile, META},
 };
 use crate::core::{
-    model::{Boot, EndpointId, Generation, Key, NetworkId, TableEntry, TableName, Value},
+    model::{Boot, EndpointId, Generation, Key, Labels, NetworkId, TableEntry, TableName, Value},
     wire::codec,
 };
 
@@ -48,6 +48,7 @@ const ENTRIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("weft_en
 const IDENTITY: &str = "identity";
 const STARTS: &str = "starts";
 const MEMBERS: &str = "members";
+const LABELS: &str = "labels";
 
 /// The file, open. Clones share it; it is closed when the last one goes.
 #[derive(Clone, Debug)]
@@ -181,6 +182,16 @@ impl Store {
         self.set_meta(MEMBERS, members)
     }
 
+    /// Returns the labels that this node was given while it ran.
+    pub fn labels(&self) -> Result<Labels, StoreError> {
+        Ok(self.meta(LABELS)?.unwrap_or_default())
+    }
+
+    /// Remembers such labels, in place of those that were there.
+    pub fn set_labels(&self, labels: &Labels) -> Result<(), StoreError> {
+        self.set_meta(LABELS, &codec::encode(labels))
+    }
+
     /// Forgets everything but how often the node was started: it is part of no cluster any more.
     pub fn clear(&self) -> Result<(), StoreError> {
         self.write(|transaction| {
@@ -198,6 +209,7 @@ impl Store {
             let mut meta = transaction.open_table(META)?;
             meta.remove(IDENTITY)?;
             meta.remove(MEMBERS)?;
+            meta.remove(LABELS)?;
             Ok(())
         })
     }

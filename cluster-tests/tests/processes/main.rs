@@ -6,6 +6,7 @@ mod allocators;
 mod certificates;
 mod figures;
 mod ipams;
+mod members;
 mod plugins;
 mod recover;
 mod refusals;

@@ -1,6 +1,7 @@
 //! A client of the control API, over its unix socket. The command line and the tests use it.
 
 mod cluster;
+mod members;
 mod trust;
 mod uri;
 mod watch;
@@ -27,7 +28,7 @@ use self::uri::{
 use super::http::ipam::Pool;
 use super::http::types::{
     Applied, Blob, CreateEndpoint, CreateNetwork, Driver, Endpoint, EndpointDetail, Entry,
-    ErrorBody, Failure, JoinQuery, Leave, Left, LeftEndpoint, ListedNetwork, Member, Network,
+    ErrorBody, Failure, JoinQuery, Leave, Left, LeftEndpoint, ListedNetwork, Network,
     NetworkDetail, Plugin, PutEntry, PutMode, RotateToken, Status, Table, Token, WatchQuery,
 };
 
@@ -126,11 +127,6 @@ impl Client {
     /// Asks how the node is.
     pub async fn status(&self) -> Result<Status, ClientError> {
         self.get("/v1/status").await
-    }
-
-    /// Asks for the members.
-    pub async fn members(&self) -> Result<Vec<Member>, ClientError> {
-        self.get("/v1/members").await
     }
 
     /// Asks for all networks.

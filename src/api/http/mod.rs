@@ -11,6 +11,7 @@ mod drivers;
 mod error;
 pub(super) mod extract;
 pub mod ipam;
+pub mod members;
 mod metrics;
 mod progress;
 mod refusal;

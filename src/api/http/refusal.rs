@@ -45,7 +45,7 @@ fn code(refused: &ControllerError) -> Code {
         ControllerError::NoSuchMember(_) => Code::NoSuchMember,
         ControllerError::Oneself(_) => Code::Invalid,
         ControllerError::NoSuchEntry => Code::NoSuchEntry,
-        ControllerError::ReservedTable(_) => Code::Invalid,
+        ControllerError::ReservedTable(_) | ControllerError::Labels(_) => Code::Invalid,
         ControllerError::Limit(limit) => Failure::from(*limit).code,
         ControllerError::Backpressure | ControllerError::Overtaken => Code::Busy,
         ControllerError::NoLeader

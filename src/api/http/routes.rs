@@ -20,8 +20,8 @@ use super::{
     metrics, stream,
     types::{
         Applied, Blob, CreateEndpoint, CreateNetwork, Driver, Endpoint, EndpointDetail, Entry,
-        JoinQuery, KeyQuery, Leave, Left, LeftEndpoint, ListedNetwork, Member, Network,
-        NetworkDetail, Plugin, PutEntry, RotateToken, Status, Table, Token, WaitQuery, WatchQuery,
+        JoinQuery, KeyQuery, Leave, Left, LeftEndpoint, ListedNetwork, Network, NetworkDetail,
+        Plugin, PutEntry, RotateToken, Status, Table, Token, WaitQuery, WatchQuery,
     },
     views::{self, Names},
 };
@@ -75,7 +75,6 @@ pub fn routes(controller: Controller, tls: Tls, stop: CancellationToken) -> Rout
         );
     let v1 = Router::new()
         .route("/status", get(status))
-        .route("/members", get(members))
         .route("/networks", get(networks).post(network_create))
         .nest("/networks/{network}", network)
         .route("/endpoints", get(endpoints))
@@ -91,10 +90,10 @@ pub fn routes(controller: Controller, tls: Tls, stop: CancellationToken) -> Rout
         .route("/healthz", get(healthz));
     let trust = super::trust::routes().with_state(api.controller.clone());
     let cluster = cluster::routes().with_state(api.controller.clone());
+    let members = super::members::routes().with_state(api.controller.clone());
     Router::new()
         .nest("/v1", v1.with_state(api))
-        .nest("/v1", trust)
-        .nest("/v1", cluster)
+        .nest("/v1", trust.merge(members).merge(cluster))
 }
 
 type Answer<T> = Result<Json<T>, Failure>;
@@ -126,12 +125,6 @@ impl Api {
 
 async fn status(State(api): State<Api>) -> Answer<Status> {
     Ok(Json(api.show_status().await?))
-}
-
-async fn members(State(api): State<Api>) -> Answer<Vec<Member>> {
-    let voters = api.controller.status().await?.raft.voters;
-    let members = api.controller.members().await?;
-    Ok(Json(views::members(members, &voters)))
 }
 
 async fn networks(State(api): State<Api>) -> Answer<Vec<ListedNetwork>> {

@@ -18,6 +18,7 @@ pub use super::drivers::{
     CreateIpam, Driver, DriverKind, EndpointDetail, ExplainedEntry, Plugin, PluginState, Scope,
 };
 pub use super::error::{Code, ErrorBody, Failure};
+pub use super::members::{Member, MemberCounts, MemberState};
 pub use super::progress::{
     Applied, Lacking, LeftEndpoint, ListedNetwork, SyncCounts, SyncState, Version, WaitQuery,
 };
@@ -84,17 +85,6 @@ pub struct RaftStatus {
     pub waits: Option<super::cluster::Waits>,
 }
 
-/// How many members are in which state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct MemberCounts {
-    /// Answering, this node included.
-    pub alive: u64,
-    /// Not answering, not yet given up.
-    pub suspect: u64,
-    /// Given up.
-    pub down: u64,
-}
-
 /// How many networks have come how far on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NetworkCounts {
@@ -104,53 +94,6 @@ pub struct NetworkCounts {
     pub pending: u64,
     /// Removed, and being taken down.
     pub removing: u64,
-}
-
-/// The state of a member, as this node sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MemberState {
-    /// It answers.
-    Alive,
-    /// It did not answer a probe and may refute that.
-    Suspect,
-    /// It was given up.
-    Down,
-    /// It said that it leaves.
-    Left,
-}
-
-impl MemberState {
-    /// Returns the word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Alive => "alive",
-            Self::Suspect => "suspect",
-            Self::Down => "down",
-            Self::Left => "left",
-        }
-    }
-}
-
-/// One member of `GET /v1/members`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
-    /// The node.
-    pub node: NodeId,
-    /// Its name; nothing while it has not told us.
-    pub name: Option<Name>,
-    /// Where it is reached.
-    pub address: SocketAddr,
-    /// Its state.
-    pub state: MemberState,
-    /// The version of its program, if it has told us.
-    pub version: Option<String>,
-    /// Whether it is the leader.
-    pub leader: bool,
-    /// Whether it votes.
-    pub voter: bool,
-    /// Whether it is the node that answers.
-    pub ours: bool,
 }
 
 /// `POST /v1/networks`: what to create.

@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use super::{
     counters,
     error::{Code, Failure},
+    members,
     types::{
         Applied, Blob, Change, ChangeKind, Endpoint, EndpointState, Entry, Interface, Lacking,
-        ListedNetwork, Member, MemberCounts, MemberState, Network, NetworkCounts, NetworkDetail,
-        PutMode, RaftStatus, Route, Sandbox, Setup, Status, SyncCounts, SyncState, Table, Version,
+        ListedNetwork, Network, NetworkCounts, NetworkDetail, PutMode, RaftStatus, Route, Sandbox,
+        Setup, Status, SyncCounts, SyncState, Table, Version,
     },
 };
 use crate::{
     controller::{self, AppliedView, EndpointView, MemberView, NetworkView, StatusView, TableView},
     core::{
-        membership::State,
         model::{Name, NetworkId, NetworkRecord, NodeId},
         netdb::{self, EntryView, Reason},
         watch::Revised,
@@ -71,7 +71,7 @@ pub(super) fn status(
             last_log: view.raft.last_log,
             waits: None,
         },
-        members: member_counts(members),
+        members: members::counts(members),
         networks: network_counts(&view.networks),
         sync: sync_counts(&view.runtime.networks),
         cluster_sync: cluster_sync(&view.runtime.networks),
@@ -79,19 +79,6 @@ pub(super) fn status(
         certificate: Some(view.certificate.into()),
         counters: counters.collect(),
     })
-}
-
-fn member_counts(members: &[MemberView]) -> MemberCounts {
-    let mut counts = MemberCounts::default();
-    for view in members {
-        match view.member.state {
-            State::Alive => counts.alive += 1,
-            State::Suspect => counts.suspect += 1,
-            State::Down => counts.down += 1,
-            State::Left => {}
-        }
-    }
-    counts
 }
 
 fn network_counts(setups: &BTreeMap<NetworkId, controller::Setup>) -> NetworkCounts {
@@ -146,25 +133,6 @@ pub(super) fn applied(view: AppliedView) -> Applied {
         applied: lacking.is_empty(),
         lacking,
     }
-}
-
-pub(super) fn members(views: Vec<MemberView>, voters: &[NodeId]) -> Vec<Member> {
-    let member = |view: MemberView| Member {
-        node: view.member.node,
-        name: view.name,
-        address: view.member.addr,
-        state: match view.member.state {
-            State::Alive => MemberState::Alive,
-            State::Suspect => MemberState::Suspect,
-            State::Down => MemberState::Down,
-            State::Left => MemberState::Left,
-        },
-        version: view.version,
-        leader: view.leads,
-        voter: voters.contains(&view.member.node),
-        ours: view.member.ours,
-    };
-    views.into_iter().map(member).collect()
 }
 
 pub(super) fn network(record: NetworkRecord) -> Network {

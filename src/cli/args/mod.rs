@@ -31,7 +31,7 @@ use crate::{
         Advertise, Carrier, CertificateLife, DockerMode, KeyRotation, Layer, LogFormat, Profile,
         Resolver, Secret, Seed,
     },
-    core::model::Name,
+    core::model::{Label, Name},
 };
 
 const STYLES: Styles = Styles::styled()
@@ -180,7 +180,7 @@ Examples:
     /// Show who votes, and recover a cluster that lost most of its voters
     #[command(subcommand, arg_required_else_help = true)]
     Cluster(ClusterCommand),
-    /// Remove other nodes from the cluster
+    /// Label this node, and remove other nodes from the cluster
     #[command(subcommand, arg_required_else_help = true)]
     Node(NodeCommand),
     /// Write a completion script for a shell
@@ -269,6 +269,9 @@ pub(super) struct UpArgs {
         value_name = "IP:PORT"
     )]
     pub(super) listen: Option<SocketAddr>,
+    /// Say something of this node, for people and for who places things; may be given several times. See `weft node label`
+    #[arg(long, env = "WEFT_LABEL", hide_env_values = true, value_name = "KEY=VALUE", value_delimiter = ',', action = ArgAction::Append)]
+    pub(super) label: Vec<Label>,
     /// Where others reach this node, if not where it listens
     #[arg(
         long,
@@ -394,6 +397,7 @@ impl UpArgs {
     pub(super) fn layer(self, global: &Global) -> Layer {
         Layer {
             listen: self.listen,
+            label: Some(self.label).filter(|label| !label.is_empty()),
             advertise: self.advertise,
             join: Some(self.join).filter(|join| !join.is_empty()),
             token: self.token,
@@ -475,7 +479,7 @@ mod tests {
         for (setting, variable) in &variables {
             assert_eq!(*variable, format!("WEFT_{}", setting.to_uppercase()));
         }
-        assert_eq!(variables.len(), 20, "{variables:?}");
+        assert_eq!(variables.len(), 21, "{variables:?}");
     }
 
     #[test]
@@ -503,9 +507,12 @@ mod tests {
             "json",
             "--profile",
             "local",
+            "--label",
+            "zone=a,rack=7",
         ]);
 
         assert_eq!(layer.join.unwrap().len(), 3);
+        assert_eq!(layer.label.unwrap().len(), 2);
         assert_eq!(layer.token, Some(Secret("t".to_owned())));
         assert_eq!(layer.socket, Some("/s".into()));
         assert_eq!(layer.log_format, Some(LogFormat::Json));

@@ -2,6 +2,8 @@
 
 use clap::Subcommand;
 
+use crate::core::model::LabelChange;
+
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum KeysCommand {
     /// Show which keys this node opens with, and which one seals; never the keys themselves
@@ -23,6 +25,20 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum NodeCommand {
+    /// Set and remove labels of this node, or show them
+    #[command(after_help = "\
+Every node sees the labels of all: `weft members`. The leader spreads votes over the nodes' `zone`. A label that is set here is \
+kept on disk; one that `weft up --label` or the configuration file gives comes back with the next start.
+
+Examples:
+  weft node label                     show this node's labels
+  weft node label zone=a rack=7       set two
+  weft node label rack-               remove one")]
+    Label {
+        /// KEY=VALUE sets a label, KEY- removes one
+        #[arg(value_name = "KEY=VALUE|KEY-")]
+        changes: Vec<LabelChange>,
+    },
     /// Remove a node for good: it is heard no longer, and its name and addresses are free
     #[command(after_help = "\
 For a node that is lost, or must not be trusted any longer; one that you can still use should `weft leave`. Its certificate is \

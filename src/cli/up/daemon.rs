@@ -111,6 +111,8 @@ impl Daemon {
         let controller = Controller::new(Parts {
             node: member.identity.node,
             name: member.identity.name.clone(),
+            labels: config.labels.clone(),
+            capabilities: drivers::capabilities(config, &overlay),
             cluster: member.identity.cluster,
             handle: handle.clone(),
             raft: raft.clone(),

@@ -15,8 +15,9 @@ use crate::{
     cli::error::CliError,
     config::{Carrier, Config, Docker, Host},
     core::{
-        model::{NetworkId, Vtep},
+        model::{Name, NetworkId, Vtep},
         overlay::Underlay,
+        wire::envelope,
     },
     dataplane::{Dataplane, Kernel, Memory},
     driver::{Overlay, Plugins, Registry},
@@ -68,6 +69,21 @@ async fn kernel(config: &Config) -> Result<Option<Kernel>, CliError> {
     }
     tracing::warn!("no data plane: packets are not carried, for want of {missing}; {without}");
     Ok(None)
+}
+
+/// Returns what this node can do that others may lack.
+pub(super) fn capabilities(config: &Config, overlay: &Overlay) -> Vec<Name> {
+    let name = |word: &str| Name::new(word).expect("letters and digits are a name");
+    let optional = [
+        ("dataplane.kernel", overlay.carries()),
+        ("dns", config.dns.is_some()),
+        ("docker", config.docker.is_some()),
+    ];
+    let had = optional.into_iter().filter(|(_, has)| *has);
+    let wire = format!("wire.{}", envelope::VERSION);
+    had.map(|(word, _)| name(word))
+        .chain([name(&wire)])
+        .collect()
 }
 
 /// Makes the registry of a node.
@@ -137,11 +153,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{
-        core::model::{Instant, Name},
-        driver::RegistryError,
-        plugin::Timings,
-    };
+    use crate::{core::model::Instant, driver::RegistryError, plugin::Timings};
 
     #[test]
     fn our_own_door_is_no_plugin_whatever_it_is_called() {

@@ -17,8 +17,8 @@ use crate::{
         ipam::Lease,
         membership,
         model::{
-            ClusterId, EndpointId, EndpointRecord, Family, Generation, Hlc, Key, Name, NetworkId,
-            NetworkRecord, NodeId, TableEntry, TableName, Value,
+            ClusterId, EndpointId, EndpointRecord, Family, Generation, Hlc, Key, Labels, Name,
+            NetworkId, NetworkRecord, NodeId, TableEntry, TableName, Value,
         },
         netdb, node,
         wire::keyring::{ClusterKey, KeyId, Keyring},
@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// How long something that must happen may take.
-const SOON: Duration = Duration::from_secs(10);
+pub(super) const SOON: Duration = Duration::from_secs(10);
 
 /// The secret of the token of a founded cluster.
 pub(super) const SECRET: [u8; 16] = [9; 16];
@@ -61,6 +61,8 @@ pub(super) struct Rig {
     keyring: Keyring,
     allocator: Allocator,
     requests: u128,
+    /// What nodes are started with from now on.
+    pub(super) labels: Labels,
 }
 
 impl Rig {
@@ -74,6 +76,7 @@ impl Rig {
             ca,
             allocator: Allocator::default(),
             requests: 0,
+            labels: Labels::default(),
         };
         rig.agree(Action::Genesis {
             cluster,
@@ -214,22 +217,16 @@ impl Rig {
         })
         .await
         .unwrap();
-        let registry = Registry::new();
-        registry
-            .register("spy", Origin::BuiltIn, Arc::new(spy.clone()))
-            .unwrap();
-        let needs = Arc::new(Agreed::OVERLAY);
-        registry
-            .register_allocator("spy", Origin::BuiltIn, needs)
-            .unwrap();
         let controller = Controller::new(Parts {
             node: id,
             name: name(&format!("n{number}")),
+            labels: self.labels.clone(),
+            capabilities: vec![name("spy")],
             cluster: self.cluster,
             handle,
             raft: raft.clone(),
             store,
-            registry: Arc::new(registry),
+            registry: Arc::new(registry(spy)),
             dialer,
             tls: tls.clone(),
             lives: Lives::default(),
@@ -244,6 +241,19 @@ impl Rig {
             stop,
         }
     }
+}
+
+/// The drivers of a node: the spy alone.
+fn registry(spy: Spy) -> Registry {
+    let registry = Registry::new();
+    registry
+        .register("spy", Origin::BuiltIn, Arc::new(spy))
+        .unwrap();
+    let needs = Arc::new(Agreed::OVERLAY);
+    registry
+        .register_allocator("spy", Origin::BuiltIn, needs)
+        .unwrap();
+    registry
 }
 
 /// A node that runs.

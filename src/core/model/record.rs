@@ -11,7 +11,8 @@ use bincode::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    EndpointId, Family, Hlc, Key, Mac, Name, NetworkId, NodeId, Prefix, TableName, Value, Vni, Vtep,
+    EndpointId, Family, Hlc, Key, Labels, Mac, Name, NetworkId, NodeId, Prefix, TableName, Value,
+    Vni, Vtep,
 };
 
 /// One subnet of a network, as the leader allocated it.
@@ -168,6 +169,27 @@ pub struct NodeRecord {
     /// The version of the program, for example `0.1.0`.
     pub version: String,
 }
+
+/// What an operator says of a node. Cluster scope, table `labels`, key: the node's id, 8 bytes big endian. A node without
+/// labels has no entry.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct LabelsRecord {
+    /// The labels.
+    pub labels: Labels,
+}
+
+/// The table of [`LabelsRecord`]s.
+pub const LABELS_TABLE: &str = "labels";
+
+/// What a node can do that others may lack. Cluster scope, table `capabilities`, key: the node's id, 8 bytes big endian.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct CapabilitiesRecord {
+    /// A word for each; readers skip those that they do not know.
+    pub capabilities: Vec<Name>,
+}
+
+/// The table of [`CapabilitiesRecord`]s.
+pub const CAPABILITIES_TABLE: &str = "capabilities";
 
 /// One numbered change of a log: a put, or a delete where there is no value.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]

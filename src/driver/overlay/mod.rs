@@ -83,6 +83,11 @@ impl Overlay {
         }
     }
 
+    /// Returns whether packets flow: the kernel carries them.
+    pub fn carries(&self) -> bool {
+        self.dataplane.has_links()
+    }
+
     /// Keeps the kernel as it should be whoever changes it, for as long as it is polled.
     pub async fn keep(&self) {
         let mut clock = tokio::time::interval(EVERY);
