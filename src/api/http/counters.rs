@@ -82,6 +82,8 @@ pub(super) fn of(node: &NodeStatus, streams: &StreamStats) -> Vec<Count> {
         Count::new("syncs_total", netdb.syncs),
         Count::new("netdb_overflows_total", netdb.overflows),
         Count::new("swim_packets_total", membership.packets),
+        Count::new("swim_stream_pings_total", membership.stream_pings),
+        Count::new("swim_stream_pongs_total", membership.stream_pongs),
         Count::new("swim_suspected_total", membership.suspected),
         Count::new("swim_refuted_total", membership.refuted),
         Count::new("swim_hearings_total", membership.hearings),

@@ -15,6 +15,8 @@ pub struct Config {
     pub probe_timeout: Duration,
     /// How many others are asked to probe.
     pub indirect_probes: usize,
+    /// Whether a member that did not answer within `probe_timeout` is asked on a stream too.
+    pub stream_ping: bool,
     /// How long a suspect has to refute. It need not grow with the cluster, because a suspect is told directly.
     pub suspect_for: Duration,
     /// How often changes ride to `gossip_to` random members, while there are any.
@@ -44,6 +46,7 @@ impl Config {
             probe_period: Duration::from_millis(450),
             probe_timeout: Duration::from_millis(150),
             indirect_probes: 3,
+            stream_ping: true,
             suspect_for: Duration::from_millis(700),
             gossip_every: Duration::from_millis(100),
             gossip_to: 3,

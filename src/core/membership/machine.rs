@@ -16,6 +16,7 @@ use super::{
     effects::Effects,
     packet::{self, PREAMBLE_LEN, Packet, PacketCodec},
     schedule::Schedule,
+    stream_ping::Probe,
     table::{MEMBERS_MAX, Table},
 };
 use crate::core::{
@@ -66,6 +67,7 @@ pub struct Membership {
     pub(super) duties: Schedule<Duty>,
     pub(super) copies: Schedule<(Outgoing, u8)>,
     recent: RecentRecords,
+    pub(super) probe: Probe,
     /// Suspects that we tell so, with the incarnation they have to raise.
     pub(super) telling: BTreeSet<(Identity, u16)>,
     /// Suspects that somebody takes for down, with the incarnation they have to raise.
@@ -114,6 +116,7 @@ impl Membership {
             foca,
             tuned_for: 1,
             table: Table::default(),
+            probe: Probe::default(),
             duties: Schedule::new(),
             copies: Schedule::new(),
             telling: BTreeSet::new(),
@@ -165,6 +168,7 @@ impl Membership {
         }
         self.answered = true;
         self.heard = now;
+        self.probe.hear(&packet.header);
         if packet.header.message == foca::Message::TurnUndead {
             self.doubt();
         }
@@ -425,6 +429,11 @@ impl Membership {
             Timer::SendIndirectProbe { .. } | Timer::PeriodicGossip(_) | Timer::PeriodicAnnounce(_)
         );
         let is_probe = matches!(timer, Timer::ProbeRandomMember(_));
+        if let Timer::SendIndirectProbe { probed_id, .. } = &timer
+            && self.config.stream_ping
+        {
+            self.probe.fall_back(*probed_id);
+        }
         let mut effects = Effects::default();
         let handled = self.foca.handle_timer(timer, &mut effects);
         note_refusal(handled);
@@ -514,7 +523,7 @@ impl Membership {
     }
 
     /// Returns this node, as others should see it.
-    pub(super) fn as_member(&self) -> MemberState {
+    pub fn as_member(&self) -> MemberState {
         MemberState {
             identity: self.identity,
             incarnation: self.incarnation,

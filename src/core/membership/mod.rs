@@ -5,6 +5,7 @@
 //! - a suspicion that was refuted in time is dropped before foca sees its timer, or a healthy member would be told that it
 //!   is down (a defect of foca 2.0);
 //! - each datagram goes out twice, a few milliseconds apart; the second copy is dropped on receipt;
+//! - who does not answer a probe is asked on a stream before it is suspected (see `stream_ping`);
 //! - who begins to suspect a member tells it at once, again and again, so that it can refute; its neighbours on the ring do
 //!   so too once they have heard, because whoever suspects it may be the one that cannot reach it;
 //! - joins, refutations, downs and leaves are pushed at once: to both neighbours on a ring of all members and to two random
@@ -33,6 +34,7 @@ mod output;
 mod packet;
 mod schedule;
 mod sending;
+mod stream_ping;
 mod table;
 
 pub use config::Config;

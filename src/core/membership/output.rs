@@ -86,6 +86,10 @@ pub struct Stats {
     pub stale: u64,
     /// Suspicions that ran out although they were refuted.
     pub refuted: u64,
+    /// Members asked on a stream because they did not answer a probe, and answers that came in time.
+    pub stream_pings: u64,
+    /// See `stream_pings`.
+    pub stream_pongs: u64,
     /// Members this node began to suspect.
     pub suspected: u64,
     /// Claims that a member is down that it could still refute.

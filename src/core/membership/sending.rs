@@ -27,6 +27,9 @@ impl Membership {
             if packet::is_ack(&body) {
                 body.extend_from_slice(&self.short_hash().to_be_bytes());
             }
+            if let Some(number) = packet::ping_number(&packet) {
+                self.probe.begin(to, number);
+            }
             let body = Bytes::from(body);
             self.send(
                 now,

@@ -89,7 +89,7 @@ pub enum StreamError {
     /// It does not decode, or breaks a bound.
     #[error("malformed request on a stream: {0:?}")]
     Sync(netdb::Refusal),
-    /// A list of members does not decode.
+    /// A list of members, or a member, does not decode.
     #[error("malformed list of members: {0}")]
     Members(#[from] CodecError),
 }

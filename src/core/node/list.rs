@@ -1,12 +1,13 @@
-//! The whole list of members, on a stream: gossip alone teaches it slowly.
+//! What members tell on a stream: the whole list, which gossip alone teaches slowly, and that they live.
 
 use std::time::Duration;
 
-use super::{MEMBERS, Node};
+use super::{MEMBERS, Node, StreamError};
 use crate::core::{
     membership::MemberState,
     model::{Instant, NodeId},
     netdb::{CallId, StreamCall},
+    wire::codec,
 };
 
 /// How long to wait for a list of members before another member is asked.
@@ -27,6 +28,21 @@ impl Node {
         self.members_listed += 1;
         let again = self.members_listed == 1 || new >= MANY_NEW;
         self.members_at = again.then_some(now + MEMBERS_SOON);
+    }
+
+    /// Takes what a member that was asked on a stream says of itself.
+    pub(super) fn take_pong(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        member: &[u8],
+    ) -> Result<(), StreamError> {
+        let member: MemberState = codec::decode(member).map_err(StreamError::Members)?;
+        if member.identity.node != from {
+            return Err(StreamError::Unknown);
+        }
+        self.membership.handle_stream_pong(now, member);
+        Ok(())
     }
 
     /// Asks one live member after another for the whole list until one answers: gossip alone teaches it slowly. Nodes that start

@@ -40,6 +40,7 @@ const EVENTS_MAX: usize = 65_536;
 /// What a request on a stream asks for, and its answer brings: its first byte.
 const SYNC: u8 = 0;
 const MEMBERS: u8 = 1;
+const PING: u8 = 2;
 /// A request on a stream for the list of members, as a node makes it that knows an address and nothing else.
 pub const MEMBERS_REQUEST: &[u8] = &[MEMBERS];
 
@@ -161,7 +162,7 @@ impl Node {
         }
     }
 
-    /// Answers another node's request that came on a stream: what it lacks of a network, or the list of members.
+    /// Answers another node's request that came on a stream: what it lacks of a network, the list of members, or who we are.
     pub fn handle_stream(&mut self, from: NodeId, request: &[u8]) -> Result<Vec<u8>, StreamError> {
         match request.split_first() {
             Some((&SYNC, request)) => {
@@ -172,6 +173,7 @@ impl Node {
                 Ok(tagged(SYNC, &reply))
             }
             Some((&MEMBERS, [])) => Ok(tagged(MEMBERS, &codec::encode(&self.membership.list()))),
+            Some((&PING, [])) => Ok(tagged(PING, &codec::encode(&self.membership.as_member()))),
             Some(_) | None => {
                 self.netdb.note_refused(from, Refusal::Malformed);
                 Err(StreamError::Unknown)
@@ -186,28 +188,25 @@ impl Node {
         call: CallId,
         reply: &[u8],
     ) -> Result<(), StreamError> {
-        let asked = if call.is_foreign() { MEMBERS } else { SYNC };
         let taken = match reply.split_first() {
-            Some((&SYNC, reply)) if asked == SYNC => self
+            Some((&SYNC, reply)) if !call.is_foreign() => self
                 .netdb
                 .handle_stream_reply(now, call, reply)
                 .map_err(StreamError::Sync),
-            Some((&MEMBERS, list)) if asked == MEMBERS => match codec::decode(list) {
-                Ok(members) => {
-                    self.take_list(now.instant, members);
-                    Ok(())
-                }
-                Err(error) => {
-                    self.netdb.note_refused(call.to, Refusal::Malformed);
-                    Err(StreamError::Members(error))
-                }
-            },
+            Some((&MEMBERS, list)) if call.is_foreign() => codec::decode(list)
+                .map(|members| self.take_list(now.instant, members))
+                .map_err(StreamError::Members),
+            Some((&PING, member)) if call.is_foreign() => {
+                self.take_pong(now.instant, call.to, member)
+            }
             Some(_) | None => {
-                self.netdb.note_refused(call.to, Refusal::Malformed);
                 self.netdb.handle_stream_failed(now.instant, call);
                 Err(StreamError::Unknown)
             }
         };
+        if let Err(StreamError::Members(_) | StreamError::Unknown) = &taken {
+            self.netdb.note_refused(call.to, Refusal::Malformed);
+        }
         self.drain(now);
         taken
     }
@@ -326,6 +325,12 @@ impl Node {
     pub fn poll_stream(&mut self) -> Option<StreamCall> {
         if let Some(call) = self.calls.pop_front() {
             return Some(call);
+        }
+        if let Some(to) = self.membership.poll_stream_ping() {
+            return Some(StreamCall {
+                id: CallId::foreign(to),
+                request: vec![PING],
+            });
         }
         let StreamCall { id, request } = self.netdb.poll_stream()?;
         Some(StreamCall {

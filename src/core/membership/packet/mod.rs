@@ -145,6 +145,16 @@ pub(super) fn is_ack(body: &[u8]) -> bool {
         .is_some_and(|first| first & KIND_BITS == kind(&Message::Ack(0)))
 }
 
+/// Returns the number of a probe that begins with its preamble.
+pub(super) fn ping_number(packet: &[u8]) -> Option<u8> {
+    let first = packet.get(PREAMBLE_LEN)?;
+    if first & KIND_BITS != kind(&Message::Ping(0)) {
+        return None;
+    }
+    let header = read_header(&mut &*packet).ok()?;
+    operands(&header.message).0
+}
+
 /// Writes a list of members: one after the other, to the end of the record.
 pub(super) fn write_members(members: &[MemberState]) -> Vec<u8> {
     let mut buf = Vec::with_capacity(members.len() * MEMBER_LEN_MAX);

@@ -3,6 +3,7 @@
 mod cut_off;
 mod hostile;
 mod network;
+mod stream_ping;
 
 use std::time::Duration;
 

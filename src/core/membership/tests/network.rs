@@ -9,7 +9,7 @@ use std::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::core::{
-    membership::{Config, Event, Identity, Membership, MembershipError, Outgoing},
+    membership::{Config, Event, Identity, MemberState, Membership, MembershipError, Outgoing},
     model::{Boot, Instant, NodeId},
     wire::{
         OVERHEAD,
@@ -20,6 +20,7 @@ use crate::core::{
 enum Happening {
     Arrival { from: NodeId, outgoing: Outgoing },
     Wake(NodeId),
+    Pong { to: NodeId, member: MemberState },
 }
 
 /// All machines and what is between them.
@@ -31,6 +32,8 @@ pub(super) struct Network {
     pub(super) bytes_sent: BTreeMap<NodeId, usize>,
     pub(super) arrivals: usize,
     pub(super) loss: f64,
+    /// Whether nodes reach each other on streams.
+    pub(super) streams: bool,
     /// Nodes of one group do not hear the others.
     pub(super) groups: BTreeMap<NodeId, u8>,
     queue: BTreeMap<(Instant, u64), Happening>,
@@ -66,6 +69,7 @@ impl Network {
             bytes_sent: BTreeMap::new(),
             arrivals: 0,
             loss: 0.0,
+            streams: false,
             groups: BTreeMap::new(),
             queue: BTreeMap::new(),
             queued: 0,
@@ -160,6 +164,10 @@ impl Network {
             match happening {
                 Happening::Wake(node) => self.wake(node),
                 Happening::Arrival { from, outgoing } => self.arrive(from, outgoing),
+                Happening::Pong { to, member } if self.nodes.contains_key(&to) => {
+                    self.on(to.0, |machine, now| machine.handle_stream_pong(now, member));
+                }
+                Happening::Pong { .. } => {}
             }
         }
     }
@@ -211,8 +219,16 @@ impl Network {
         while let Some(event) = machine.poll_event() {
             self.events.push((self.now, node, event));
         }
+        let asked = machine.poll_stream_ping();
         if let Some(at) = machine.poll_timeout() {
             self.queue_up(at.max(self.now), Happening::Wake(node));
+        }
+        if let Some(member) = asked.and_then(|asked| self.ask_on_a_stream(node, asked)) {
+            let there_and_back = Duration::from_millis(2);
+            self.queue_up(
+                self.now + there_and_back,
+                Happening::Pong { to: node, member },
+            );
         }
         for outgoing in sent {
             let len = OVERHEAD + RECORD_HEADER_LEN + outgoing.body.len();
@@ -228,6 +244,13 @@ impl Network {
             };
             self.queue_up(self.now + delay, arrival);
         }
+    }
+
+    fn ask_on_a_stream(&self, from: NodeId, to: NodeId) -> Option<MemberState> {
+        let open = self.streams && self.groups.get(&from) == self.groups.get(&to);
+        let answers = open && !self.paused.contains(&to);
+        let asked = self.nodes.get(&to).filter(|_| answers)?;
+        Some(asked.as_member())
     }
 
     fn queue_up(&mut self, at: Instant, happening: Happening) {

@@ -1,0 +1,67 @@
+//! Asking on a stream before suspecting.
+
+use super::{is_down, network::*, secs};
+use crate::core::membership::{Event, Stats};
+
+fn sum(network: &Network, of: impl Fn(&Stats) -> u64) -> u64 {
+    network.nodes.values().map(|node| of(node.stats())).sum()
+}
+
+#[test]
+fn who_answers_on_a_stream_is_not_suspected_though_every_datagram_is_lost() {
+    let mut network = Network::with_nodes(8, 41);
+    network.loss = 1.0;
+    network.streams = true;
+
+    network.run(secs(60));
+
+    assert_eq!(network.count(is_down), 0);
+    assert_eq!(sum(&network, |stats| stats.suspected), 0);
+    assert!(sum(&network, |stats| stats.stream_pongs) > 8 * 60);
+
+    network.streams = false;
+    network.run(secs(60));
+    assert!(network.count(is_down) > 0);
+}
+
+#[test]
+fn at_thirty_percent_loss_few_are_suspected_who_can_be_asked_on_a_stream() {
+    let suspected = [false, true].map(|streams| {
+        let mut network = Network::with_nodes(16, 42);
+        network.loss = 0.3;
+        network.streams = streams;
+        network.run(secs(200));
+        sum(&network, |stats| stats.suspected)
+    });
+
+    let [without, with] = suspected;
+    assert!(without > 10, "{without}");
+    assert_eq!(with, 0);
+}
+
+#[test]
+fn a_crash_is_noticed_no_later_where_members_are_asked_on_streams() {
+    let noticed = [false, true].map(|streams| {
+        let mut network = Network::with_nodes(5, 43);
+        network.streams = streams;
+        network.crash(3);
+        network.time_until(secs(10), |network| network.all_think(3, false))
+    });
+
+    assert!(noticed[0].is_some());
+    assert_eq!(noticed[0], noticed[1]);
+}
+
+#[test]
+fn a_member_that_answers_as_another_life_of_itself_is_known_as_that() {
+    let mut network = Network::with_nodes(2, 44);
+    network.loss = 1.0;
+    network.streams = true;
+    network.crash(2);
+    network.start(identity(2, 9));
+
+    network.run(secs(2));
+
+    assert_eq!(network.count(is_down), 0);
+    assert_eq!(network.count(|event| matches!(event, Event::Moved(..))), 1);
+}
