@@ -1,6 +1,7 @@
 //! Small cells of the tables, on every change: virtual time, so what they say is the same everywhere.
 
 use cluster_tests::sim::measure::{Cell, Measure, Profile, Row};
+use weft::core::netdb::Scheme;
 
 /// Measures a cell; returns its first row, which is about all of it.
 fn measure(cell: Cell) -> Row {
@@ -16,6 +17,7 @@ fn cell(measure: Measure, nodes: usize, seeds: u64) -> Cell {
         loss_pct: 0.0,
         seeds,
         seed_base: 0,
+        scheme: Scheme::default(),
         profile: Profile::Lan,
     }
 }

@@ -10,6 +10,7 @@ use std::{
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use cluster_tests::sim::measure::{Cell, Measure, Profile, Row};
+use weft::core::netdb::{PUSHES_MAX, RANDOM_MAX, Scheme};
 
 const ABOUT_COLUMNS: &str = "\
 Measures:
@@ -32,6 +33,7 @@ Columns:
                  until 75 ms after it, 250 where datagrams are lost, beyond what is sent all the time; of idle: in one second
   B/s            what a node sends in one second while nothing happens, on average
   first ms       until half of the first nodes have seen it
+  scheme         to how many steps along the ring, on either side, and how many random nodes a new dot is pushed at once
   copies         how often a node receives each dot that it lacks
   x content      all bytes of a burst, over the keys and values that all nodes lacked
   false downs    how often a node that was well was held for down
@@ -43,6 +45,7 @@ Exits 1 if anything was violated, diverged or missed.
 Examples:
   tables
   tables change --nodes 25,1000 --loss 0,30
+  tables change --nodes 25,1000 --loss 0,30 --scheme 1+2,0+4,2+0 --brief
   tables burst --nodes 25 --entries 1000,5000 --seeds 10 --json";
 
 /// Measures in virtual time how long changes take to all nodes, and what they cost
@@ -69,6 +72,10 @@ struct Args {
     /// How patient nodes are with silent members [default: lan; of idle both]
     #[arg(long)]
     profile: Option<Profile>,
+    /// To how many steps along the ring on either side, plus how many random nodes, a new dot is pushed at once; several are
+    /// cells of their own
+    #[arg(long, value_delimiter = ',', value_name = "R+N,…", value_parser = scheme, default_value = "1+2")]
+    scheme: Vec<Scheme>,
     /// Print only the row of each cell, not those of its parts
     #[arg(long)]
     brief: bool,
@@ -113,7 +120,10 @@ fn cells(args: &Args) -> Vec<Cell> {
             (None, _) => vec![Profile::Lan],
         };
         for (nodes, entries, loss_pct) in sizes(args, measure) {
-            cells.extend(profiles.iter().map(|&profile| Cell {
+            let kinds = profiles
+                .iter()
+                .flat_map(|profile| args.scheme.iter().map(move |scheme| (*profile, *scheme)));
+            cells.extend(kinds.map(|(profile, scheme)| Cell {
                 measure,
                 nodes,
                 entries,
@@ -121,6 +131,7 @@ fn cells(args: &Args) -> Vec<Cell> {
                 seeds: args.seeds.unwrap_or(seeds(measure, nodes)),
                 seed_base: args.seed_base,
                 profile,
+                scheme,
             }));
         }
     }
@@ -300,12 +311,13 @@ fn print(row: &Row, json: bool) -> io::Result<()> {
 
 fn heading() -> String {
     format!(
-        "{:<9}{:<23}{:>5}{:>8}{:>6}{:>6}{:>10}{:>10}{:>10}{:>10}{:>12}{:>8}{:>8}{:>11}{:>10}{:>13}{:>12}  {}",
+        "{:<9}{:<23}{:>5}{:>8}{:>6}{:>7}{:>6}{:>10}{:>10}{:>10}{:>10}{:>12}{:>8}{:>8}{:>11}{:>10}{:>13}{:>12}  {}",
         "measure",
         "case",
         "nodes",
         "entries",
         "loss",
+        "scheme",
         "seeds",
         "p50 ms",
         "p90 ms",
@@ -329,12 +341,13 @@ fn line(row: &Row) -> String {
     };
     let count = |count: Option<u64>| count.map_or("-".to_owned(), |count| count.to_string());
     let line = format!(
-        "{:<9}{:<23}{:>5}{:>8}{:>6}{:>6}{:>10}{:>10}{:>10}{:>10}{:>12}{:>8}{:>8}{:>11}{:>10}{:>13}{:>12}  {}",
+        "{:<9}{:<23}{:>5}{:>8}{:>6}{:>7}{:>6}{:>10}{:>10}{:>10}{:>10}{:>12}{:>8}{:>8}{:>11}{:>10}{:>13}{:>12}  {}",
         row.measure,
         row.case.unwrap_or("-"),
         row.nodes,
         row.entries,
         row.loss_pct,
+        row.scheme,
         row.seeds,
         number(row.p50_ms, 2),
         number(row.p90_ms, 2),
@@ -368,4 +381,18 @@ fn percent(text: &str) -> Result<f64, String> {
         .ok()
         .filter(|percent| (0.0..=90.0).contains(percent));
     parsed.ok_or_else(|| "expected a number from 0 to 90".to_owned())
+}
+
+/// Parses to whom a new dot is pushed: steps along the ring, a plus, random nodes.
+fn scheme(text: &str) -> Result<Scheme, String> {
+    let parsed = text.split_once('+').and_then(|(near, random)| {
+        let (near, random) = (near.parse().ok()?, random.parse().ok()?);
+        Some(Scheme { near, random })
+    });
+    let is_possible = |scheme: &Scheme| {
+        (1..=PUSHES_MAX).contains(&(2 * scheme.near + scheme.random)) && scheme.random <= RANDOM_MAX
+    };
+    parsed.filter(is_possible).ok_or_else(|| {
+        format!("expected R+N, as 1+2: in all at most {PUSHES_MAX} nodes, N at most {RANDOM_MAX}")
+    })
 }

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use rand::RngExt;
 
 use super::{
-    ATTACH_TABLE, BODY_MAX, LogId, NetDb, Outgoing, READY_TABLE, Reason, Refusal,
+    ATTACH_TABLE, BODY_MAX, LogId, NetDb, Outgoing, PUSHES_MAX, RANDOM_MAX, READY_TABLE, Reason,
+    Refusal, Scheme,
     have::RANGES_MAX,
     log::Log,
     message::{Complete, Digest, Ihave, Pull, PushHead, SEQ_MAX, WireDot, are_sane, wire_dots},
@@ -34,7 +35,6 @@ pub(super) const SMALL_RING: usize = 4;
 /// A dot that finds more than so many others waiting is one of a burst. It has time, so the last of those that it would be pushed
 /// to is spared.
 const BURST: usize = 16;
-const SPARED: usize = 3;
 /// How many dots one pull is answered with.
 const PULL_DOTS: usize = 1024;
 
@@ -361,15 +361,19 @@ impl NetDb {
         self.spread.set_now(now);
         self.note_news(now, log.network);
         let picks = self.draw_picks(log, seq);
+        let Scheme { near, random } = self.config.scheme;
         let ring = self.ring(log.network);
         let is_due = |node: NodeId| Some(node) != from && node != log.owner;
-        // Two neighbours and two at random; two at either distance. A list of them on the heap would be made for every dot.
-        let mut push = [None; 4];
-        let at_random = picks.into_iter().filter(|_| ring.len() > 3).map(|pick| {
+        // The ring's neighbours, and some at random. A list of them on the heap would be made for every dot.
+        let mut push = [None; PUSHES_MAX];
+        let has_others = ring.len() > 2 * near + 1;
+        let at_random = picks.into_iter().take(random).filter(|_| has_others);
+        let at_random = at_random.map(|pick| {
             let len = ring.len() as u64;
             ring.get(usize::try_from(pick % len).expect("below a length"))
         });
-        for (at, node) in ring.at_distance(1).chain(at_random).enumerate() {
+        let neighbours = (1..=near).flat_map(|distance| ring.at_distance(distance));
+        for (at, node) in neighbours.chain(at_random).take(PUSHES_MAX).enumerate() {
             if is_due(node) && !push.contains(&Some(node)) {
                 push[at] = Some(node);
             }
@@ -381,21 +385,21 @@ impl NetDb {
                 tell[at] = Some(told);
             }
         } else {
-            let first = ring.at_distance(2).map(|node| (true, node));
-            let second = ring.at_distance(3).map(|node| (false, node));
+            let first = ring.at_distance(near + 1).map(|node| (true, node));
+            let second = ring.at_distance(near + 2).map(|node| (false, node));
             for (at, (first, node)) in first.chain(second).enumerate() {
                 if is_due(node) && !push.contains(&Some(node)) {
                     tell[at] = Some((first, node));
                 }
             }
         }
-        let me = self.me;
+        let (me, last) = (self.me, (2 * near + random).saturating_sub(1));
         let mut waiting = 0;
         for (at, node) in push.into_iter().enumerate() {
             let Some(node) = node.filter(|node| *node != me) else {
                 continue;
             };
-            if at < SPARED || waiting <= BURST {
+            if at < last || waiting <= BURST {
                 waiting = waiting.max(self.queue_dot(node, log, seq));
             }
         }
@@ -411,10 +415,13 @@ impl NetDb {
 
     /// Draws whom a dot is pushed to beside the ring. Dots that follow each other have the same, so that a burst reaches a node as
     /// a few long ranges, in full datagrams.
-    fn draw_picks(&mut self, log: LogId, seq: u64) -> [u64; 2] {
+    fn draw_picks(&mut self, log: LogId, seq: u64) -> [u64; RANDOM_MAX] {
         let block = (log, seq / DOTS_A_PICK);
         if seq == 0 || self.picks.0 != Some(block) {
-            let picks = [self.rng.random(), self.rng.random()];
+            let mut picks = [0; RANDOM_MAX];
+            for pick in picks.iter_mut().take(self.config.scheme.random) {
+                *pick = self.rng.random();
+            }
             self.picks = (Some(block).filter(|_| seq > 0), picks);
         }
         self.picks.1

@@ -8,7 +8,10 @@ use std::{
 };
 
 use clap::ValueEnum;
-use weft::sim::{Arrivals, Settings, Settled};
+use weft::{
+    core::netdb::Scheme,
+    sim::{Arrivals, Settings, Settled},
+};
 
 use super::{
     NETWORK, Row, Sample, Watched, burst, change, churn, conflict, crash, falsedown, idle, joining,
@@ -111,6 +114,8 @@ pub struct Cell {
     pub seed_base: u64,
     /// How nodes probe each other.
     pub profile: Profile,
+    /// To whom a new dot is pushed at once.
+    pub scheme: Scheme,
 }
 
 impl Cell {
@@ -184,10 +189,12 @@ impl Cell {
 
     /// Returns how nodes are set up.
     pub(super) fn settings(&self) -> Settings {
-        match self.profile {
+        let mut settings = match self.profile {
             Profile::Lan => Settings::lan(),
             Profile::Wan => Settings::wan(),
-        }
+        };
+        settings.netdb.scheme = self.scheme;
+        settings
     }
 
     /// Makes a settled world of that many entries.

@@ -19,6 +19,8 @@ pub struct Row {
     pub entries: usize,
     /// How many of a hundred datagrams were lost.
     pub loss_pct: f64,
+    /// To how many steps along the ring, on either side, and random nodes a new dot was pushed at once.
+    pub scheme: String,
     /// How many seeds were run.
     pub seeds: u64,
     /// Half of the samples were seen everywhere within so many milliseconds.
@@ -94,6 +96,7 @@ impl Row {
             nodes: cell.nodes,
             entries: cell.entries,
             loss_pct: cell.loss_pct,
+            scheme: format!("{}+{}", cell.scheme.near, cell.scheme.random),
             seeds: cell.seeds,
             p50_ms: millis(&took, 0.5),
             p90_ms: millis(&took, 0.9),
