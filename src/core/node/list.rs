@@ -14,7 +14,7 @@ use crate::core::{
 const MEMBERS_AGAIN: Duration = Duration::from_secs(2);
 /// When to ask for the list once more: those that come at the same time are in nobody's list yet. And how many members that
 /// were not known make it worth to ask yet again.
-const MEMBERS_SOON: Duration = Duration::from_millis(500);
+const MEMBERS_SOON: Duration = Duration::from_millis(250);
 const MANY_NEW: usize = 8;
 /// Scatters ids: 2^64 over the golden ratio.
 const SCATTER: u64 = 0x9e37_79b9_7f4a_7c15;
