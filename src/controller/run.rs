@@ -13,7 +13,9 @@ use super::{
 };
 use crate::{
     core::{
-        model::{Key, NetworkId, NetworkRecord, NodeId, NodeRecord, TableEntry, TableName, Value},
+        model::{
+            Key, Labels, NetworkId, NetworkRecord, NodeId, NodeRecord, TableEntry, TableName, Value,
+        },
         netdb::{ChangeKind, EntryView, PutMode, Reason},
         watch::{Filter, Revised},
         wire::codec,
@@ -23,6 +25,8 @@ use crate::{
     store::StoredEndpoint,
 };
 
+/// The label of what fails together.
+const ZONE: &str = "zone";
 /// How often the agreement is told who is alive.
 const MEMBERS_EVERY: Duration = Duration::from_millis(500);
 /// How long use cases that are under way may take once the node stops.
@@ -269,7 +273,11 @@ impl Controller {
             // Who was let in, not who is heard of: a leader that has just started hears of nobody yet.
             let raft = &self.parts.raft;
             let all: Vec<NodeId> = raft.read(|state| state.members().keys().copied().collect());
-            raft.set_members(&alive, &all, &BTreeMap::new());
+            let labels = self.node_labels().await.unwrap_or_default();
+            let zone =
+                |(node, labels): (&NodeId, &Labels)| Some((*node, labels.get(ZONE)?.to_owned()));
+            let zones: BTreeMap<NodeId, String> = labels.iter().filter_map(zone).collect();
+            raft.set_members(&alive, &all, &zones);
         }
     }
 
