@@ -1,6 +1,7 @@
 //! Real `weft` processes: the story of a cluster, what it survives, and what it says when it refuses.
 
 mod aborts;
+mod addresses;
 mod agreement;
 mod allocators;
 mod certificates;
