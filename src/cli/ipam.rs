@@ -7,8 +7,8 @@ use super::{
 };
 use crate::api::{client::Client, http::ipam::Pool};
 
-/// From which shares in use, in percent, a subnet needs a look, and is all but full.
-const FULL_FROM: [u8; 2] = [80, 100];
+/// From which share in use, in percent, a subnet is all but full.
+const FULL_FROM: u8 = 100;
 
 pub(super) async fn run(
     client: &Client,
@@ -33,14 +33,14 @@ fn show(pools: &[Pool]) -> String {
         "LEASED",
         "IN USE",
         "%",
+        "STATE",
     ];
     let mut listing = Listing::new(&columns);
     for pool in pools {
-        let [doubtful, bad] = FULL_FROM;
-        let tone = match pool.percent {
-            percent if percent >= bad => Tone::Bad,
-            percent if percent >= doubtful => Tone::Doubtful,
-            _ => Tone::Plain,
+        let (tone, state) = match pool.percent {
+            FULL_FROM.. => (Tone::Bad, "full"),
+            _ if pool.low => (Tone::Doubtful, "low"),
+            _ => (Tone::Plain, "ok"),
         };
         let cells = [
             pool.name.to_string(),
@@ -50,6 +50,7 @@ fn show(pools: &[Pool]) -> String {
             pool.leased.to_string(),
             pool.in_use.to_string(),
             pool.percent.to_string(),
+            state.to_owned(),
         ];
         listing.row(tone, cells.to_vec());
         for block in &pool.blocks {
@@ -66,9 +67,40 @@ fn show(pools: &[Pool]) -> String {
                 String::new(),
                 block.in_use.to_string(),
                 String::new(),
+                String::new(),
             ];
             listing.row(Tone::Faint, cells.to_vec());
         }
     }
     listing.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::model::{Name, NetworkId, Prefix};
+
+    #[test]
+    fn a_subnet_that_runs_low_or_is_full_says_so() {
+        let pool = |third: u8, percent: u8| Pool {
+            network: NetworkId(1),
+            name: Name::new("app").unwrap(),
+            subnet: Prefix(format!("10.0.{third}.0/25").parse().unwrap()),
+            capacity: 100,
+            leased: 100,
+            in_use: percent.into(),
+            percent,
+            low: percent >= 80,
+            blocks: Vec::new(),
+        };
+
+        let shown = show(&[pool(0, 79), pool(1, 80), pool(2, 100)]);
+
+        insta::assert_snapshot!(anstream::adapter::strip_str(&shown).to_string(), @r"
+        NETWORK  SUBNET       NODE  ADDRESSES  LEASED  IN USE  %    STATE
+        app      10.0.0.0/25        100        100     79      79   ok
+        app      10.0.1.0/25        100        100     80      80   low
+        app      10.0.2.0/25        100        100     100     100  full
+        ");
+    }
 }

@@ -17,8 +17,6 @@ use crate::{
 
 /// How often the leader looks whether addresses run out.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// From which share in use, in percent, it says so.
-const WARN_FROM: u8 = 80;
 
 impl Controller {
     /// Shows each subnet's addresses: how many there are, are leased, and are in use as far as this node has heard.
@@ -63,18 +61,21 @@ impl Controller {
                     continue;
                 }
             };
-            let full = pools
-                .iter()
-                .filter(|pool| pool.in_use.percent() >= WARN_FROM);
-            for pool in full.clone().filter(|pool| !warned.contains(&pool.subnet)) {
+            for pool in newly_low(&mut warned, &pools) {
                 tracing::warn!(
                     network = %pool.network.name, subnet = %pool.subnet, percent = pool.in_use.percent(),
                     "addresses run out: add a network or a larger subnet"
                 );
             }
-            warned = full.map(|pool| pool.subnet).collect();
         }
     }
+}
+
+/// Returns the pools that have come to run low since the last look; one that has had room again in between counts anew.
+fn newly_low<'a>(warned: &mut BTreeSet<Prefix>, pools: &'a [PoolView]) -> Vec<&'a PoolView> {
+    let low = pools.iter().filter(|pool| pool.in_use.is_low());
+    let before = std::mem::replace(warned, low.clone().map(|pool| pool.subnet).collect());
+    low.filter(|pool| !before.contains(&pool.subnet)).collect()
 }
 
 fn pool(
@@ -110,4 +111,44 @@ fn pool(
 
 fn blocks_table() -> TableName {
     TableName::new(BLOCKS_TABLE).expect("letters are a table name")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::model::Name;
+
+    #[test]
+    fn a_subnet_that_runs_low_is_told_of_once_until_it_has_had_room_again() {
+        let mut warned = BTreeSet::new();
+        let mut told = Vec::new();
+
+        for in_use in [79, 80, 95, 100, 79, 79, 81, 80] {
+            let pools = [view(in_use)];
+            let newly = newly_low(&mut warned, &pools);
+            told.extend(newly.iter().map(|_| in_use));
+        }
+
+        assert_eq!(told, [80, 81]);
+    }
+
+    fn view(in_use: u128) -> PoolView {
+        let name = |text: &str| Name::new(text).unwrap();
+        PoolView {
+            network: NetworkRecord {
+                id: NetworkId(1),
+                name: name("app"),
+                driver: name("overlay"),
+                options: Default::default(),
+                subnets: Vec::new(),
+            },
+            subnet: Prefix("10.0.0.0/24".parse().unwrap()),
+            in_use: Utilisation {
+                in_use,
+                capacity: 100,
+            },
+            leased: 100,
+            blocks: Vec::new(),
+        }
+    }
 }

@@ -30,6 +30,9 @@ pub struct Pool {
     pub in_use: u64,
     /// The share in use, in percent, rounded up.
     pub percent: u8,
+    /// Whether that is so much that somebody should act.
+    #[serde(default)]
+    pub low: bool,
     /// The blocks that are leased.
     pub blocks: Vec<LeasedBlock>,
 }
@@ -69,6 +72,7 @@ fn pool(view: PoolView, names: &BTreeMap<NodeId, Name>) -> Pool {
         leased: told(view.leased),
         in_use: told(view.in_use.in_use),
         percent: view.in_use.percent(),
+        low: view.in_use.is_low(),
         blocks: view.blocks.into_iter().map(block).collect(),
     }
 }
@@ -96,5 +100,10 @@ pub(super) fn record(pools: &[Pool]) {
             )
             .set(count as f64);
         }
+        gauge!(
+            "weft_ipam_low",
+            "network" => pool.name.to_string(), "subnet" => pool.subnet.to_string()
+        )
+        .set(f64::from(u8::from(pool.low)));
     }
 }

@@ -112,8 +112,9 @@ mod tests {
             subnet: Prefix("10.0.0.0/24".parse().unwrap()),
             capacity: 253,
             leased: 14,
-            in_use: 3,
-            percent: 2,
+            in_use: 203,
+            percent: 81,
+            low: true,
             blocks: Vec::new(),
         };
 
@@ -127,6 +128,7 @@ mod tests {
             "weft_networks_sync{state=\"degraded\"} 1",
             "weft_entries 7",
             "weft_ipam_addresses{network=\"app\",subnet=\"10.0.0.0/24\",state=\"leased\"} 14",
+            "weft_ipam_low{network=\"app\",subnet=\"10.0.0.0/24\"} 1",
             "# TYPE weft_datagrams_rejected_total counter",
             "weft_datagrams_rejected_total{reason=\"forged\"} 4",
             "weft_netdb_faulty_messages_total{node=\"0000000000000007\"} 9",

@@ -18,7 +18,9 @@ mod space;
 
 pub use block::{AddressError, Block, COOL_DOWN};
 pub use hand::{Fresh, Hand, Lease, NoAddress};
-pub use pools::{AddressSpace, PoolId, PoolRefusal, PoolRequest, SpaceName, Utilisation, checked};
+pub use pools::{
+    AddressSpace, LOW_FROM, PoolId, PoolRefusal, PoolRequest, SpaceName, Utilisation, checked,
+};
 pub use predefined::{deduplicated, global_pool, local_pools, site_pool};
 pub use rest::{RESTING_MAX, Rest};
 pub use space::{Overlap, Pool, PoolError, Space};

@@ -202,7 +202,15 @@ pub struct Utilisation {
     pub capacity: u128,
 }
 
+/// From which share in use, in percent, a subnet runs low.
+pub const LOW_FROM: u8 = 80;
+
 impl Utilisation {
+    /// Returns whether so much is in use that somebody should act.
+    pub fn is_low(self) -> bool {
+        self.percent() >= LOW_FROM
+    }
+
     /// Returns the share in use in percent, rounded up.
     pub fn percent(self) -> u8 {
         let share = self.in_use.min(self.capacity) as f64 / self.capacity.max(1) as f64;
