@@ -4,6 +4,7 @@
 mod args;
 mod cluster;
 mod cni;
+mod debug;
 mod demo;
 mod driver;
 mod endpoint;
@@ -87,6 +88,7 @@ async fn dispatch(args: Args) -> Result<(), CliError> {
         Command::Keys(command) => trust::keys(&client(), output, command).await,
         Command::Node(command) => trust::node(&client(), output, command).await,
         Command::Cluster(command) => cluster::run(&client(), output, command).await,
+        Command::Debug(command) => debug::run(&client(), output, command).await,
         Command::Sim(args) => sim::run(args, output).await,
         Command::Demo { nodes, keep } => demo::run(output, nodes, keep).await,
         Command::Completion { shell } => {

@@ -11,7 +11,7 @@ use crate::{
         model::{Name, NetworkRecord, TableEntry},
         netdb::EntryView,
     },
-    driver::{DEFAULT_IPAM, Driver, IpamCapability, RegistryError},
+    driver::{DEFAULT_IPAM, DataplaneView, Driver, IpamCapability, Origin, RegistryError},
     store::StoredEndpoint,
 };
 
@@ -102,6 +102,26 @@ impl Controller {
     /// Lists what drivers may come from on this host, in use or not.
     pub async fn plugin_list(&self) -> Result<Vec<PluginView>, ControllerError> {
         Ok(self.parts.registry.plugins().await?)
+    }
+
+    /// Shows what the kernel should hold beside what it does hold: of one network, or of all whose drivers say so.
+    pub async fn dataplane(
+        &self,
+        network: Option<&str>,
+    ) -> Result<Vec<(NetworkRecord, DataplaneView)>, ControllerError> {
+        let networks = match network {
+            Some(network) => vec![self.network(network).await?],
+            None => self.network_list().await?,
+        };
+        let mut views = Vec::new();
+        for record in networks {
+            let Some(driver) = self.parts.registry.driver(&record.driver) else {
+                continue;
+            };
+            let view = driver.dataplane(record.id).await;
+            views.extend(view.map(|view| (record, view)));
+        }
+        Ok(views)
     }
 
     /// Shows an endpoint, the table entries that are its, and, for one of this node, who may not have them.

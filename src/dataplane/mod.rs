@@ -10,14 +10,15 @@ mod steps;
 use std::path::{Path, PathBuf};
 
 use futures_util::future::{self, BoxFuture};
+use serde::{Deserialize, Serialize};
 
 pub use linux::{Kernel, Missing};
 pub use memory::Memory;
 pub use steps::{Step, steps};
 
 use crate::core::{
-    model::{EndpointId, Mac, NetworkId, Prefix},
-    overlay::Plane,
+    model::{EndpointId, Mac, NetworkId, Prefix, Vni, Vtep},
+    overlay::{Plane, Underlay},
 };
 
 /// Why the kernel does not hold what is desired. The next reconciliation begins by listing what it does hold.
@@ -34,6 +35,19 @@ pub enum DataplaneError {
         /// What it said.
         reason: String,
     },
+    /// Something else on this host has a tunnel of that VNI on that port; the operator must remove it, or give the network
+    /// another port.
+    #[error(
+        "VXLAN id {vni} on UDP port {port} is taken on this host by {by}: remove that, or create the network with -o vxlan_port=…"
+    )]
+    Taken {
+        /// The VNI.
+        vni: Vni,
+        /// The port on the underlay.
+        port: u16,
+        /// What has it, as far as that can be seen.
+        by: String,
+    },
     /// What was named as a sandbox is none; whoever named it must name another.
     #[error("{path} is no network namespace: {reason}")]
     Sandbox {
@@ -48,7 +62,7 @@ pub enum DataplaneError {
 }
 
 /// How an endpoint is to look in a sandbox.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Placement {
     /// The endpoint; its link has been made.
     pub endpoint: EndpointId,
@@ -61,6 +75,23 @@ pub struct Placement {
     /// Where to send packets for other prefixes; a prefix of length 0 is the default route.
     pub routes: Vec<(Prefix, std::net::IpAddr)>,
 }
+
+/// An endpoint that we have moved into a sandbox. It is remembered for as long as the host runs: a daemon that starts again
+/// looks after it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Placed {
+    /// Where the sandbox was named.
+    pub path: PathBuf,
+    /// Which one it was: another one may be there later.
+    pub sandbox: SandboxId,
+    /// How the endpoint looks in it.
+    pub placement: Placement,
+}
+
+/// Which of the host's network namespaces it is: the number that `/proc/PID/ns/net` shows. It may be given out again once the
+/// namespace is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SandboxId(pub u64);
 
 /// Something that holds planes: the kernel, or memory.
 pub trait Dataplane: Send + Sync {
@@ -89,10 +120,33 @@ pub trait Dataplane: Send + Sync {
         Box::pin(future::ready(()))
     }
 
-    /// Returns whether the path leads to a sandbox.
-    fn is_sandbox(&self, _path: &Path) -> bool {
-        false
+    /// Returns what carries the tunnels to this end now; nothing where that cannot be seen.
+    fn underlay(&self, _vtep: Vtep) -> BoxFuture<'_, Result<Option<Underlay>, DataplaneError>> {
+        Box::pin(future::ready(Ok(None)))
     }
+
+    /// Waits until what carries the tunnels may have changed.
+    fn underlay_changed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(future::pending())
+    }
+
+    /// Returns which sandbox the path leads to; nothing if it leads to none.
+    fn sandbox(&self, _path: &Path) -> Result<Option<SandboxId>, DataplaneError> {
+        Ok(None)
+    }
+
+    /// Returns the endpoints that a former run has moved into sandboxes, and that have not left since.
+    fn remembered(&self, _network: NetworkId) -> Vec<Placed> {
+        Vec::new()
+    }
+
+    /// Remembers that an endpoint was moved into a sandbox, beyond the end of this process.
+    fn remember(&self, _network: NetworkId, _placed: &Placed) -> Result<(), DataplaneError> {
+        Ok(())
+    }
+
+    /// Forgets an endpoint that has left.
+    fn forget(&self, _network: NetworkId, _endpoint: EndpointId) {}
 
     /// Moves an endpoint's link into a sandbox and sets it up there; returns its name. It may be called again.
     fn place<'a>(
@@ -107,26 +161,27 @@ pub trait Dataplane: Send + Sync {
 /// How often [`reconcile`] lists again after a failed step before it gives the failure to its caller.
 const ATTEMPTS: usize = 3;
 
-/// Makes `dataplane` hold `desired` for a network. It may be called again after any failure.
+/// Makes `dataplane` hold `desired` for a network, and returns in how many steps. It may be called again after any failure.
 pub async fn reconcile(
     dataplane: &dyn Dataplane,
     network: NetworkId,
     desired: &Plane,
-) -> Result<(), DataplaneError> {
-    let mut outcome = Ok(());
+) -> Result<usize, DataplaneError> {
+    let (mut outcome, mut count) = (Ok(()), 0);
     for _ in 0..ATTEMPTS {
         let actual = dataplane.list(network).await?;
         let steps = steps(&actual, desired);
         if steps.is_empty() {
-            return Ok(());
+            return Ok(count);
         }
         tracing::trace!(%network, ?steps, "data plane");
+        count += steps.len();
         outcome = dataplane.apply(network, steps).await;
         if outcome.is_ok() {
             break;
         }
     }
-    outcome
+    outcome.map(|()| count)
 }
 
 /// The name of an endpoint's link: at most 15 bytes, as Linux wants it (`IFNAMSIZ`).

@@ -9,6 +9,7 @@ use futures_util::future::{self, BoxFuture};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::DataplaneView;
 use crate::{
     core::model::{
         EndpointId, EndpointRecord, Key, NetworkId, NetworkRecord, NodeId, Prefix, Subnet,
@@ -227,6 +228,9 @@ pub enum DriverError {
     /// The endpoint cannot be moved there; whoever named the sandbox must act.
     #[error("{0}")]
     Sandbox(DataplaneError),
+    /// Something of somebody else's on this host is in the way; the operator must act.
+    #[error("{0}")]
+    Taken(DataplaneError),
     /// The kernel did not take it.
     #[error("data plane: {0}")]
     Dataplane(#[from] DataplaneError),
@@ -381,6 +385,11 @@ pub trait Driver: Send + Sync {
     /// Says where it listens; nothing for one that is built in.
     fn address(&self) -> Option<String> {
         None
+    }
+
+    /// Shows the part of the kernel that it keeps for a network; nothing for a driver that keeps none, or does not say.
+    fn dataplane(&self, _network: NetworkId) -> BoxFuture<'_, Option<DataplaneView>> {
+        Box::pin(std::future::ready(None))
     }
 
     /// Says what the driver is, apart from its networks, for a person.

@@ -11,6 +11,7 @@ mod null;
 mod overlay;
 mod registry;
 mod remote;
+mod view;
 
 pub use allocator::{Agreed, Allocation, NetworkAllocator, Options};
 pub use contract::{
@@ -27,5 +28,6 @@ pub use registry::{
     RegistryError, SOURCE_DEADLINE, SourceError, Veto,
 };
 pub use remote::{Plugins, Remote, RemoteIpam};
+pub use view::{DataplaneView, Reconciled, Why};
 
 pub use crate::plugin::{Health as PluginHealth, Listed as PluginListed, Origin as PluginOrigin};

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
@@ -54,7 +54,7 @@ impl Node {
     pub(super) fn new(
         program: &Path,
         place: &Path,
-        (name, address): (String, Ipv4Addr),
+        (name, address): (String, IpAddr),
         profile: &'static str,
     ) -> anyhow::Result<Self> {
         let directory = place.join(&name);

@@ -169,7 +169,7 @@ impl Cluster {
         let number = at + 1;
         let address = match &self.underlay {
             Some(underlay) => underlay.address(at),
-            None => self.address(number),
+            None => self.address(number).into(),
         };
         let profile = match self.profile {
             Profile::Lan => "lan",

@@ -4,7 +4,7 @@
 
 use std::{
     fs::File,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -65,22 +65,32 @@ impl Drop for Namespace {
     }
 }
 
-/// Hosts that reach each other over IPv4.
+/// Hosts that reach each other over IPv4, or over IPv6.
 #[derive(Debug)]
 pub struct Underlay {
     hosts: Vec<Namespace>,
     bridge: Namespace,
+    is_v6: bool,
 }
 
 impl Underlay {
     /// Makes so many hosts; `None`, and a reason on standard error, if that cannot be done here and need not be.
     ///
     /// With `WEFT_REQUIRE_DOCKER=1` it need be.
-    #[expect(clippy::print_stderr, reason = "who skips a test has to say so")]
     pub fn make(count: u8) -> anyhow::Result<Option<Self>> {
+        Self::make_if_possible(count, false)
+    }
+
+    /// As [`Self::make`], over IPv6.
+    pub fn make_v6(count: u8) -> anyhow::Result<Option<Self>> {
+        Self::make_if_possible(count, true)
+    }
+
+    #[expect(clippy::print_stderr, reason = "who skips a test has to say so")]
+    fn make_if_possible(count: u8, is_v6: bool) -> anyhow::Result<Option<Self>> {
         let must = std::env::var_os("WEFT_REQUIRE_DOCKER").is_some_and(|value| value == "1");
         let missing = match Self::missing() {
-            Ok(()) => return Self::join(count).map(Some),
+            Ok(()) => return Self::join(count, is_v6).map(Some),
             Err(missing) => missing,
         };
         ensure!(!must, "WEFT_REQUIRE_DOCKER=1, but {missing:#}");
@@ -95,7 +105,7 @@ impl Underlay {
         Ok(())
     }
 
-    fn join(count: u8) -> anyhow::Result<Self> {
+    fn join(count: u8, is_v6: bool) -> anyhow::Result<Self> {
         let bridge = Namespace::make()?;
         for island in 0..ISLANDS {
             let name = format!("br{island}");
@@ -109,12 +119,21 @@ impl Underlay {
             let pair = ["link", "add", &port, "type", "veth", "peer", "name", "u0"];
             bridge.ip(&[&pair[..], &["netns", &host.name]].concat())?;
             bridge.ip(&["link", "set", &port, "master", "br0", "up"])?;
-            let address = format!("{}/24", address(number));
-            host.ip(&["address", "add", &address, "dev", "u0"])?;
+            let own = address(number, is_v6);
+            let length = if is_v6 { 64 } else { 24 };
+            let own = format!("{own}/{length}");
+            let add = ["address", "add", &own, "dev", "u0"];
+            // Nobody else has it, so nobody need be asked before it can be used.
+            let at_once: &[&str] = if is_v6 { &["nodad"] } else { &[] };
+            host.ip(&[&add[..], at_once].concat())?;
             host.ip(&["link", "set", "u0", "up"])?;
             hosts.push(host);
         }
-        Ok(Self { hosts, bridge })
+        Ok(Self {
+            hosts,
+            bridge,
+            is_v6,
+        })
     }
 
     /// Puts a host on an island: it reaches those on the same one, and they it.
@@ -130,13 +149,16 @@ impl Underlay {
     }
 
     /// Returns a host's address.
-    pub fn address(&self, at: usize) -> Ipv4Addr {
-        address(u8::try_from(at).expect("there are few"))
+    pub fn address(&self, at: usize) -> IpAddr {
+        address(u8::try_from(at).expect("there are few"), self.is_v6)
     }
 }
 
-fn address(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(192, 0, 2, number + 1)
+fn address(number: u8, is_v6: bool) -> IpAddr {
+    match is_v6 {
+        true => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(number) + 1).into(),
+        false => Ipv4Addr::new(192, 0, 2, number + 1).into(),
+    }
 }
 
 /// Opens a UDP socket in a namespace.

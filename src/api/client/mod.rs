@@ -1,6 +1,7 @@
 //! A client of the control API, over its unix socket. The command line and the tests use it.
 
 mod cluster;
+mod dataplane;
 mod members;
 mod trust;
 mod uri;

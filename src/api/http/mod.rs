@@ -6,6 +6,7 @@
 mod blob;
 pub mod cluster;
 mod counters;
+pub mod dataplane;
 mod door;
 mod drivers;
 mod error;

@@ -106,6 +106,7 @@ fn driver_code(refused: &DriverError) -> Code {
         | DriverError::Address { .. }
         | DriverError::NoInterface(_)
         | DriverError::Sandbox(_) => Code::Invalid,
+        DriverError::Taken(_) => Code::InUse,
         DriverError::Unreachable { .. } => Code::Busy,
         DriverError::Restarted { .. } => Code::NotReady,
         DriverError::Refused { .. } | DriverError::Protocol { .. } => Code::DriverRefused,

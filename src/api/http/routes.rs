@@ -91,9 +91,11 @@ pub fn routes(controller: Controller, tls: Tls, stop: CancellationToken) -> Rout
     let trust = super::trust::routes().with_state(api.controller.clone());
     let cluster = cluster::routes().with_state(api.controller.clone());
     let members = super::members::routes().with_state(api.controller.clone());
+    let dataplane = super::dataplane::routes().with_state(api.controller.clone());
+    let parts = trust.merge(members).merge(cluster).merge(dataplane);
     Router::new()
         .nest("/v1", v1.with_state(api))
-        .nest("/v1", trust.merge(members).merge(cluster))
+        .nest("/v1", parts)
 }
 
 type Answer<T> = Result<Json<T>, Failure>;

@@ -1,6 +1,7 @@
 //! The command line's grammar, and the help that a person reads.
 
 mod cluster;
+mod debug;
 mod driver;
 mod network;
 mod sim;
@@ -19,6 +20,7 @@ use clap::{
 };
 
 pub(super) use cluster::ClusterCommand;
+pub(super) use debug::DebugCommand;
 pub(super) use driver::{DriverCommand, PluginCommand};
 pub(super) use network::{EndpointCommand, EndpointName, IpamCommand, NetworkCommand, SandboxArgs};
 pub(super) use sim::SimArgs;
@@ -183,6 +185,9 @@ Examples:
     /// Label this node, and remove other nodes from the cluster
     #[command(subcommand, arg_required_else_help = true)]
     Node(NodeCommand),
+    /// Look inside this node, when something is not as it should be
+    #[command(subcommand, arg_required_else_help = true)]
+    Debug(DebugCommand),
     /// Write a completion script for a shell
     #[command(after_help = "\
 Examples:

@@ -44,6 +44,7 @@ pub(super) async fn overlay(
     let kept = kernel.keep_only(&networks).await;
     kept.map_err(anyhow::Error::from)?;
     let underlay = kernel.underlay(vtep).await.map_err(anyhow::Error::from)?;
+    let underlay = underlay.unwrap_or_else(|| Underlay::assumed(vtep));
     let (address, mtu, dataplane) = (vtep.0, underlay.mtu, "kernel");
     tracing::info!(%address, mtu, dataplane, "packets are carried");
     let kernel: Arc<dyn Dataplane> = Arc::new(kernel);
@@ -55,10 +56,10 @@ async fn kernel(config: &Config) -> Result<Option<Kernel>, CliError> {
     let without = "everything else works: members, tables, networks and addresses, names";
     if config.dataplane == Some(Carrier::None) {
         tracing::info!("no data plane, as was asked for: packets are not carried; {without}");
+        tell_of_left(config);
         return Ok(None);
     }
-    let runtime_dir = config.socket.parent().unwrap_or(Path::new("/"));
-    let missing = match Kernel::open(runtime_dir.join("netns")).await {
+    let missing = match Kernel::open(namespaces(&config.socket)).await {
         Ok(kernel) => return Ok(Some(kernel)),
         Err(missing) => missing.iter().map(ToString::to_string).collect::<Vec<_>>(),
     };
@@ -84,6 +85,23 @@ pub(super) fn capabilities(config: &Config, overlay: &Overlay) -> Vec<Name> {
     had.map(|(word, _)| name(word))
         .chain([name(&wire)])
         .collect()
+}
+
+/// Returns where the network namespaces of a daemon are that serves this socket.
+pub(in crate::cli) fn namespaces(socket: &Path) -> PathBuf {
+    socket.parent().unwrap_or(Path::new("/")).join("netns")
+}
+
+/// Says what a run that carried packets has left, which nobody looks after from now on.
+fn tell_of_left(config: &Config) {
+    let left = Kernel::left(&namespaces(&config.socket));
+    if !left.is_empty() {
+        let networks: Vec<String> = left.iter().map(ToString::to_string).collect();
+        tracing::warn!(
+            networks = networks.join(","),
+            "a former run has left the data plane of networks in the kernel: weft debug dataplane --clean removes it"
+        );
+    }
 }
 
 /// Makes the registry of a node.

@@ -12,6 +12,7 @@ mod tests;
 
 use std::path::PathBuf;
 
+pub(super) use drivers::namespaces;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 

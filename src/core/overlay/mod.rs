@@ -7,11 +7,13 @@
 //! peers that were heard of long before included; the last leave makes none of it. The one exception is what a former run
 //! has left in the kernel ([`Overlay::adopt`]): it stays, and carries packets, until all has been told again.
 
+mod compare;
 mod plane;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+pub use compare::{Compared, Kind, compare};
 pub use plane::{Guard, Link, LinkId, Plane};
 
 use super::model::{EndpointId, Mac, PeerRecord, Prefix, Subnet, Vni, Vtep};
@@ -208,6 +210,11 @@ impl Overlay {
                 self.adopted.neighbours.remove(&(vni, address));
             }
         }
+    }
+
+    /// Takes that tunnels are made another way from now on: the underlay has changed.
+    pub fn set(&mut self, settings: Settings) {
+        self.settings = settings;
     }
 
     /// Returns whether the endpoint is this node's and has joined.

@@ -20,9 +20,10 @@ use super::{
     name::{alias, name},
     netlink::{
         Netlink, errno,
-        libc_errno::{EEXIST, ENODEV},
+        libc_errno::{EADDRINUSE, EEXIST, ENODEV},
         refused, refused_in, unless,
     },
+    others,
 };
 use crate::{
     core::{
@@ -43,6 +44,10 @@ pub(super) struct Found {
     pub(super) is_up: bool,
     /// The bridge that it is a port of, 0 if none.
     pub(super) bridge: u32,
+    /// The index of a pair's other end, in whatever namespace that is.
+    pub(super) pair: Option<u32>,
+    /// A tunnel's VNI and port.
+    pub(super) tunnel: Option<(u32, u16)>,
     /// Whether its bridge passes nothing from it to another such port.
     pub(super) is_isolated: bool,
 }
@@ -82,6 +87,8 @@ fn read(message: LinkMessage) -> Found {
         is_up: message.header.flags.contains(LinkFlags::Up),
         bridge: 0,
         is_isolated: false,
+        pair: None,
+        tunnel: None,
     };
     for attribute in message.attributes {
         if let LinkAttribute::IfName(name) = attribute {
@@ -96,6 +103,9 @@ fn read(message: LinkMessage) -> Found {
             found.bridge = index;
         } else if let LinkAttribute::LinkInfo(parts) = attribute {
             found.is_isolated = parts.iter().any(is_isolated);
+            found.tunnel = parts.iter().find_map(tunnel);
+        } else if let LinkAttribute::Link(index) = attribute {
+            found.pair = Some(index);
         }
     }
     found
@@ -104,6 +114,21 @@ fn read(message: LinkMessage) -> Found {
 fn is_isolated(part: &LinkInfo) -> bool {
     let isolated = InfoBridgePort::Isolated(true);
     matches!(part, LinkInfo::PortData(InfoPortData::BridgePort(settings)) if settings.contains(&isolated))
+}
+
+fn tunnel(part: &LinkInfo) -> Option<(u32, u16)> {
+    let LinkInfo::Data(InfoData::Vxlan(settings)) = part else {
+        return None;
+    };
+    let (mut vni, mut port) = (None, None);
+    for setting in settings {
+        if let InfoVxlan::Id(is) = setting {
+            vni = Some(*is);
+        } else if let InfoVxlan::Port(is) = setting {
+            port = Some(*is);
+        }
+    }
+    vni.zip(port)
 }
 
 impl Ends<'_> {
@@ -115,15 +140,15 @@ impl Ends<'_> {
             (_, Link::Endpoint { mac, mtu, .. }) => self.add_pair(&name(id), *mac, *mtu).await,
             (LinkId::Bridge(_) | LinkId::Endpoint(_), Link::Vxlan { .. }) => Ok(()),
         };
-        made.map_err(|error| match (errno(&error), link) {
-            (EEXIST, Link::Vxlan { port, .. }) => DataplaneError::Refused {
-                what: format!("make link {}", name(id)),
-                reason: format!(
-                    "something else on this host has a tunnel of that VNI on port {port}"
-                ),
-            },
-            _ => refused(format!("make link {}", name(id)))(error),
-        })?;
+        if let Err(error) = made {
+            return Err(match (errno(&error), id, link) {
+                (EEXIST, LinkId::Vxlan(vni), &Link::Vxlan { port, .. }) => {
+                    let by = others::who_has(self.host, vni, port).await;
+                    DataplaneError::Taken { vni, port, by }
+                }
+                _ => refused(format!("make link {}", name(id)))(error),
+            });
+        }
         self.finish(id, link).await
     }
 
@@ -151,7 +176,13 @@ impl Ends<'_> {
             .set(message.build())
             .execute()
             .await;
-        set.map_err(refused_in(self.network, format!("set up link {text}")))?;
+        set.map_err(|error| match (errno(&error), id, link) {
+            (EADDRINUSE, LinkId::Vxlan(vni), &Link::Vxlan { port, .. }) => {
+                let by = others::who_has_port(port);
+                DataplaneError::Taken { vni, port, by }
+            }
+            _ => refused_in(self.network, format!("set up link {text}"))(error),
+        })?;
         match link {
             Link::Bridge { gateways, .. } => self.give_gateways(found.index, gateways).await,
             Link::Vxlan { .. } => self.isolate(found.index, &text).await,

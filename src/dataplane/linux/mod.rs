@@ -13,7 +13,9 @@ mod name;
 mod namespace;
 mod neighbour;
 mod netlink;
+mod others;
 mod probe;
+mod remembered;
 mod sandbox;
 mod underlay;
 
@@ -29,10 +31,10 @@ use tokio::{sync::Notify, task::JoinSet};
 
 pub use probe::Missing;
 
-use self::{guard::Guards, link::Ends, netlink::Netlink};
-use super::{Dataplane, DataplaneError, Placement, Step};
+use self::{guard::Guards, link::Ends, netlink::Netlink, remembered::Remembered};
+use super::{Dataplane, DataplaneError, Placed, Placement, SandboxId, Step};
 use crate::core::{
-    model::{NetworkId, Vni, Vtep},
+    model::{EndpointId, NetworkId, Vni, Vtep},
     overlay::{Link, LinkId, Plane, Underlay},
 };
 
@@ -44,6 +46,8 @@ pub struct Kernel {
     /// Where the namespaces are mounted.
     directory: PathBuf,
     host: Netlink,
+    underlay: underlay::Watch,
+    remembered: Remembered,
     guards: Guards,
     spaces: Mutex<BTreeMap<NetworkId, Arc<Space>>>,
     touched: Arc<Touched>,
@@ -70,13 +74,15 @@ impl Kernel {
         if !missing.is_empty() {
             return Err(missing);
         }
-        let host = Netlink::open().map_err(|error| {
+        let no_netlink = |error: std::io::Error| {
             let reason = error.to_string();
             vec![Missing {
                 what: "netlink",
                 reason,
             }]
-        })?;
+        };
+        let host = Netlink::open().map_err(no_netlink)?;
+        let underlay = underlay::Watch::start().map_err(no_netlink)?;
         let (guards, works) = Guards::open().await;
         if let Err(error) = works {
             tracing::warn!(
@@ -85,17 +91,19 @@ impl Kernel {
             );
         }
         Ok(Self {
+            remembered: Remembered::beside(&directory),
             directory,
             host,
+            underlay,
             guards,
             spaces: Mutex::default(),
             touched: Arc::default(),
         })
     }
 
-    /// Looks up what carries the tunnels.
-    pub async fn underlay(&self, vtep: Vtep) -> Result<Underlay, DataplaneError> {
-        underlay::find(&self.host, vtep).await
+    /// Returns the networks of which a run with the same directory has left something.
+    pub fn left(directory: &Path) -> Vec<NetworkId> {
+        namespace::list(directory).unwrap_or_default()
     }
 
     /// Removes what a former run has left of all networks but these.
@@ -107,6 +115,7 @@ impl Kernel {
                 self.clear(network).await?;
             }
         }
+        self.remembered.keep_only(networks);
         self.guards.keep_only(networks).await
     }
 
@@ -166,11 +175,30 @@ impl Kernel {
                 }
             }
         }
+        if let Some(space) = &space {
+            self.follow_mtu(space, &steps).await?;
+        }
         let removes = |step: &Step| matches!(step, Step::RemoveLink(_));
         if let Some(space) = space.filter(|_| steps.iter().any(removes))
             && has_no_link(&space.netlink).await?
         {
             self.remove(network)?;
+        }
+        Ok(())
+    }
+
+    /// Has the far ends of pairs that were mended go with their MTU, which they have at least when they are made.
+    async fn follow_mtu(&self, space: &Space, steps: &[Step]) -> Result<(), DataplaneError> {
+        let mut ends = Vec::new();
+        for step in steps {
+            if let Step::MendLink(id, Link::Endpoint { mac, mtu, .. }) = step
+                && let Some(found) = link::find(&space.netlink, &name::name(*id)).await?
+            {
+                ends.push((*mac, found.index, *mtu));
+            }
+        }
+        if !ends.is_empty() {
+            others::follow_mtu(&self.host, &ends).await;
         }
         Ok(())
     }
@@ -245,7 +273,11 @@ impl Kernel {
         let again = namespace.try_clone().map_err(refused(failed))?;
         let touched = self.touched.clone();
         let opened = namespace::inside(again, move || {
-            let listener = netlink::listen(move || touched.add(network))?;
+            let listener = netlink::listen(move |message| {
+                if netlink::takes_away(message) {
+                    touched.add(network);
+                }
+            })?;
             Ok((Netlink::open()?, listener))
         });
         let (netlink, listener) = opened.await.map_err(refused(failed))?;
@@ -312,9 +344,31 @@ impl Dataplane for Kernel {
         Box::pin(self.guards.forget())
     }
 
-    fn is_sandbox(&self, path: &Path) -> bool {
-        // One that cannot be looked at may be there.
-        namespace::open(path).map_or(true, |found| found.is_some())
+    fn underlay(&self, vtep: Vtep) -> BoxFuture<'_, Result<Option<Underlay>, DataplaneError>> {
+        Box::pin(self.underlay.find(&self.host, vtep))
+    }
+
+    fn underlay_changed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.underlay.changed())
+    }
+
+    fn sandbox(&self, path: &Path) -> Result<Option<SandboxId>, DataplaneError> {
+        let found = namespace::open(path).map_err(refused("look at a sandbox"))?;
+        let number = found.map(|found| namespace::number(&found)).transpose();
+        Ok(number.map_err(refused("look at a sandbox"))?.map(SandboxId))
+    }
+
+    fn remembered(&self, network: NetworkId) -> Vec<Placed> {
+        self.remembered.list(network)
+    }
+
+    fn remember(&self, network: NetworkId, placed: &Placed) -> Result<(), DataplaneError> {
+        let added = self.remembered.add(network, placed);
+        added.map_err(refused("remember a sandbox"))
+    }
+
+    fn forget(&self, network: NetworkId, endpoint: EndpointId) {
+        self.remembered.remove(network, endpoint);
     }
 
     fn place<'a>(

@@ -4,9 +4,10 @@
 //! never forks.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io,
-    os::fd::AsRawFd,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -21,6 +22,9 @@ use crate::core::model::NetworkId;
 
 /// The namespace of the thread that asks.
 const OWN: &str = "/proc/thread-self/ns/net";
+
+/// Where others give namespaces names: `ip netns`, and the Docker engine.
+const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 
 /// What is written to `/proc/sys/net` of a new namespace: packets between the subnets of a network are forwarded, and
 /// the links speak for nobody. Subnets have one bridge, so who sends to another is not told that there is a shorter way.
@@ -101,6 +105,34 @@ pub(super) fn open(path: &Path) -> io::Result<Option<File>> {
         Err(error) => return Err(error),
     };
     Ok(is_namespace(&file)?.then_some(file))
+}
+
+/// Returns the number by which the kernel tells a namespace from all others that there are at the same time.
+pub(super) fn number(namespace: &File) -> io::Result<u64> {
+    Ok(namespace.metadata()?.ino())
+}
+
+/// Returns the network namespaces of this host that have a name or a process, each once, but for the own one.
+pub(super) fn visible() -> Vec<(PathBuf, File)> {
+    let own = File::open(OWN).and_then(|own| number(&own)).ok();
+    let mut seen: BTreeSet<u64> = own.into_iter().collect();
+    let processes = entries("/proc").map(|process| process.join("ns/net"));
+    let named = NAMED.iter().flat_map(|place| entries(place));
+    let mut found = Vec::new();
+    for path in named.chain(processes) {
+        if let Ok(Some(namespace)) = open(&path)
+            && let Ok(number) = number(&namespace)
+            && seen.insert(number)
+        {
+            found.push((path, namespace));
+        }
+    }
+    found
+}
+
+fn entries(place: &str) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = fs::read_dir(place).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path())
 }
 
 /// Mounts a namespace that we have open where it should be, if it is not there.

@@ -5,7 +5,7 @@ use std::io;
 use futures_util::StreamExt;
 use rtnetlink::{
     Error, Handle, MulticastGroup,
-    packet_core::{NetlinkMessage, NetlinkPayload},
+    packet_core::NetlinkPayload,
     packet_route::RouteNetlinkMessage,
     sys::{AsyncSocket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE},
 };
@@ -47,10 +47,12 @@ impl Netlink {
     }
 }
 
-/// Calls `changed` for every change in the namespace that takes something away or alters a link, until dropped.
+/// Calls `heard` for every change in the namespace of the calling thread, until dropped.
 ///
 /// What is missed in a flood of changes is found by the slow clock.
-pub(super) fn listen(changed: impl Fn() + Send + 'static) -> io::Result<JoinSet<()>> {
+pub(super) fn listen(
+    heard: impl Fn(&RouteNetlinkMessage) + Send + 'static,
+) -> io::Result<JoinSet<()>> {
     let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
     let groups = GROUPS
         .iter()
@@ -64,24 +66,22 @@ pub(super) fn listen(changed: impl Fn() + Send + 'static) -> io::Result<JoinSet<
         // The connection ends when its handle goes.
         let _kept = handle;
         while let Some((message, _)) = news.next().await {
-            if matters(&message) {
-                changed();
+            if let NetlinkPayload::InnerMessage(message) = &message.payload {
+                heard(message);
             }
         }
     });
     Ok(tasks)
 }
 
-fn matters(message: &NetlinkMessage<RouteNetlinkMessage>) -> bool {
-    // The rest adds what we add ourselves, or is of no use here.
+/// Whether something is taken away or a link altered. The rest adds what we add ourselves, or is of no use here.
+pub(super) fn takes_away(message: &RouteNetlinkMessage) -> bool {
     matches!(
-        &message.payload,
-        NetlinkPayload::InnerMessage(
-            RouteNetlinkMessage::NewLink(_)
-                | RouteNetlinkMessage::DelLink(_)
-                | RouteNetlinkMessage::DelNeighbour(_)
-                | RouteNetlinkMessage::DelAddress(_),
-        )
+        message,
+        RouteNetlinkMessage::NewLink(_)
+            | RouteNetlinkMessage::DelLink(_)
+            | RouteNetlinkMessage::DelNeighbour(_)
+            | RouteNetlinkMessage::DelAddress(_)
     )
 }
 
@@ -135,5 +135,6 @@ pub(super) mod libc_errno {
     pub(in crate::dataplane::linux) const ENOENT: i32 = Errno::ENOENT as i32;
     pub(in crate::dataplane::linux) const EEXIST: i32 = Errno::EEXIST as i32;
     pub(in crate::dataplane::linux) const ENODEV: i32 = Errno::ENODEV as i32;
+    pub(in crate::dataplane::linux) const EADDRINUSE: i32 = Errno::EADDRINUSE as i32;
     pub(in crate::dataplane::linux) const EADDRNOTAVAIL: i32 = Errno::EADDRNOTAVAIL as i32;
 }

@@ -161,6 +161,89 @@ fn what_somebody_else_takes_away_is_noticed() {
 }
 
 #[test]
+fn what_is_not_ours_is_not_touched() {
+    in_a_namespace(async |place| {
+        let kernel = open(&place).await;
+        reconcile(&kernel, NETWORK, &plane(2, 1450)).await.unwrap();
+        let space = kernel.find(NETWORK).await.unwrap().unwrap();
+        let strangers = [
+            rtnetlink::LinkBridge::new("br-lan").mtu(1400).build(),
+            rtnetlink::LinkVeth::new("veth0", "veth1").mtu(1400).build(),
+        ];
+        for stranger in strangers {
+            let added = space.netlink.handle.link().add(stranger).execute().await;
+            added.unwrap();
+        }
+        let lan = link::find(&space.netlink, "br-lan").await.unwrap().unwrap();
+        let address = prefix("10.9.9.9/24");
+        address::add(&space.netlink, lan.index, address)
+            .await
+            .unwrap();
+        let there = async || {
+            let links = link::list(&space.netlink).await.unwrap();
+            let not_ours = links
+                .into_iter()
+                .filter(|link| name::id_of(&link.name).is_none());
+            let mut seen: Vec<_> = not_ours.map(|link| (link.name, link.mtu)).collect();
+            seen.sort();
+            seen
+        };
+        let before = there().await;
+
+        for wanted in [plane(5, 1300), plane(0, 1450), plane(1, 1450)] {
+            reconcile(&kernel, NETWORK, &wanted).await.unwrap();
+
+            assert_eq!(there().await, before);
+            let addresses = address::list(&space.netlink).await.unwrap();
+            assert!(addresses.contains(&(lan.index, address)));
+            assert_eq!(kernel.list(NETWORK).await.unwrap(), wanted);
+        }
+        reconcile(&kernel, NETWORK, &Plane::default())
+            .await
+            .unwrap();
+    });
+}
+
+#[test]
+fn a_tunnel_that_is_in_the_way_is_named() {
+    in_a_namespace(async |place| {
+        let kernel = open(&place).await;
+        let foreign = rtnetlink::LinkVxlan::new("foreign0", 4096).port(4789);
+        let added = kernel.host.handle.link().add(foreign.build()).execute();
+        added.await.unwrap();
+
+        let refused = reconcile(&kernel, NETWORK, &plane(1, 1450)).await;
+
+        let taken = DataplaneError::Taken {
+            vni: vni(4096),
+            port: 4789,
+            by: "device foreign0".to_owned(),
+        };
+        assert_eq!(refused, Err(taken));
+        reconcile(&kernel, NETWORK, &Plane::default())
+            .await
+            .unwrap();
+    });
+}
+
+#[test]
+fn a_port_that_a_program_has_is_named() {
+    in_a_namespace(async |place| {
+        let kernel = open(&place).await;
+        let _has_it = std::net::UdpSocket::bind("0.0.0.0:4789").unwrap();
+
+        let refused = reconcile(&kernel, NETWORK, &plane(1, 1450)).await;
+
+        let shown = refused.unwrap_err().to_string();
+        assert!(shown.contains("a program"), "{shown}");
+        assert!(shown.contains("sport = :4789"), "{shown}");
+        reconcile(&kernel, NETWORK, &Plane::default())
+            .await
+            .unwrap();
+    });
+}
+
+#[test]
 #[expect(clippy::print_stdout, reason = "who measures shows what it is")]
 #[expect(clippy::disallowed_methods, reason = "the kernel keeps real time")]
 fn two_thousand_peers_are_programmed_in_one_go() {

@@ -2,29 +2,33 @@
 //!
 //! It is the distributed part only: VNIs, subnets and gateways come with the network from the leader's allocator.
 
+mod network;
 mod options;
+mod records;
 mod sandboxes;
 mod show;
 
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
 use serde_json::json;
-use tokio::sync::Notify;
 
 use self::{
+    network::Network,
     options::parse,
-    sandboxes::{Placed, Sandboxes},
+    records::{
+        TABLE, addresses_of, check_subnets, endpoint_key, endpoint_of, handle_event, interest,
+        table,
+    },
 };
 use super::{
-    Capability, Driver, DriverError, InterfaceName, Joined, ObjectType, Route, SandboxPlace, Scope,
-    TableEvent, TableInterest, contract::check_subnet,
+    Capability, DataplaneView, Driver, DriverError, InterfaceName, Joined, Route, SandboxPlace,
+    Scope, TableEvent, TableInterest, Why,
 };
 use crate::{
     core::{
@@ -32,14 +36,12 @@ use crate::{
             EndpointId, EndpointRecord, Key, NetworkId, NetworkRecord, PeerRecord, Prefix, Subnet,
             TableEntry, TableName, Value,
         },
-        overlay::{self, Local, Plane, Underlay, check_peer},
+        overlay::{self, Local, Plane, Underlay},
         wire::codec,
     },
-    dataplane::{Dataplane, DataplaneError, Placement, link_name, reconcile, steps},
+    dataplane::{Dataplane, DataplaneError, Placed, Placement, link_name, reconcile, steps},
 };
 
-/// The table in which every node says where its endpoints are.
-const TABLE: &str = "overlay_peers";
 /// How long after a change from outside the kernel is looked at: what is changed in one go is mended in one.
 const CALM: Duration = Duration::from_millis(50);
 /// How often the kernel is looked at although nothing seems to have changed.
@@ -47,37 +49,17 @@ const EVERY: Duration = Duration::from_secs(10);
 
 /// The driver `overlay`.
 pub struct Overlay {
-    underlay: Underlay,
+    /// What carries the tunnels; its end does not change.
+    underlay: Mutex<Underlay>,
     dataplane: Arc<dyn Dataplane>,
     networks: Mutex<BTreeMap<NetworkId, Arc<Network>>>,
-}
-
-struct Network {
-    record: NetworkRecord,
-    /// Held across a reconciliation, so that an older desired state is never applied over a newer one.
-    state: tokio::sync::Mutex<State>,
-    /// Told when an endpoint has vanished with its sandbox.
-    has_vanished: Notify,
-}
-
-struct State {
-    overlay: overlay::Overlay,
-    endpoints: BTreeMap<EndpointId, EndpointRecord>,
-    /// The sandboxes that we have moved endpoints into.
-    sandboxes: Sandboxes,
-    /// Peer records that could not be used.
-    refused: u64,
-    /// Whether the kernel was asked what a former run has left in it.
-    has_adopted: bool,
-    /// Set by `delete_network`: a call that still holds the network must not program it again.
-    gone: bool,
 }
 
 impl Overlay {
     /// Starts without networks.
     pub fn new(underlay: Underlay, dataplane: Arc<dyn Dataplane>) -> Self {
         Self {
-            underlay,
+            underlay: Mutex::new(underlay),
             dataplane,
             networks: Mutex::default(),
         }
@@ -95,17 +77,67 @@ impl Overlay {
             tokio::select! {
                 network = self.dataplane.changed() => {
                     tokio::time::sleep(CALM).await;
-                    self.mend(network).await;
+                    self.mend(network, Why::Changed).await;
+                }
+                () = self.dataplane.underlay_changed() => {
+                    tokio::time::sleep(CALM).await;
+                    self.follow_underlay().await;
                 }
                 _ = clock.tick() => {
                     self.dataplane.doubt().await;
-                    let networks: Vec<NetworkId> = self.networks().keys().copied().collect();
-                    for network in networks {
-                        self.mend(network).await;
-                    }
+                    self.follow_underlay().await;
+                    self.mend_all(Why::Clock).await;
                 }
             }
         }
+    }
+
+    async fn mend_all(&self, why: Why) {
+        let networks: Vec<NetworkId> = self.networks().keys().copied().collect();
+        for network in networks {
+            self.mend(network, why).await;
+        }
+    }
+
+    async fn mend(&self, id: NetworkId, why: Why) {
+        if let Ok(network) = self.network(id) {
+            network.mend(why).await;
+        }
+    }
+
+    /// Looks whether what carries the tunnels is as it was. Networks that are there are made over to what it is now.
+    async fn follow_underlay(&self) {
+        let before = self.underlay();
+        let now = match self.dataplane.underlay(before.vtep).await {
+            // An address that is on no interface for a moment makes no tunnel anew.
+            Ok(now) => now.unwrap_or(before),
+            Err(error) => {
+                tracing::warn!(%error, "what carries the tunnels was not looked at; it is tried again");
+                return;
+            }
+        };
+        if now == before {
+            return;
+        }
+        tracing::info!(address = %now.vtep.0, mtu = now.mtu, mtu_before = before.mtu, "what carries the tunnels has changed");
+        *self.lock_underlay() = now;
+        let networks: Vec<Arc<Network>> = self.networks().values().cloned().collect();
+        for network in networks {
+            // The options were good when the network was made.
+            if let Ok(settings) = parse(&network.record.options, now.settings()) {
+                network.state.lock().await.overlay.set(settings);
+            }
+            network.mend(Why::Underlay).await;
+        }
+    }
+
+    fn underlay(&self) -> Underlay {
+        *self.lock_underlay()
+    }
+
+    fn lock_underlay(&self) -> MutexGuard<'_, Underlay> {
+        // A change is one assignment: nobody who panicked left it half done.
+        self.underlay.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes all networks out of the kernel: the node has left its cluster.
@@ -115,30 +147,6 @@ impl Overlay {
             if let Err(error) = self.delete_network(network).await {
                 tracing::warn!(%network, %error, "the data plane of a network is left behind");
             }
-        }
-    }
-
-    async fn mend(&self, id: NetworkId) {
-        let Ok(network) = self.network(id) else {
-            return;
-        };
-        let mut state = network.state.lock().await;
-        let mended = async {
-            let lost = self.look_for_sandboxes(id, &mut state).await?;
-            self.apply(id, &mut state).await?;
-            for placed in lost {
-                self.dataplane
-                    .place(&placed.path, &placed.placement)
-                    .await?;
-            }
-            Ok::<_, DriverError>(())
-        };
-        let mended = mended.await;
-        if state.sandboxes.has_vanished() {
-            network.has_vanished.notify_one();
-        }
-        if let Err(error) = mended {
-            tracing::warn!(network = %id, %error, "the data plane is not as it should be; it is tried again");
         }
     }
 
@@ -152,20 +160,8 @@ impl Overlay {
         found.ok_or(DriverError::NoNetwork(id))
     }
 
-    async fn apply(&self, id: NetworkId, state: &mut State) -> Result<(), DriverError> {
-        if !state.has_adopted {
-            state.overlay.adopt(self.dataplane.list(id).await?);
-            state.has_adopted = true;
-        }
-        let desired = match state.gone {
-            true => Plane::default(),
-            false => state.overlay.desired(),
-        };
-        Ok(reconcile(&*self.dataplane, id, &desired).await?)
-    }
-
     fn add_network(&self, record: &NetworkRecord) -> Result<Vec<TableInterest>, DriverError> {
-        let settings = parse(&record.options, self.underlay.settings())?;
+        let settings = parse(&record.options, self.underlay().settings())?;
         check_subnets(record)?;
         let mut networks = self.networks();
         if let Some(held) = networks.get(&record.id) {
@@ -174,19 +170,9 @@ impl Overlay {
             }
             return Ok(vec![interest()]);
         }
-        let state = State {
-            overlay: overlay::Overlay::new(self.underlay.vtep, settings, record.subnets.clone()),
-            endpoints: BTreeMap::new(),
-            sandboxes: Sandboxes::default(),
-            refused: 0,
-            has_adopted: false,
-            gone: false,
-        };
-        let network = Network {
-            record: record.clone(),
-            state: tokio::sync::Mutex::new(state),
-            has_vanished: Notify::new(),
-        };
+        let vtep = self.underlay().vtep;
+        let overlay = overlay::Overlay::new(vtep, settings, record.subnets.clone());
+        let network = Network::new(record, overlay, self.dataplane.clone());
         networks.insert(record.id, Arc::new(network));
         Ok(vec![interest()])
     }
@@ -204,7 +190,9 @@ impl Overlay {
             mac: endpoint.mac,
         };
         state.overlay.handle_join(endpoint.id, local);
-        if let Err(refused) = self.apply(endpoint.network, &mut state).await {
+        let applied = state.apply(Why::Join).await;
+        network.tell_of_vanished(&state);
+        if let Err(refused) = applied {
             if !had_joined {
                 state.overlay.handle_leave(endpoint.id);
             }
@@ -241,7 +229,7 @@ impl Overlay {
         let entries = addresses.split_first().map(|(first, others)| PeerRecord {
             address: *first,
             mac: endpoint.mac,
-            vtep: self.underlay.vtep,
+            vtep: self.underlay().vtep,
             others: others.to_vec(),
         });
         let entries = entries.iter().map(|peer| TableEntry {
@@ -267,7 +255,7 @@ impl Overlay {
         };
         let mut state = network.state.lock().await;
         state.overlay.settle();
-        self.apply(id, &mut state).await
+        state.apply(Why::Settled).await
     }
 
     async fn enter_now(
@@ -296,13 +284,22 @@ impl Overlay {
         let placed = self.dataplane.place(&sandbox.path, &placement).await;
         let name = placed.map_err(|error| match error {
             DataplaneError::Sandbox { .. } | DataplaneError::NoLinks => DriverError::Sandbox(error),
-            DataplaneError::LinkGone(_) | DataplaneError::Refused { .. } => error.into(),
+            DataplaneError::LinkGone(_)
+            | DataplaneError::Refused { .. }
+            | DataplaneError::Taken { .. } => error.into(),
         })?;
         let placement = Placement {
             name: Some(name.clone()),
             ..placement
         };
-        state.sandboxes.remember(sandbox.path.clone(), placement);
+        // One that has gone in this moment is missed by whoever asked for it.
+        if let Ok(Some(id)) = self.dataplane.sandbox(&sandbox.path) {
+            state.remember(Placed {
+                path: sandbox.path.clone(),
+                sandbox: id,
+                placement,
+            });
+        }
         Ok(name)
     }
 
@@ -311,9 +308,7 @@ impl Overlay {
             return Ok(());
         };
         let mut state = network.state.lock().await;
-        state.overlay.handle_leave(endpoint);
-        state.sandboxes.forget(endpoint);
-        self.apply(id, &mut state).await
+        state.leave(endpoint).await
     }
 
     async fn notify(&self, events: &[TableEvent]) -> Result<(), DriverError> {
@@ -325,40 +320,20 @@ impl Overlay {
         for event in events.iter().filter(|event| event.table.as_str() == TABLE) {
             handle_event(&mut state, event);
         }
-        self.apply(first.network, &mut state).await
-    }
-
-    /// Looks after the endpoints that are in sandboxes of which we know, and have no link any more: their sandbox is gone, and
-    /// they go with it, or somebody has removed the link. Returns what to place again.
-    async fn look_for_sandboxes(
-        &self,
-        id: NetworkId,
-        state: &mut State,
-    ) -> Result<Vec<Placed>, DriverError> {
-        if state.sandboxes.is_empty() {
-            return Ok(Vec::new());
-        }
-        let actual = self.dataplane.list(id).await?;
-        let is_there = |path: &Path| self.dataplane.is_sandbox(path);
-        let (vanished, lost) = state.sandboxes.look(&actual, is_there);
-        for endpoint in vanished {
-            tracing::info!(network = %id, %endpoint, "an endpoint's sandbox is gone");
-            state.overlay.handle_leave(endpoint);
-        }
-        Ok(lost)
+        state.apply(Why::Event).await
     }
 
     async fn next_vanished(&self, id: NetworkId) -> EndpointId {
-        let Ok(network) = self.network(id) else {
-            return std::future::pending().await;
-        };
-        loop {
-            let next = network.state.lock().await.sandboxes.next_vanished();
-            match next {
-                Some(endpoint) => return endpoint,
-                None => network.has_vanished.notified().await,
-            }
+        match self.network(id) {
+            Ok(network) => network.next_vanished().await,
+            Err(_none) => std::future::pending().await,
         }
+    }
+
+    async fn view(&self, id: NetworkId) -> Option<DataplaneView> {
+        let network = self.network(id).ok()?;
+        let state = network.state.lock().await;
+        Some(state.view().await)
     }
 
     async fn show(&self, id: NetworkId) -> serde_json::Value {
@@ -366,98 +341,19 @@ impl Overlay {
             return serde_json::Value::Null;
         };
         let state = network.state.lock().await;
-        let actual = self.dataplane.list(id).await;
-        let problem = actual.as_ref().err().map(ToString::to_string);
-        let actual = actual.unwrap_or_default();
+        let (underlay, view) = (self.underlay(), state.view().await);
+        let actual = self.dataplane.list(id).await.unwrap_or_default();
         let missing = steps(&actual, &state.overlay.desired());
         let missing: Vec<String> = missing.iter().map(|step| format!("{step:?}")).collect();
         json!({
-            "vtep": self.underlay.vtep,
-            "carries_packets": self.dataplane.has_links(),
-            "mtu_of_underlay": self.underlay.mtu,
-            "problem": problem,
+            "vtep": underlay.vtep,
+            "mtu_of_underlay": underlay.mtu,
+            "dataplane": show::in_short(&view),
             "not_yet": missing,
             "peers": show::peers(&state.overlay, &actual),
-            "links": actual.links.len(),
-            "fdb": show::fdb(&actual),
-            "neighbours": show::neighbours(&actual),
             "refused_records": state.refused,
         })
     }
-}
-
-fn interest() -> TableInterest {
-    TableInterest {
-        table: table(),
-        object: ObjectType::Endpoint,
-    }
-}
-
-fn table() -> TableName {
-    TableName::new(TABLE).expect("letters and an underscore are a table name")
-}
-
-fn check_subnets(record: &NetworkRecord) -> Result<(), DriverError> {
-    for subnet in &record.subnets {
-        check_subnet(subnet)?;
-        if subnet.vni.is_none() {
-            return Err(DriverError::Subnet {
-                prefix: subnet.prefix,
-                expected: "an overlay's subnet needs a VXLAN id from the leader",
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Returns an endpoint's addresses: one at least, and each in a subnet of the network.
-fn addresses_of(
-    overlay: &overlay::Overlay,
-    endpoint: &EndpointRecord,
-) -> Result<Vec<Prefix>, DriverError> {
-    let addresses: Vec<Prefix> = endpoint.addresses().collect();
-    let in_subnet = |prefix: &Prefix| overlay.subnet_of(prefix.0.addr()).is_some();
-    match !addresses.is_empty() && addresses.iter().all(in_subnet) {
-        true => Ok(addresses),
-        false => Err(DriverError::Address {
-            endpoint: endpoint.id,
-            network: endpoint.network,
-        }),
-    }
-}
-
-fn endpoint_key(endpoint: EndpointId) -> Key {
-    Key::new(endpoint.0.to_be_bytes().to_vec()).expect("16 bytes are a key")
-}
-
-fn endpoint_of(key: &Key) -> Option<EndpointId> {
-    let bytes = key.as_bytes().try_into().ok()?;
-    Some(EndpointId(u128::from_be_bytes(bytes)))
-}
-
-/// A record that cannot be used counts as none, and keeps no other from being programmed.
-fn handle_event(state: &mut State, event: &TableEvent) {
-    let Some(endpoint) = endpoint_of(&event.key) else {
-        state.refused += 1;
-        tracing::warn!(network = %event.network, owner = %event.owner, "a peer's key is no endpoint id");
-        return;
-    };
-    let peer = event.value.as_ref().and_then(|value| {
-        let peer = read_peer(value);
-        if let Err(reason) = &peer {
-            state.refused += 1;
-            tracing::warn!(network = %event.network, owner = %event.owner, %endpoint, %reason, "a peer record is of no use");
-        }
-        peer.ok()
-    });
-    state.overlay.handle_peer(endpoint, peer);
-}
-
-fn read_peer(value: &Value) -> Result<PeerRecord, String> {
-    let peer: PeerRecord =
-        codec::decode(value.as_bytes()).map_err(|malformed| malformed.to_string())?;
-    check_peer(&peer).map_err(|unusable| unusable.to_string())?;
-    Ok(peer)
 }
 
 impl Driver for Overlay {
@@ -469,7 +365,7 @@ impl Driver for Overlay {
     }
 
     fn check_options(&self, options: &BTreeMap<String, String>) -> Result<(), DriverError> {
-        parse(options, self.underlay.settings()).map(drop)
+        parse(options, self.underlay().settings()).map(drop)
     }
 
     fn create_network<'a>(
@@ -483,12 +379,14 @@ impl Driver for Overlay {
         Box::pin(async move {
             let Ok(held) = self.network(network) else {
                 // A former run may have known it.
-                return Ok(reconcile(&*self.dataplane, network, &Plane::default()).await?);
+                reconcile(&*self.dataplane, network, &Plane::default()).await?;
+                return Ok(());
             };
             let mut state = held.state.lock().await;
             state.gone = true;
             // Kept until the kernel is clean, so that a failed call can be made again.
-            self.apply(network, &mut state).await?;
+            state.apply(Why::Removal).await?;
+            state.forget_sandboxes();
             self.networks().remove(&network);
             Ok(())
         })
@@ -586,6 +484,19 @@ impl Driver for Overlay {
             ("MAC".to_owned(), peer.mac.to_string()),
         ]);
         Some((endpoint_of(key)?, meaning))
+    }
+
+    fn dataplane(&self, network: NetworkId) -> BoxFuture<'_, Option<DataplaneView>> {
+        Box::pin(self.view(network))
+    }
+
+    fn describe(&self) -> serde_json::Value {
+        let underlay = self.underlay();
+        json!({
+            "carries_packets": self.dataplane.has_links(),
+            "vtep": underlay.vtep,
+            "mtu_of_underlay": underlay.mtu,
+        })
     }
 
     fn inspect(&self, network: NetworkId) -> BoxFuture<'_, serde_json::Value> {

@@ -1,24 +1,14 @@
 //! The sandboxes that endpoints were moved into by us: when one is gone, its endpoint leaves.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     core::{
         model::EndpointId,
         overlay::{LinkId, Plane},
     },
-    dataplane::Placement,
+    dataplane::Placed,
 };
-
-/// An endpoint in a sandbox.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Placed {
-    pub(super) path: PathBuf,
-    pub(super) placement: Placement,
-}
 
 /// Which endpoint is where. An engine looks after the sandboxes that it makes itself, and says when an endpoint leaves.
 #[derive(Debug, Default)]
@@ -26,6 +16,8 @@ pub(super) struct Sandboxes {
     placed: BTreeMap<EndpointId, Placed>,
     /// Endpoints that are gone with their sandbox, and that nobody was told of yet.
     vanished: BTreeSet<EndpointId>,
+    /// Endpoints that have lost their link only, and are to be placed again.
+    lost: BTreeSet<EndpointId>,
 }
 
 impl Sandboxes {
@@ -37,27 +29,35 @@ impl Sandboxes {
         !self.vanished.is_empty()
     }
 
-    pub(super) fn remember(&mut self, path: PathBuf, placement: Placement) {
-        self.vanished.remove(&placement.endpoint);
-        let endpoint = placement.endpoint;
-        self.placed.insert(endpoint, Placed { path, placement });
+    pub(super) fn remember(&mut self, placed: Placed) {
+        let endpoint = placed.placement.endpoint;
+        self.vanished.remove(&endpoint);
+        self.lost.remove(&endpoint);
+        self.placed.insert(endpoint, placed);
     }
 
     pub(super) fn forget(&mut self, endpoint: EndpointId) {
         self.placed.remove(&endpoint);
         self.vanished.remove(&endpoint);
+        self.lost.remove(&endpoint);
     }
 
     pub(super) fn next_vanished(&mut self) -> Option<EndpointId> {
         self.vanished.pop_first()
     }
 
-    /// Returns which endpoints are gone with their sandbox, and which have lost their link only.
+    /// Returns an endpoint that is to be placed again once its link has been made.
+    pub(super) fn next_lost(&mut self) -> Option<Placed> {
+        let endpoint = self.lost.pop_first()?;
+        self.placed.get(&endpoint).cloned()
+    }
+
+    /// Looks which endpoints have no link any more, and returns those that are gone with their sandbox.
     pub(super) fn look(
         &mut self,
         actual: &Plane,
-        is_there: impl Fn(&Path) -> bool,
-    ) -> (Vec<EndpointId>, Vec<Placed>) {
+        is_there: impl Fn(&Placed) -> bool,
+    ) -> Vec<EndpointId> {
         let has_link = |endpoint: &EndpointId| {
             let id = LinkId::Endpoint(*endpoint);
             actual.links.contains_key(&id)
@@ -65,36 +65,41 @@ impl Sandboxes {
         let linkless = self
             .placed
             .iter()
-            .filter(|(endpoint, _)| !has_link(endpoint));
-        let (lost, gone): (Vec<_>, Vec<_>) =
-            linkless.partition(|(_, placed)| is_there(&placed.path));
-        let lost = lost.into_iter().map(|(_, placed)| placed.clone()).collect();
-        let gone: Vec<EndpointId> = gone.into_iter().map(|(endpoint, _)| *endpoint).collect();
+            .filter(|(endpoint, _)| !has_link(endpoint))
+            .map(|(endpoint, placed)| (*endpoint, is_there(placed)));
+        let (lost, gone): (Vec<_>, Vec<_>) = linkless.partition(|(_, is_there)| *is_there);
+        let gone: Vec<EndpointId> = gone.into_iter().map(|(endpoint, _)| endpoint).collect();
         for endpoint in &gone {
             self.placed.remove(endpoint);
         }
         self.vanished.extend(&gone);
-        (gone, lost)
+        self.lost
+            .extend(lost.into_iter().map(|(endpoint, _)| endpoint));
+        gone
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::model::Mac;
+    use crate::{
+        core::model::Mac,
+        dataplane::{Placement, SandboxId},
+    };
 
     #[test]
-    fn an_endpoint_without_a_link_is_gone_with_its_sandbox_or_has_lost_it() {
+    fn an_endpoint_without_a_link_is_gone_with_its_sandbox_or_is_to_be_placed_again() {
         let mut sandboxes = Sandboxes::default();
-        for n in 1..=2 {
-            sandboxes.remember(PathBuf::from(format!("/{n}")), placement(n));
-        }
+        sandboxes.remember(placed(1));
+        sandboxes.remember(placed(2));
 
-        let (gone, lost) = sandboxes.look(&Plane::default(), |path| path == Path::new("/1"));
+        let gone = sandboxes.look(&Plane::default(), |placed| placed.sandbox == SandboxId(1));
 
         assert_eq!(gone, [EndpointId(2)]);
-        assert_eq!(lost.len(), 1);
-        assert_eq!(lost[0].placement.endpoint, EndpointId(1));
+        let lost = sandboxes
+            .next_lost()
+            .map(|placed| placed.placement.endpoint);
+        assert_eq!((lost, sandboxes.next_lost()), (Some(EndpointId(1)), None));
         assert_eq!(sandboxes.next_vanished(), Some(EndpointId(2)));
         assert!(!sandboxes.has_vanished());
     }
@@ -102,22 +107,25 @@ mod tests {
     #[test]
     fn one_that_has_left_is_not_looked_for() {
         let mut sandboxes = Sandboxes::default();
-        sandboxes.remember("/1".into(), placement(1));
+        sandboxes.remember(placed(1));
 
         sandboxes.forget(EndpointId(1));
 
-        let (gone, lost) = sandboxes.look(&Plane::default(), |_| false);
-        assert_eq!((gone.len(), lost.len()), (0, 0));
+        assert!(sandboxes.look(&Plane::default(), |_| false).is_empty());
         assert!(sandboxes.is_empty());
     }
 
-    fn placement(n: u8) -> Placement {
-        Placement {
-            endpoint: EndpointId(u128::from(n)),
-            mac: Mac([2, 0, 0, 0, 0, n]),
-            addresses: Vec::new(),
-            name: None,
-            routes: Vec::new(),
+    fn placed(n: u8) -> Placed {
+        Placed {
+            path: format!("/{n}").into(),
+            sandbox: SandboxId(u64::from(n)),
+            placement: Placement {
+                endpoint: EndpointId(u128::from(n)),
+                mac: Mac([2, 0, 0, 0, 0, n]),
+                addresses: Vec::new(),
+                name: None,
+                routes: Vec::new(),
+            },
         }
     }
 }

@@ -2,9 +2,12 @@
 
 use serde_json::json;
 
-use crate::core::{
-    model::PeerRecord,
-    overlay::{self, Plane},
+use crate::{
+    core::{
+        model::PeerRecord,
+        overlay::{self, Plane},
+    },
+    driver::DataplaneView,
 };
 
 pub(super) fn peers(overlay: &overlay::Overlay, actual: &Plane) -> Vec<serde_json::Value> {
@@ -27,18 +30,15 @@ pub(super) fn peers(overlay: &overlay::Overlay, actual: &Plane) -> Vec<serde_jso
     shown.collect()
 }
 
-pub(super) fn fdb(actual: &Plane) -> Vec<serde_json::Value> {
-    let shown = actual
-        .fdb
-        .iter()
-        .map(|((vni, mac), vtep)| json!({ "vni": vni, "mac": mac, "vtep": vtep }));
-    shown.collect()
-}
-
-pub(super) fn neighbours(actual: &Plane) -> Vec<serde_json::Value> {
-    let shown = actual
-        .neighbours
-        .iter()
-        .map(|((vni, address), mac)| json!({ "vni": vni, "address": address, "mac": mac }));
-    shown.collect()
+/// Whether the kernel is as it should be; `weft debug dataplane` shows all of it.
+pub(super) fn in_short(view: &DataplaneView) -> serde_json::Value {
+    let differing = view.compared.iter().filter(|one| one.differs()).count();
+    let last = view.last.as_ref();
+    let refused = last.and_then(|last| last.outcome.as_ref().err());
+    json!({
+        "carries_packets": view.carries_packets,
+        "as_desired": view.is_as_desired(),
+        "differences": differing,
+        "problem": view.problem.as_ref().or(refused),
+    })
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     core::model::{Mac, Name, NodeId, Subnet, Vni, Vtep},
+    core::overlay::Link,
     dataplane::{Memory, Step},
 };
 
@@ -119,6 +120,76 @@ async fn a_person_can_read_an_entry() {
     assert_eq!(meaning["Host IP"], "192.0.2.2");
 }
 
+#[tokio::test]
+async fn what_somebody_has_taken_away_is_shown_until_it_is_mended() {
+    let (driver, memory) = driver();
+    driver.create_network(&network()).await.unwrap();
+    driver.create_endpoint(&endpoint(1)).await.unwrap();
+    driver.join(&endpoint(1)).await.unwrap();
+    driver.event_notify(&[created(2)]).await.unwrap();
+    let before = driver.dataplane(NETWORK).await.unwrap();
+    assert!(before.is_as_desired());
+    let last = before.last.unwrap();
+    assert_eq!((last.why, last.outcome), (Why::Event, Ok(3)));
+    let (vni, mac) = (Vni::new(4096).unwrap(), mac(2));
+    let step = Step::RemoveFdb { vni, mac };
+    memory.apply(NETWORK, vec![step]).await.unwrap();
+
+    let taken = driver.dataplane(NETWORK).await.unwrap();
+    driver.mend(NETWORK, Why::Changed).await;
+    let mended = driver.dataplane(NETWORK).await.unwrap();
+
+    let differing: Vec<_> = taken.compared.iter().filter(|one| one.differs()).collect();
+    assert_eq!(differing.len(), 1, "{differing:?}");
+    assert_eq!(differing[0].desired.as_deref(), Some("192.0.2.2"));
+    assert!(mended.is_as_desired());
+    assert_eq!(mended.last.unwrap().outcome, Ok(1));
+    assert_eq!((mended.reconciliations, mended.failures), (3, 0));
+}
+
+#[tokio::test]
+async fn what_the_kernel_refused_is_shown() {
+    let driver = Overlay::new(Underlay::assumed(vtep(1)), Arc::new(Broken));
+    driver.create_network(&network()).await.unwrap();
+    driver.create_endpoint(&endpoint(1)).await.unwrap();
+    driver.join(&endpoint(1)).await.unwrap_err();
+
+    let view = driver.dataplane(NETWORK).await.unwrap();
+
+    let refused = view.last.unwrap().outcome.unwrap_err();
+    assert!(refused.contains("changed from outside"), "{refused}");
+    assert_eq!((view.reconciliations, view.failures), (1, 1));
+}
+
+#[tokio::test]
+async fn networks_are_made_over_when_the_underlay_has_changed() {
+    let moving = Arc::new(Moving::default());
+    let driver = Overlay::new(Underlay::assumed(vtep(1)), moving.clone());
+    driver.create_network(&network()).await.unwrap();
+    driver.create_endpoint(&endpoint(1)).await.unwrap();
+    driver.join(&endpoint(1)).await.unwrap();
+    let mtus = || {
+        let links = moving.memory.plane(NETWORK).links;
+        links.values().map(Link::mtu).collect::<Vec<_>>()
+    };
+    assert_eq!(mtus(), [1450; 3]);
+
+    // An address that is on no interface for a moment changes nothing.
+    driver.follow_underlay().await;
+    assert_eq!(mtus(), [1450; 3]);
+    let now = Underlay {
+        mtu: 9000,
+        is_own: true,
+        ..Underlay::assumed(vtep(1))
+    };
+    *moving.now.lock().unwrap() = Some(now);
+    driver.follow_underlay().await;
+
+    assert_eq!(mtus(), [8950; 3]);
+    let last = driver.dataplane(NETWORK).await.unwrap().last.unwrap();
+    assert_eq!(last.why, Why::Underlay);
+}
+
 #[test]
 fn a_peer_with_one_address_is_written_as_nodes_that_know_of_one_only_read_it() {
     let one: PeerRecord = codec::decode(created(2).value.unwrap().as_bytes()).unwrap();
@@ -189,6 +260,32 @@ impl Dataplane for Broken {
 
     fn apply(&self, network: NetworkId, _: Vec<Step>) -> BoxFuture<'_, Result<(), DataplaneError>> {
         Box::pin(std::future::ready(Err(DataplaneError::LinkGone(network))))
+    }
+}
+
+/// Memory, over an underlay that changes.
+#[derive(Default)]
+struct Moving {
+    memory: Memory,
+    now: Mutex<Option<Underlay>>,
+}
+
+impl Dataplane for Moving {
+    fn list(&self, network: NetworkId) -> BoxFuture<'_, Result<Plane, DataplaneError>> {
+        self.memory.list(network)
+    }
+
+    fn apply(
+        &self,
+        network: NetworkId,
+        steps: Vec<Step>,
+    ) -> BoxFuture<'_, Result<(), DataplaneError>> {
+        self.memory.apply(network, steps)
+    }
+
+    fn underlay(&self, _: Vtep) -> BoxFuture<'_, Result<Option<Underlay>, DataplaneError>> {
+        let now = *self.now.lock().unwrap();
+        Box::pin(std::future::ready(Ok(now)))
     }
 }
 

@@ -1,5 +1,8 @@
 //! Packets between endpoints: daemons on hosts of their own (network namespaces), endpoints in sandboxes, real traffic.
 
+mod changes;
+mod families;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -18,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::{net::UdpSocket, task::JoinSet, time::timeout};
 use weft::{
     api::http::types::{CreateEndpoint, CreateNetwork, CreateSubnet, JoinQuery},
-    core::model::{Mac, Name, Vni},
+    core::model::{Mac, Name, Prefix, Vni},
 };
 
 const WEFT: &str = env!("CARGO_BIN_EXE_weft-under-test");
@@ -40,7 +43,7 @@ async fn packets_flow_from_join_to_leave_and_stay_in_their_network() -> anyhow::
     };
     let cluster = Cluster::start_on(WEFT, underlay, 2).await?;
     cluster.create_network(0, "app").await?;
-    create_ipv6(&cluster, "six").await?;
+    create(&cluster, "six", &["fd00:77::/64"]).await?;
     let here = join(&cluster, 0, "app", "here").await?;
     let beside = join(&cluster, 0, "app", "beside").await?;
     let there = join(&cluster, 1, "app", "there").await?;
@@ -193,13 +196,13 @@ async fn a_tunnel_takes_no_packet_from_a_node_that_is_not_in_the_network() -> an
     there.until_reaches(&here).await?;
     let target = here.sandbox.udp(here.address)?;
     let forged = forge(vni, &there, &here, target.local_addr()?.port())?;
-    let tunnel_end = SocketAddr::new(cluster.underlay()?.address(0).into(), 4789);
+    let tunnel_end = SocketAddr::new(cluster.underlay()?.address(0), 4789);
     let mut buffer = [0; 64];
 
     // As the member sends it, it arrives: so what follows proves something.
     for (host, arrives) in [(1, true), (2, false), (1, true)] {
         let underlay = cluster.underlay()?;
-        let sender = underlay.host(host).udp(underlay.address(host).into())?;
+        let sender = underlay.host(host).udp(underlay.address(host))?;
         let seen = async || {
             sender.send_to(&forged, tunnel_end).await?;
             let got = timeout(ANSWER, target.recv_from(&mut buffer)).await;
@@ -302,11 +305,21 @@ impl Member {
 
 /// Creates an endpoint and joins it in a sandbox of its own.
 async fn join(cluster: &Cluster, at: usize, network: &str, called: &str) -> anyhow::Result<Member> {
+    join_at(cluster, at, (network, called), None).await
+}
+
+/// As [`join`], with this address.
+async fn join_at(
+    cluster: &Cluster,
+    at: usize,
+    (network, called): (&str, &str),
+    address: Option<Prefix>,
+) -> anyhow::Result<Member> {
     let sandbox = Namespace::make()?;
     let client = cluster[at].client();
     let wish = CreateEndpoint {
         name: Name::new(called)?,
-        address: None,
+        address: address.map(|prefix| prefix.0.addr()),
         second_address: None,
     };
     client.endpoint_create(network, &wish).await?;
@@ -358,14 +371,16 @@ async fn asks(socket: &UdpSocket, target: SocketAddr) -> anyhow::Result<bool> {
     Ok(answered.await.is_ok())
 }
 
-async fn create_ipv6(cluster: &Cluster, called: &str) -> anyhow::Result<()> {
-    let subnet = CreateSubnet {
-        prefix: Some(weft::core::model::Prefix("fd00:77::/64".parse()?)),
-        gateway: None,
-        ..CreateSubnet::default()
-    };
+/// Creates a network with these subnets.
+async fn create(cluster: &Cluster, called: &str, subnets: &[&str]) -> anyhow::Result<()> {
+    let subnets = subnets.iter().map(|prefix| {
+        anyhow::Ok(CreateSubnet {
+            prefix: Some(Prefix(prefix.parse()?)),
+            ..CreateSubnet::default()
+        })
+    });
     let wish = CreateNetwork {
-        subnets: vec![subnet],
+        subnets: subnets.collect::<anyhow::Result<_>>()?,
         ..CreateNetwork::overlay(Name::new(called)?)
     };
     cluster[0].client().network_create(&wish).await?;
