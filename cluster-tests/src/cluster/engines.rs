@@ -127,6 +127,18 @@ impl Engines {
         Ok(())
     }
 
+    /// Cuts a host off from the others, as if it had lost its power.
+    pub async fn cut(&self, at: usize) -> anyhow::Result<()> {
+        let port = format!("link set v{} down", at + 1);
+        self.underlay.ip(&port).await
+    }
+
+    /// Connects a host again.
+    pub async fn heal(&self, at: usize) -> anyhow::Result<()> {
+        let port = format!("link set v{} up", at + 1);
+        self.underlay.ip(&port).await
+    }
+
     /// Returns the hosts.
     pub fn hosts(&self) -> &[EngineHost] {
         &self.hosts
@@ -216,6 +228,21 @@ impl EngineHost {
     /// Returns its address on the bridge.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Returns where all is that is its own.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Returns its daemon's process, if it runs.
+    pub fn weft_pid(&self) -> Option<u32> {
+        self.weft.as_ref().map(Child::id)
+    }
+
+    /// Returns its engine's process, if it runs.
+    pub fn engine_pid(&self) -> Option<u32> {
+        self.engine.as_ref().map(Child::id)
     }
 
     /// Returns a client of its daemon.
