@@ -67,7 +67,9 @@ async fn clean(client: &Client, output: Output) -> Result<(), CliError> {
 async fn carries_packets(client: &Client) -> Result<bool, CliError> {
     let overlay = Name::new("overlay").expect("letters are a name");
     match client.driver(overlay.as_str()).await {
-        Ok(driver) => Ok(driver.state["carries_packets"] == true),
+        Ok(kinds) => Ok(kinds
+            .iter()
+            .any(|driver| driver.state["carries_packets"] == true)),
         Err(ClientError::NoDaemon { .. }) => Ok(false),
         Err(error) => Err(error.into()),
     }

@@ -120,6 +120,8 @@ impl Controller {
             true => None,
             false => self.ask_secret().await,
         };
+        let known = asked.or_else(|| self.own_secret());
+        let secret = known.ok_or(ControllerError::NoLeader)?;
         let ca_digest = self.parts.tls.ca_digest();
         Ok(Token { ca_digest, secret })
     }

@@ -231,7 +231,9 @@ impl Controller {
                 insist(driver.forget_endpoint(network.id, id).await)?;
             }
             if let Some(ipam) = Ipam::of(network) {
-                self.return_address(&ipam, network, record.address).await;
+                for address in record.addresses() {
+                    self.return_address(&ipam, network, address).await;
+                }
             }
             self.disk(move |store| store.drop_intended(id)).await?;
             tracing::info!(network = %network.name, endpoint = %record.name, "an endpoint that a former run had begun is gone");

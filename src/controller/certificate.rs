@@ -139,12 +139,18 @@ impl Controller {
     }
 
     async fn ask_certificate(&self, csr_der: Vec<u8>) -> Result<Certified, RenewError> {
-        let leader = self.parts.raft.leader();
         let run_out = self.parts.tls.validity().standing(clock::wall()) == Standing::RunOut;
-        if leader.is_none() && run_out && self.holds_authority() {
-            return Ok(self.sign(&csr_der, self.parts.node)?);
+        match self.ask_to_certify(csr_der.clone()).await {
+            // There may be one: it does not take the certificate that has run out.
+            Err(RenewError::NoLeader) if run_out && self.holds_authority() => {
+                Ok(self.sign(&csr_der, self.parts.node)?)
+            }
+            answered => answered,
         }
-        let leader = leader.ok_or(RenewError::NoLeader)?;
+    }
+
+    async fn ask_to_certify(&self, csr_der: Vec<u8>) -> Result<Certified, RenewError> {
+        let leader = self.parts.raft.leader().ok_or(RenewError::NoLeader)?;
         let answer = if leader == self.parts.node {
             self.certify_member(leader, &csr_der).await
         } else {

@@ -11,7 +11,7 @@ use crate::{
         model::{Name, NetworkRecord, TableEntry},
         netdb::EntryView,
     },
-    driver::{DEFAULT_IPAM, DataplaneView, Driver, IpamCapability, Origin, RegistryError},
+    driver::{DEFAULT_IPAM, DataplaneView, Driver, IpamCapability, RegistryError},
     store::StoredEndpoint,
 };
 

@@ -43,7 +43,11 @@ impl Controller {
     ) -> Result<(), ControllerError> {
         let mut tasks = JoinSet::new();
         tasks.spawn(self.clone().spread_news(news));
-        self.assert_all().await?;
+        match self.assert_all().await {
+            // Stopped before it was up.
+            Err(_unfinished) if shutdown.is_cancelled() => return Ok(()),
+            asserted => asserted?,
+        }
         tasks.spawn(self.clone().follow_networks());
         tasks.spawn(self.clone().follow_leader());
         tasks.spawn(self.clone().announce_leadership());

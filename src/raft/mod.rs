@@ -351,6 +351,12 @@ impl Raft {
         self.inner.leadership.clone()
     }
 
+    /// Waits until [`Self::status`] tells what is on disk: just after the start, nobody seems to vote.
+    pub async fn until_loaded(&self) {
+        // One that has stopped tells nothing any more.
+        let _stopped = self.inner.raft.with_raft_state(|_state| ()).await;
+    }
+
     /// Returns how the agreement stands.
     pub fn status(&self) -> RaftStatus {
         self.inner.status()

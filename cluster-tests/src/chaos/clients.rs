@@ -339,6 +339,7 @@ impl Worker {
         let wish = CreateEndpoint {
             name: Name::new(&name).expect("a letter and a number are a name"),
             address,
+            second_address: None,
         };
         let client = &self.place.client;
         let mut lost = None;

@@ -81,6 +81,11 @@ impl Node {
         self.dataplane = if carries { "kernel" } else { "none" };
     }
 
+    /// Has it carry no packets from its next start on.
+    pub fn carry_nothing(&mut self) {
+        self.dataplane = "none";
+    }
+
     /// Starts it with this variable of its environment from now on.
     pub fn set(&mut self, variable: &'static str, value: &str) {
         self.settings.push((variable, value.to_owned()));

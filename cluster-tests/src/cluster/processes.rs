@@ -56,6 +56,8 @@ pub struct Cluster {
     underlay: Option<Underlay>,
     /// Settings of all its nodes, as variables.
     settings: Vec<(&'static str, &'static str)>,
+    /// Whether the nodes on hosts carry packets.
+    carries: bool,
     content: bool,
 }
 
@@ -72,6 +74,7 @@ impl Cluster {
             place,
             underlay: None,
             settings: Vec::new(),
+            carries: true,
             content: false,
         })
     }

@@ -173,9 +173,8 @@ async fn what_a_node_leaves_in_the_kernel_is_named_and_cleaned_up() -> anyhow::R
 
     // One that is stopped leaves it, and another kind of run does not touch it.
     cluster[0].kill().await?;
-    let mut up = cluster[0].up();
-    up.args(["--dataplane", "none"]);
-    cluster[0].start_as(up)?;
+    cluster[0].carry_nothing();
+    cluster[0].start()?;
     cluster[0].until_ready().await?;
     let logged = cluster[0].logged();
     ensure!(

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use anyhow::Context;
-use cluster_tests::cluster::{Cluster, Node, Profile};
+use cluster_tests::cluster::{Cluster, Node, Profile, Seen};
 use serde_json::{Value, json};
+use weft::core::model::NodeId;
 
 use crate::{
     WEFT,
@@ -48,9 +49,10 @@ async fn lanes_are_handed_out_by_the_leader_told_to_all_and_outlive_it() -> anyh
         .until("the lane is free", |state| handed_out(state) == [101])
         .await?;
 
+    let former = cluster[leader].id().await?;
     cluster[leader].kill().await?;
     let other = (leader + 1) % 3;
-    cluster.until_led().await?;
+    until_led_anew(&cluster, former).await?;
     create(&cluster[other], "c", &[]).await?.done()?;
     let third = options_of(&cluster[other], "c").await?;
     assert_eq!(third["lane"], "100");
@@ -198,6 +200,18 @@ async fn leader(cluster: &Cluster) -> anyhow::Result<usize> {
         }
     }
     anyhow::bail!("nobody leads")
+}
+
+/// Waits until all that run follow another leader than the one that was.
+async fn until_led_anew(cluster: &Cluster, former: NodeId) -> anyhow::Result<()> {
+    let running = cluster.running();
+    cluster
+        .until_on(&running, "another node leads", async |node| {
+            let leader = node.client().status().await?.leader;
+            let another = leader.is_some_and(|leader| leader != former);
+            Ok(Seen::when(another, || format!("{leader:?}")))
+        })
+        .await
 }
 
 /// The options of the networks that a plugin's node has set up, in order.

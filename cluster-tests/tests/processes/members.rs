@@ -50,6 +50,8 @@ async fn labels_are_seen_everywhere_and_go_with_their_node() -> anyhow::Result<(
             Ok(Seen::when(gone, || format!("{left:?}")))
         })
         .await?;
+    let ended = cluster[2].until_ended().await?;
+    assert_eq!(ended.code(), Some(5));
     cluster.end().await
 }
 

@@ -2,7 +2,10 @@
 
 use cluster_tests::cluster::{Cluster, Seen, run};
 use serde_json::Value;
-use weft::api::http::cluster::{VoterRole, WaitsFor, Why};
+use weft::api::http::{
+    cluster::{VoterRole, WaitsFor, Why},
+    types::Endpoint,
+};
 
 use crate::WEFT;
 
@@ -51,24 +54,10 @@ async fn one_survivor_of_three_voters_goes_on_with_everything_and_grows_again() 
     let status = cluster[survivor].client().status().await?;
     assert!(status.raft.term >> 32 > term >> 32, "{status:?}");
     assert_eq!(status.raft.voters, [status.node]);
-    assert_eq!(cluster[survivor].client().keys().await?, keys);
+    let ours = cluster[survivor].client().keys().await?;
+    assert_eq!((ours.version, ours.keys), (keys.version, keys.keys));
     assert!(cluster[silent].client().token().await? == token);
-    cluster
-        .until_on(
-            &[survivor, silent],
-            "both endpoints are there",
-            async |node| {
-                let mut there = node.client().endpoints(Some("app")).await?;
-                there.sort_by_key(|endpoint| endpoint.name.clone());
-                let found: Vec<_> = there
-                    .iter()
-                    .map(|endpoint| (endpoint.id, endpoint.address))
-                    .collect();
-                let good = found == [(far.id, far.address), (kept.id, kept.address)];
-                Ok(Seen::when(good, || format!("{there:?}")))
-            },
-        )
-        .await?;
+    until_both_are_there(&cluster, (survivor, silent), (&far, &kept)).await?;
 
     // They are a majority of the voters of before, and start on their old data.
     for at in &voters {
@@ -90,6 +79,29 @@ async fn one_survivor_of_three_voters_goes_on_with_everything_and_grows_again() 
     cluster.until_led().await?;
     cluster.create_network(silent, "grown").await?;
     cluster.end().await
+}
+
+async fn until_both_are_there(
+    cluster: &Cluster,
+    (survivor, silent): (usize, usize),
+    (far, kept): (&Endpoint, &Endpoint),
+) -> anyhow::Result<()> {
+    cluster
+        .until_on(
+            &[survivor, silent],
+            "both endpoints are there",
+            async |node| {
+                let mut there = node.client().endpoints(Some("app")).await?;
+                there.sort_by_key(|endpoint| endpoint.name.clone());
+                let found: Vec<_> = there
+                    .iter()
+                    .map(|endpoint| (endpoint.id, endpoint.address))
+                    .collect();
+                let good = found == [(far.id, far.address), (kept.id, kept.address)];
+                Ok(Seen::when(good, || format!("{there:?}")))
+            },
+        )
+        .await
 }
 
 #[tokio::test]

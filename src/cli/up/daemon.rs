@@ -26,7 +26,13 @@ use super::{
     others,
 };
 use crate::{
-    api::{docker, http},
+    api::{
+        docker,
+        http::{
+            self,
+            types::{Code, Failure},
+        },
+    },
     cli::{
         error::CliError,
         init::{self, VOTERS},
@@ -50,6 +56,8 @@ use crate::{
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long everything may take to stop.
 const STOP_MAX: Duration = Duration::from_secs(15);
+/// How long a node whose certificate has run out looks whether it votes.
+const LOADED_WITHIN: Duration = Duration::from_secs(2);
 /// How often it is asked whether the node is ready.
 const ASK_EVERY: Duration = Duration::from_millis(10);
 
@@ -123,7 +131,7 @@ impl Daemon {
             lives: lives(config),
             clock,
         });
-        refuse_if_run_out(&tls, &controller)?;
+        refuse_if_run_out(&tls, &controller, &raft).await?;
         let mut daemon = Self {
             member,
             socket: doors.control.path().to_owned(),
@@ -304,9 +312,18 @@ fn lives(config: &Config) -> Lives {
 }
 
 /// A certificate that has run out proves nothing, so the node would wait for ever. Who votes can sign another one.
-fn refuse_if_run_out(tls: &Tls, controller: &Controller) -> Result<(), CliError> {
+async fn refuse_if_run_out(
+    tls: &Tls,
+    controller: &Controller,
+    raft: &Raft,
+) -> Result<(), CliError> {
     let (validity, now) = (tls.validity(), clock::wall());
-    if validity.standing(now) != Standing::RunOut || controller.holds_authority() {
+    if validity.standing(now) != Standing::RunOut {
+        return Ok(());
+    }
+    // A disk that is full may keep it from answering.
+    let _late = timeout(LOADED_WITHIN, raft.until_loaded()).await;
+    if controller.holds_authority() {
         return Ok(());
     }
     let since = Duration::from_secs((now.0 - validity.until.0) / 1000);

@@ -122,7 +122,7 @@ async fn a_member_is_certified_anew_for_its_own_key_alone_and_who_was_removed_fo
     rig.found(&a).await;
     let node = NodeId(5);
     let member = newcomer(5, "n5", SECRET);
-    let other_key = newcomer(5, "n5", SECRET).csr_der;
+    let other_key = NodeKey::generate().unwrap().csr(node).unwrap();
     let admitted = a.controller.admit(member.clone(), stranger());
     admitted.await.unwrap();
 

@@ -110,6 +110,7 @@ fn record(network: NetworkId) -> EndpointRecord {
         network,
         name: name("lost"),
         address: None,
+        second: None,
         mac: Mac([2, 0, 0, 0, 0, 7]),
     }
 }

@@ -102,8 +102,8 @@ impl Door {
             "PoolID": self.pool["PoolID"],
             "Address": "",
             "NetworkID": self.network,
-            // Its beginning is the endpoint's name, as long as nobody knows the container.
-            "EndpointID": format!("{:012x}{:052x}", number + 1, 0),
+            // Its beginning is the endpoint's name, as long as nobody knows the container, and its link's.
+            "EndpointID": format!("{:08x}{:056x}", number + 1, 0),
         });
         Asked {
             door: self,
