@@ -47,7 +47,7 @@ impl Config {
             probe_timeout: Duration::from_millis(150),
             indirect_probes: 3,
             stream_ping: true,
-            suspect_for: Duration::from_millis(700),
+            suspect_for: Duration::from_millis(600),
             gossip_every: Duration::from_millis(100),
             gossip_to: 3,
             copies: 2,
