@@ -35,7 +35,8 @@ async fn what_a_network_says_of_its_addresses_is_kept_and_shown() {
         panic!("a pool a subnet: {pools:?}")
     };
     assert_eq!((v4.capacity, v4.in_use, v4.percent), (253, 4, 2));
-    assert_eq!((v6.in_use, v6.leased), (0, 0));
+    assert_eq!(v6.in_use, 4, "an endpoint has an address of each family");
+    assert!(v6.leased > 0);
     let blocks: Vec<(String, Option<String>)> = v4
         .blocks
         .iter()
