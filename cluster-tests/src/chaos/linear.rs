@@ -6,8 +6,8 @@
 //! same state twice. An operation without an answer may take place at any time after its call, or never: it stays open to
 //! the end. A history is checked key by key, which is enough: linearizability is local (Herlihy and Wing, theorem 1).
 //!
-//! An own module: of the crates, `stateright` has no memory of what it tried, so it ends with a dozen operations at a
-//! time, and `todc-utils` is no longer kept.
+//! An own module: of the crates, `stateright` has a tester for the short histories of its model checker, and `todc-utils`
+//! has had no release since September 2023.
 
 use std::collections::{BTreeMap, BTreeSet};
 
