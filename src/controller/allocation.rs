@@ -2,7 +2,7 @@
 //!
 //! A network that needs it is agreed with the option `weft.allocation=wanted`, and no node sets it up. The node that leads asks its
 //! own allocator: one asks at a time, so a plugin that keeps what it hands out in memory hands nothing out twice, and it was told
-//! of all that others were given before ([`NetworkAllocator::restore`](crate::driver::NetworkAllocator::restore)). The answer
+//! of all that others were given before ([`NetworkAllocator::restore`]). The answer
 //! becomes options of the network by compare-and-set, so of two that lead for a moment one is first, and every node sets the network
 //! up with the same options. A node has on disk what it asked for, and takes it back when the network is gone, whoever leads then.
 

@@ -148,7 +148,7 @@ impl Controller {
         .await
     }
 
-    /// Disconnects an endpoint once every live member of its network has heard that it leaves, or [`HEARD_WITHIN`] has
+    /// Disconnects an endpoint once every live member of its network has heard that it leaves, or 100 ms have
     /// passed; one that is not there, or whose network is gone, has left.
     pub async fn held_endpoint_leave(
         &self,

@@ -1,6 +1,6 @@
 //! Who votes: the leader keeps an odd number of voters, and a learner beside them where they cannot be odd.
 //!
-//! [`decide`] says what comes next; the task here looks, takes one step at a time, and remembers what it saw for
+//! [`mod@decide`] says what comes next; the task here looks, takes one step at a time, and remembers what it saw for
 //! [`Raft::voters`](super::Raft::voters).
 
 mod decide;
