@@ -20,7 +20,7 @@ use cluster_tests::cluster::{
 use serde_json::{Value, json};
 use tokio::{net::UdpSocket, task::JoinSet, time::timeout};
 use weft::{
-    api::http::types::{CreateEndpoint, CreateNetwork, CreateSubnet, JoinQuery},
+    api::http::types::{CreateEndpoint, CreateNetwork, CreateSubnet, JoinQuery, Network},
     core::model::{Mac, Name, Prefix, Vni},
 };
 
@@ -43,7 +43,7 @@ async fn packets_flow_from_join_to_leave_and_stay_in_their_network() -> anyhow::
     };
     let cluster = Cluster::start_on(WEFT, underlay, 2).await?;
     cluster.create_network(0, "app").await?;
-    create(&cluster, "six", &["fd00:77::/64"]).await?;
+    let six = create(&cluster, "six", &["fd00:77::/64"]).await?;
     let here = join(&cluster, 0, "app", "here").await?;
     let beside = join(&cluster, 0, "app", "beside").await?;
     let there = join(&cluster, 1, "app", "there").await?;
@@ -88,10 +88,17 @@ async fn packets_flow_from_join_to_leave_and_stay_in_their_network() -> anyhow::
     );
     here.until_reaches(&beside).await?;
 
-    // A namespace lives as long as a socket in it, and until the kernel has cleared away those that went before it.
+    // A namespace lives as long as a socket in it, and its links until the kernel has cleared away those that went before it.
+    let place = cluster[1].namespaces().join(six.id.to_string());
+    let links = inside(&place, &["ip", "-o", "link"])?.lines().count();
     drop((stranger, foreign));
+    until("the kernel has taken the link away", async || {
+        let left = inside(&place, &["ip", "-o", "link"])?;
+        Ok(Seen::when(left.lines().count() < links, || left))
+    })
+    .await?;
 
-    until("an endpoint leaves with its sandbox", async || {
+    until_within(SOON, "an endpoint leaves with its sandbox", async || {
         let joined = cluster[0].client().endpoints(Some("six")).await?;
         let stays = joined.iter().any(|found| found.name.as_str() == "stranger");
         Ok(Seen::when(!stays, || format!("{joined:?}")))
@@ -372,7 +379,7 @@ async fn asks(socket: &UdpSocket, target: SocketAddr) -> anyhow::Result<bool> {
 }
 
 /// Creates a network with these subnets.
-async fn create(cluster: &Cluster, called: &str, subnets: &[&str]) -> anyhow::Result<()> {
+async fn create(cluster: &Cluster, called: &str, subnets: &[&str]) -> anyhow::Result<Network> {
     let subnets = subnets.iter().map(|prefix| {
         anyhow::Ok(CreateSubnet {
             prefix: Some(Prefix(prefix.parse()?)),
@@ -383,14 +390,15 @@ async fn create(cluster: &Cluster, called: &str, subnets: &[&str]) -> anyhow::Re
         subnets: subnets.collect::<anyhow::Result<_>>()?,
         ..CreateNetwork::overlay(Name::new(called)?)
     };
-    cluster[0].client().network_create(&wish).await?;
+    let network = cluster[0].client().network_create(&wish).await?;
     cluster
         .until_on(&cluster.running(), "the network is listed", async |node| {
             let listed = node.client().networks().await?;
             let there = listed.iter().any(|network| network.name.as_str() == called);
             Ok(Seen::when(there, || "it is not".to_owned()))
         })
-        .await
+        .await?;
+    Ok(network)
 }
 
 /// Packets that are sent again and again, and come back.
