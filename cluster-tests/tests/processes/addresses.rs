@@ -1,6 +1,7 @@
 //! Addresses without a leader, and of a node that is lost for ever.
 
-use cluster_tests::cluster::{Cluster, Node, Profile, Seen, until};
+use cluster_tests::cluster::{Cluster, Profile, Seen};
+use nix::sys::signal::Signal;
 use weft::core::model::NodeId;
 
 use crate::WEFT;
@@ -21,12 +22,14 @@ async fn who_is_alone_hands_out_what_was_leased_and_says_what_it_may_not() -> an
         .done()?;
 
     for at in &others {
-        cluster[*at].kill().await?;
+        cluster[*at].signal(Signal::SIGSTOP)?;
     }
     cluster
-        .until_on(&[alone], "it knows no leader", async |node| {
-            let leader = node.client().status().await?.leader;
-            Ok(Seen::when(leader.is_none(), || format!("{leader:?}")))
+        .until_on(&[alone], "it knows that it is alone", async |node| {
+            let status = node.client().status().await?;
+            let is_alone =
+                status.leader.is_none() && status.members.alive == 1 && status.members.suspect == 0;
+            Ok(Seen::when(is_alone, || format!("{status:?}")))
         })
         .await?;
     for number in 1..FIRST_BLOCK {
@@ -35,12 +38,11 @@ async fn who_is_alone_hands_out_what_was_leased_and_says_what_it_may_not() -> an
         cluster[alone].run(&create).await?.done()?;
     }
 
-    let (create, unled) = (
-        ["endpoint", "create", "app", "more"],
-        "the cluster has no leader at the moment: nothing new can be agreed",
-    );
-    let used_up = "no leader can lease this node more addresses of network app, and every address that was leased to this node is in use";
-    until_refused(&cluster[alone], &create, used_up).await?;
+    let create = ["endpoint", "create", "app", "more"];
+    cluster[alone].run(&create).await?.refused(
+        6,
+        &["no leader can lease this node more addresses of network app, and every address that was leased to this node is in use"],
+    )?;
     let fixed = [
         "endpoint",
         "create",
@@ -49,33 +51,25 @@ async fn who_is_alone_hands_out_what_was_leased_and_says_what_it_may_not() -> an
         "--address",
         "10.0.0.200",
     ];
-    until_refused(&cluster[alone], &fixed, unled).await?;
-    until_refused(&cluster[alone], &["network", "create", "b"], unled).await?;
+    let unled = "the cluster has no leader at the moment: nothing new can be agreed";
+    cluster[alone].run(&fixed).await?.refused(6, &[unled])?;
+    let network = ["network", "create", "b"];
+    cluster[alone].run(&network).await?.refused(6, &[unled])?;
     cluster[alone].kill().await?;
     cluster[alone].start()?;
     cluster[alone].until_ready().await?;
-    let unknown = "no leader can say which addresses of network app this node still has since it was started: its endpoints keep theirs";
-    until_refused(&cluster[alone], &create, unknown).await?;
+    cluster[alone].run(&create).await?.refused(
+        6,
+        &["no leader can say which addresses of network app this node still has since it was started: its endpoints keep theirs"],
+    )?;
 
     for at in &others {
-        cluster[*at].start()?;
+        cluster[*at].signal(Signal::SIGCONT)?;
     }
     cluster.until_led().await?;
     cluster[alone].run(&create).await?.done()?;
     cluster[alone].run(&fixed).await?.done()?;
     cluster.end().await
-}
-
-/// Asks until it is refused with that reason: whoever was asked while a leader seemed to be there hears that it did not answer.
-async fn until_refused(node: &Node, args: &[&str], reason: &str) -> anyhow::Result<()> {
-    until(reason, async || {
-        let refused = node.run(args).await?.refused(6, &[reason]);
-        Ok(match refused {
-            Ok(()) => Seen::Good(()),
-            Err(other) => Seen::NotYet(other.to_string()),
-        })
-    })
-    .await
 }
 
 #[tokio::test]
