@@ -18,7 +18,7 @@ use crate::{
         model::{ClusterId, Name, NetworkId, NodeId, UnixMillis},
         wire::keyring::{ClusterKey, KeyId, Keyring},
     },
-    raft::{Raft, RaftConfig, Role, Service, Timings, Transport, TransportError},
+    raft::{Raft, RaftConfig, Role, Service, Timings, Transport, TransportError, Wait},
     store::Store,
 };
 
@@ -161,7 +161,8 @@ impl Rig {
             .map(|(node, _)| *node)
     }
 
-    /// Waits until so many vote, all of which have the whole log.
+    /// Waits until so many vote, all of which have the whole log, and nothing of the change is left to be done: until then a
+    /// majority of those that voted before it is needed too (joint consensus: Ongaro, §4.3).
     pub(super) async fn until_voting(&self, voters: usize) {
         self.until("all vote", || {
             self.tell();
@@ -170,7 +171,9 @@ impl Rig {
                 return false;
             };
             let known = rafts[&leader].status();
-            known.voters.len() == voters
+            let wait = rafts[&leader].voters_wait();
+            matches!(wait, Some(Wait::Nothing | Wait::Nodes))
+                && known.voters.len() == voters
                 && known.voters.iter().all(|voter| {
                     let status = rafts.get(&voter.0).map(Raft::status);
                     status.is_some_and(|status| {
