@@ -68,10 +68,24 @@ impl Autopilot {
         let mut ticks = tokio::time::interval(self.every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut since = BTreeMap::new();
+        let mut metrics = self.raft.metrics();
+        let mut leader = None;
         loop {
+            let led_anew = async {
+                let changed = metrics.wait_for(|metrics| metrics.current_leader != leader);
+                changed.await.map(|metrics| metrics.current_leader)
+            };
             let now = tokio::select! {
                 () = self.stop.cancelled() => return,
                 now = ticks.tick() => now,
+                // Whoever has just won says at once who votes.
+                now_leads = led_anew => match now_leads {
+                    Ok(now_leads) => {
+                        leader = now_leads;
+                        Instant::now()
+                    }
+                    Err(_stopped) => return,
+                },
                 changed = self.members.changed() => match changed {
                     Ok(()) => Instant::now(),
                     Err(_closed) => return,
