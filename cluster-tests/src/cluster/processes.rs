@@ -14,6 +14,7 @@ use weft::{
         client::ClientError,
         http::{
             Exit,
+            cluster::{Waits, WaitsFor},
             types::{CreateEndpoint, CreateNetwork, Endpoint, Network, Status},
         },
     },
@@ -416,7 +417,12 @@ fn settled(statuses: &[Status], voters: usize) -> Result<usize, String> {
     let place = place.ok_or_else(|| format!("{leader} leads and does not run"))?;
     let raft = &statuses[place].raft;
     let live = |voter: &NodeId| statuses.iter().any(|status| status.node == *voter);
-    if raft.role != "leader" || raft.voters.len() != voters || !raft.voters.iter().all(live) {
+    // While a change of voters is under way, a majority of those that voted before it is needed too.
+    let is_over = |waits: &Waits| matches!(waits.what, WaitsFor::Nothing | WaitsFor::Nodes);
+    let is_whole = raft.waits.as_ref().is_some_and(is_over)
+        && raft.voters.len() == voters
+        && raft.voters.iter().all(live);
+    if raft.role != "leader" || !is_whole {
         return Err(format!("the leader: {raft:?}"));
     }
     Ok(place)
