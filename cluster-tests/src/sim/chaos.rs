@@ -169,7 +169,8 @@ impl Run {
         check::only_the_living_show(world)?;
         check::logs_are_sound(world, at)?;
         check::nothing_comes_back(world, at)?;
-        check::queues_are_short(world, at)
+        check::queues_are_short(world, at)?;
+        check::nothing_is_malformed(world, at)
     }
 
     fn act(&mut self, action: &Action) {

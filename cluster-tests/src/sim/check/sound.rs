@@ -1,0 +1,24 @@
+//! No node's messages are refused as malformed: all nodes of a run are sound, whatever befalls them.
+
+use weft::core::netdb::Refusal;
+
+use super::Violation;
+use crate::sim::World;
+
+/// Checks that one machine, if it runs, has refused nothing as malformed since its start.
+pub fn nothing_is_malformed(world: &World, at: usize) -> Result<(), Violation> {
+    let Some(node) = &world.machines[at].node else {
+        return Ok(());
+    };
+    let stats = node.stats();
+    if stats.membership_errors == 0 && !stats.netdb.refused.contains_key(&Refusal::Malformed) {
+        return Ok(());
+    }
+    Err(Violation {
+        property: "what a sound node sends is well formed",
+        seen: format!(
+            "machine {at} refused {:?}, the last of each of {:?}, and {} records of members",
+            stats.netdb.refused, stats.netdb.refused_last, stats.membership_errors
+        ),
+    })
+}
