@@ -2,8 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::table::hash;
-use crate::core::model::{Instant, NodeId};
+use crate::core::model::{Instant, NodeId, mix};
 
 /// How many records are remembered. At the bound the oldest is forgotten; a copy that is not told is handled twice, which
 /// costs an answer and breaks nothing.
@@ -74,7 +73,7 @@ fn digest(body: &[u8]) -> u64 {
     body.chunks(8).fold(body.len() as u64, |state, chunk| {
         let mut word = [0; 8];
         word[..chunk.len()].copy_from_slice(chunk);
-        hash(state ^ u64::from_le_bytes(word))
+        mix(state ^ u64::from_le_bytes(word))
     })
 }
 

@@ -8,6 +8,7 @@ mod mutation;
 mod name;
 mod net;
 mod record;
+mod scatter;
 mod time;
 
 pub use id::{Boot, ClusterId, EndpointId, Generation, IdError, NetworkId, NodeId};
@@ -20,4 +21,5 @@ pub use record::{
     LabelsRecord, NAMES_TABLE, NamesRecord, NetworkRecord, NodeRecord, PeerRecord, Subnet,
     TableEntry,
 };
+pub(crate) use scatter::{mix, place};
 pub use time::{Hlc, Instant, Now, UnixMillis};

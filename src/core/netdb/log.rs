@@ -9,9 +9,9 @@ use super::{
     entries::EntryAt,
     have::Have,
     message::LogId,
-    ring::mix,
     tree::{Place, name_hash},
 };
+use crate::core::model::mix;
 
 /// How far a log has come here: it differs whenever dots or a floor have come, or holes were covered.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]

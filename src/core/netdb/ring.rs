@@ -1,6 +1,6 @@
 //! The ring of a network: its attached live nodes sorted by a hash, the same everywhere without talking.
 
-use crate::core::model::{NetworkId, NodeId};
+use crate::core::model::{self, NetworkId, NodeId, place};
 
 /// The nodes of one network in ring order.
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ impl Ring {
         }
         self.ours = self
             .nodes
-            .binary_search(&self::place(self.network, self.me))
+            .binary_search(&model::place(self.network, self.me))
             .ok();
     }
 
@@ -79,18 +79,6 @@ impl Ring {
     pub(super) fn get(&self, place: usize) -> NodeId {
         self.nodes[place].1
     }
-}
-
-fn place(network: NetworkId, node: NodeId) -> (u64, NodeId) {
-    (mix(u64::from(network.0) ^ mix(node.0)), node)
-}
-
-/// Scatters the bits of a number: the finaliser of SplitMix64 (Steele et al., 2014).
-pub(super) fn mix(mut bits: u64) -> u64 {
-    bits = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
 }
 
 #[cfg(test)]

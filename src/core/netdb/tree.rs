@@ -8,7 +8,8 @@
 
 use bincode::{Decode, Encode};
 
-use super::{message::LogId, ring::mix};
+use super::message::LogId;
+use crate::core::model::mix;
 
 /// How many buckets there are, and how many parts each has.
 pub(super) const WIDTH: usize = 64;
