@@ -17,6 +17,10 @@ pub struct Config {
     pub indirect_probes: usize,
     /// Whether a member that did not answer within `probe_timeout` is asked on a stream too.
     pub stream_ping: bool,
+    /// How long a neighbour on the ring may be silent before it is probed out of turn.
+    ///
+    /// **Invariant:** longer than digests of the network DB are apart, or every neighbour is probed all the time.
+    pub neighbour_silence: Duration,
     /// How long a suspect has to refute. It need not grow with the cluster, because a suspect is told directly.
     pub suspect_for: Duration,
     /// How often changes ride to `gossip_to` random members, while there are any.
@@ -47,7 +51,8 @@ impl Config {
             probe_timeout: Duration::from_millis(150),
             indirect_probes: 3,
             stream_ping: true,
-            suspect_for: Duration::from_millis(600),
+            neighbour_silence: Duration::from_millis(1_100),
+            suspect_for: Duration::from_millis(700),
             gossip_every: Duration::from_millis(100),
             gossip_to: 3,
             copies: 2,
@@ -65,6 +70,7 @@ impl Config {
         Self {
             probe_period: Duration::from_secs(2),
             probe_timeout: Duration::from_millis(700),
+            neighbour_silence: Duration::from_millis(4_400),
             suspect_for: Duration::from_secs(4),
             gossip_every: Duration::from_millis(400),
             copy_gap: Duration::from_millis(10)..Duration::from_millis(30),

@@ -14,6 +14,7 @@ use super::{
     Stats,
     copies::RecentRecords,
     effects::Effects,
+    neighbours::Neighbours,
     packet::{self, PREAMBLE_LEN, Packet, PacketCodec},
     schedule::Schedule,
     stream_ping::Probe,
@@ -33,6 +34,10 @@ pub(super) enum Duty {
     TellSuspect(Identity, u16, Instant),
     /// Believe that a member is down, unless it has refuted.
     EndHearing(Identity, u16),
+    /// Look who of the neighbours on the ring is silent.
+    MindNeighbours,
+    /// Take a neighbour for down that we suspect, unless it has refuted.
+    EndSuspicion(Identity, u16),
     /// Ask known members to answer, unless somebody is alive and has.
     AnnounceRetry,
     /// Ask a member that is down whether it returned.
@@ -68,6 +73,7 @@ pub struct Membership {
     pub(super) copies: Schedule<(Outgoing, u8)>,
     recent: RecentRecords,
     pub(super) probe: Probe,
+    pub(super) neighbours: Neighbours,
     /// Suspects that we tell so, with the incarnation they have to raise.
     pub(super) telling: BTreeSet<(Identity, u16)>,
     /// Suspects that somebody takes for down, with the incarnation they have to raise.
@@ -117,6 +123,7 @@ impl Membership {
             tuned_for: 1,
             table: Table::default(),
             probe: Probe::default(),
+            neighbours: Neighbours::default(),
             duties: Schedule::new(),
             copies: Schedule::new(),
             telling: BTreeSet::new(),
@@ -136,6 +143,7 @@ impl Membership {
         };
         machine.plan_announce_down(now);
         machine.plan_forgetting(now);
+        machine.mind_neighbours(now);
         machine
     }
 
@@ -168,7 +176,7 @@ impl Membership {
         }
         self.answered = true;
         self.heard = now;
-        self.probe.hear(&packet.header);
+        self.hear_packet(now, &packet.header);
         if packet.header.message == foca::Message::TurnUndead {
             self.doubt();
         }
@@ -373,6 +381,10 @@ impl Membership {
                     };
                     self.end_hearing(now, accused);
                 }
+                Duty::MindNeighbours => self.mind_neighbours(now),
+                Duty::EndSuspicion(identity, incarnation) => {
+                    self.end_suspicion(now, (identity, incarnation));
+                }
                 Duty::AnnounceRetry => self.retry_announce(now),
                 Duty::AnnounceDown => {
                     self.announce_to_one_down(now);
@@ -403,7 +415,9 @@ impl Membership {
         if late > self.config.probe_timeout && !lately {
             self.last_stall = Some(now);
             self.stats.stalls += 1;
-            self.duties.postpone(late + self.config.probe_timeout);
+            let delay = late + self.config.probe_timeout;
+            self.duties.postpone(delay);
+            self.neighbours.postpone(delay);
         }
     }
 

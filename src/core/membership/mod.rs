@@ -6,6 +6,8 @@
 //!   is down (a defect of foca 2.0);
 //! - each datagram goes out twice, a few milliseconds apart; the second copy is dropped on receipt;
 //! - who does not answer a probe is asked on a stream before it is suspected (see `stream_ping`);
+//! - who is silent for longer than digests are apart is probed by its neighbours on the ring, so that no crash waits for chance
+//!   (see `neighbours`);
 //! - who begins to suspect a member tells it at once, again and again, so that it can refute; its neighbours on the ring do
 //!   so too once they have heard, because whoever suspects it may be the one that cannot reach it;
 //! - joins, refutations, downs and leaves are pushed at once: to both neighbours on a ring of all members and to two random
@@ -29,6 +31,7 @@ mod effects;
 mod hearsay;
 mod identity;
 mod machine;
+mod neighbours;
 mod news;
 mod output;
 mod packet;

@@ -220,6 +220,9 @@ impl Membership {
                 self.note(now, told, &mut news);
             }
         }
+        if !news.is_empty() {
+            self.find_neighbours(now);
+        }
         if !cause.known_elsewhere {
             self.push(now, cause.from, &news);
         }

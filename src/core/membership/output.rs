@@ -90,6 +90,8 @@ pub struct Stats {
     pub stream_pings: u64,
     /// See `stream_pings`.
     pub stream_pongs: u64,
+    /// Neighbours on the ring that were silent, and were asked.
+    pub neighbours_asked: u64,
     /// Members this node began to suspect.
     pub suspected: u64,
     /// Claims that a member is down that it could still refute.

@@ -4,6 +4,8 @@
 //! It is asked beside the indirect probes, and its answer counts as the ack of the probe, if it comes before the probe's period
 //! is over. An answer that is late, or none, changes nothing: a crash is noticed no later.
 
+use std::collections::BTreeSet;
+
 use foca::{Header, Message};
 
 use super::{
@@ -15,12 +17,12 @@ use super::{
 use crate::core::model::{Instant, NodeId};
 
 /// Where the probe of the current period is.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default)]
 pub(super) struct Probe {
     /// Whose ack is awaited, of which number.
     awaited: Option<(Identity, u8)>,
     /// Who is to be asked on a stream.
-    to_ask: Option<NodeId>,
+    to_ask: BTreeSet<NodeId>,
 }
 
 impl Probe {
@@ -50,15 +52,20 @@ impl Probe {
     /// The member has had its time to answer the datagram.
     pub(super) fn fall_back(&mut self, member: Identity) {
         if self.awaited.is_some_and(|(awaited, _)| awaited == member) {
-            self.to_ask = Some(member.node);
+            self.ask(member.node);
         }
+    }
+
+    /// Wants a member asked on a stream.
+    pub(super) fn ask(&mut self, node: NodeId) {
+        self.to_ask.insert(node);
     }
 }
 
 impl Membership {
     /// Returns a member to be asked on a stream who it is, with [`as_member`](Self::as_member) for an answer.
     pub fn poll_stream_ping(&mut self) -> Option<NodeId> {
-        let node = self.probe.to_ask.take()?;
+        let node = self.probe.to_ask.pop_first()?;
         self.stats.stream_pings += 1;
         Some(node)
     }
@@ -70,6 +77,7 @@ impl Membership {
         }
         (self.answered, self.heard) = (true, now);
         let node = member.identity.node;
+        self.neighbours.hear(now, node);
         let awaited = self.probe.awaited.filter(|(of, _)| *of == member.identity);
         let Some((identity, number)) = awaited.filter(|_| member.state == State::Alive) else {
             // It came too late for the probe, or from another life of the member.

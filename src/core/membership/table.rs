@@ -11,7 +11,7 @@ use std::{
 use rand::{Rng, RngExt};
 
 use super::{Identity, Member, MemberState, State};
-use crate::core::model::{Instant, NodeId};
+use crate::core::model::{self, Instant, NetworkId, NodeId, mix};
 
 /// How many members are known at most, ourselves not counted. Unknown ones are refused at the bound.
 pub(super) const MEMBERS_MAX: usize = 16_384;
@@ -158,7 +158,7 @@ impl Table {
         self.leave_ring(before.as_ref());
         self.be_certain(node);
         if told.state.is_alive() {
-            self.ring.insert((hash(node.0), node));
+            self.ring.insert(place(node));
             self.lives ^= hash_of_life(&told.identity);
         }
         Change {
@@ -179,7 +179,7 @@ impl Table {
             && member.state.is_alive()
         {
             let node = member.identity.node;
-            self.ring.remove(&(hash(node.0), node));
+            self.ring.remove(&place(node));
             self.lives ^= hash_of_life(&member.identity);
         }
     }
@@ -219,6 +219,17 @@ impl Table {
         self.rows.len() - self.ring.len()
     }
 
+    /// Returns both neighbours of `us` on the ring; one if they are the same.
+    pub(super) fn neighbours(&self, us: NodeId) -> impl Iterator<Item = NodeId> {
+        let here = place(us);
+        let mut after = self.ring.range(here..).chain(&self.ring);
+        let mut before = self.ring.range(..here).rev().chain(self.ring.iter().rev());
+        let after = after.next().map(|(_, node)| *node);
+        let before = before.next().map(|(_, node)| *node);
+        let second = before.filter(|before| Some(*before) != after);
+        after.into_iter().chain(second)
+    }
+
     /// Returns to whom `us` pushes news: both neighbours on the ring and `random` others, `except` one.
     pub(super) fn push_targets(
         &self,
@@ -227,12 +238,7 @@ impl Table {
         random: usize,
         rng: &mut impl Rng,
     ) -> BTreeSet<NodeId> {
-        let here = (hash(us.0), us);
-        let after = self.ring.range(here..).chain(&self.ring);
-        let before = self.ring.range(..here).rev().chain(self.ring.iter().rev());
-        let mut targets: BTreeSet<NodeId> = BTreeSet::new();
-        targets.extend(after.map(|(_, node)| *node).next());
-        targets.extend(before.map(|(_, node)| *node).next());
+        let mut targets: BTreeSet<NodeId> = self.neighbours(us).collect();
         for _ in 0..random {
             // Whoever follows a random point: not quite evenly chosen, but without walking the ring.
             let point = (rng.random(), NodeId(0));
@@ -250,7 +256,7 @@ impl Table {
 
     /// Returns whether `us` is among the nearest of a member on the ring: [`NEAR`] on either side.
     pub(super) fn is_near(&self, us: NodeId, node: NodeId) -> bool {
-        let (here, there) = ((hash(us.0), us), (hash(node.0), node));
+        let (here, there) = (place(us), place(node));
         let (low, high) = (here.min(there), here.max(there));
         let between = self
             .ring
@@ -268,13 +274,11 @@ impl Table {
 
 fn hash_of_life(identity: &Identity) -> u64 {
     let life = (u64::from(identity.boot.0) << 16) | u64::from(identity.rejoin);
-    hash(hash(identity.node.0) ^ life)
+    mix(mix(identity.node.0) ^ life)
 }
 
-/// Scatters a number (the finalizer of splitmix64). The same everywhere and for ever: rings depend on it.
-pub(super) fn hash(number: u64) -> u64 {
-    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
+/// Where a node stands on the ring: where it stands on that of the network DB's cluster scope, so that neighbours here hear
+/// each other's digests.
+fn place(node: NodeId) -> (u64, NodeId) {
+    model::place(NetworkId::CLUSTER, node)
 }

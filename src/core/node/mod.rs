@@ -123,6 +123,7 @@ impl Node {
             self.stats.from_removed += 1;
             return Err(DatagramError::Removed { from: opened.from });
         }
+        self.membership.hear(now.instant, opened.from);
         for record in records(&opened.payload) {
             let Ok((kind, body)) = record else {
                 self.netdb.note_refused(opened.from, Refusal::Malformed);

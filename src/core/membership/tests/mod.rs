@@ -2,6 +2,7 @@
 
 mod cut_off;
 mod hostile;
+mod neighbours;
 mod network;
 mod stream_ping;
 

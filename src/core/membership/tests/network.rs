@@ -36,6 +36,8 @@ pub(super) struct Network {
     pub(super) streams: bool,
     /// Nodes of one group do not hear the others.
     pub(super) groups: BTreeMap<NodeId, u8>,
+    /// From whom to whom nothing goes.
+    pub(super) cut: BTreeSet<(NodeId, NodeId)>,
     queue: BTreeMap<(Instant, u64), Happening>,
     queued: u64,
     paused: BTreeSet<NodeId>,
@@ -71,6 +73,7 @@ impl Network {
             loss: 0.0,
             streams: false,
             groups: BTreeMap::new(),
+            cut: BTreeSet::new(),
             queue: BTreeMap::new(),
             queued: 0,
             paused: BTreeSet::new(),
@@ -80,7 +83,12 @@ impl Network {
 
     /// Returns a network of nodes 1 to `count` that have found each other and are quiet.
     pub(super) fn with_nodes(count: u64, seed: u64) -> Self {
-        let mut network = Self::new(Config::lan(), seed);
+        Self::of(Config::lan(), count, seed)
+    }
+
+    /// Returns a network of nodes 1 to `count`, configured so, that have found each other and are quiet.
+    pub(super) fn of(config: Config, count: u64, seed: u64) -> Self {
+        let mut network = Self::new(config, seed);
         for number in 1..=count {
             network.join(number, 1, 1);
         }
@@ -198,6 +206,7 @@ impl Network {
             return;
         }
         self.arrivals += 1;
+        machine.hear(self.now, from);
         let handled: Result<(), MembershipError> = if outgoing.kind == RecordKind::FOCA {
             machine.handle_datagram(self.now, from, &outgoing.body)
         } else {
@@ -219,22 +228,20 @@ impl Network {
         while let Some(event) = machine.poll_event() {
             self.events.push((self.now, node, event));
         }
-        let asked = machine.poll_stream_ping();
+        let asked: Vec<NodeId> = std::iter::from_fn(|| machine.poll_stream_ping()).collect();
         if let Some(at) = machine.poll_timeout() {
             self.queue_up(at.max(self.now), Happening::Wake(node));
         }
-        if let Some(member) = asked.and_then(|asked| self.ask_on_a_stream(node, asked)) {
-            let there_and_back = Duration::from_millis(2);
-            self.queue_up(
-                self.now + there_and_back,
-                Happening::Pong { to: node, member },
-            );
+        for asked in asked {
+            if let Some(member) = self.ask_on_a_stream(node, asked) {
+                let back = self.now + Duration::from_millis(2);
+                self.queue_up(back, Happening::Pong { to: node, member });
+            }
         }
         for outgoing in sent {
             let len = OVERHEAD + RECORD_HEADER_LEN + outgoing.body.len();
             *self.bytes_sent.entry(node).or_default() += len;
-            let cut = self.groups.get(&node) != self.groups.get(&outgoing.to);
-            if cut || self.rng.random_bool(self.loss) {
+            if self.is_cut(node, outgoing.to) || self.rng.random_bool(self.loss) {
                 continue;
             }
             let delay = Duration::from_micros(self.rng.random_range(200..1_000));
@@ -247,10 +254,14 @@ impl Network {
     }
 
     fn ask_on_a_stream(&self, from: NodeId, to: NodeId) -> Option<MemberState> {
-        let open = self.streams && self.groups.get(&from) == self.groups.get(&to);
+        let open = self.streams && !self.is_cut(from, to);
         let answers = open && !self.paused.contains(&to);
         let asked = self.nodes.get(&to).filter(|_| answers)?;
         Some(asked.as_member())
+    }
+
+    fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.groups.get(&from) != self.groups.get(&to) || self.cut.contains(&(from, to))
     }
 
     fn queue_up(&mut self, at: Instant, happening: Happening) {

@@ -10,8 +10,9 @@ fn sum(network: &Network, of: impl Fn(&Stats) -> u64) -> u64 {
 #[test]
 fn who_answers_on_a_stream_is_not_suspected_though_every_datagram_is_lost() {
     let mut network = Network::with_nodes(8, 41);
-    network.loss = 1.0;
     network.streams = true;
+    network.run(secs(1));
+    network.loss = 1.0;
 
     network.run(secs(60));
 
