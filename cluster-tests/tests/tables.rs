@@ -18,6 +18,7 @@ fn cell(measure: Measure, nodes: usize, seeds: u64) -> Cell {
         seeds,
         seed_base: 0,
         scheme: Scheme::default(),
+        without: None,
         profile: Profile::Lan,
     }
 }

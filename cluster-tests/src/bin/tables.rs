@@ -4,12 +4,13 @@
 
 use std::{
     io::{self, IsTerminal, Write},
+    iter,
     process::ExitCode,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
-use cluster_tests::sim::measure::{Cell, Measure, Profile, Row};
+use cluster_tests::sim::measure::{Cell, Measure, Part, Profile, Row};
 use weft::core::netdb::{PUSHES_MAX, RANDOM_MAX, Scheme};
 
 const ABOUT_COLUMNS: &str = "\
@@ -34,6 +35,7 @@ Columns:
   B/s            what a node sends in one second while nothing happens, on average
   first ms       until half of the first nodes have seen it
   scheme         to how many steps along the ring, on either side, and how many random nodes a new dot is pushed at once
+  without        which part of membership is left out
   copies         how often a node receives each dot that it lacks
   x content      all bytes of a burst, over the keys and values that all nodes lacked
   false downs    how often a node that was well was held for down
@@ -46,6 +48,7 @@ Examples:
   tables
   tables change --nodes 25,1000 --loss 0,30
   tables change --nodes 25,1000 --loss 0,30 --scheme 1+2,0+4,2+0 --brief
+  tables crash --nodes 25 --loss 0,30 --without neighbours,stream-ping,copies --brief
   tables burst --nodes 25 --entries 1000,5000 --seeds 10 --json";
 
 /// Measures in virtual time how long changes take to all nodes, and what they cost
@@ -76,6 +79,9 @@ struct Args {
     /// cells of their own
     #[arg(long, value_delimiter = ',', value_name = "R+N,…", value_parser = scheme, default_value = "1+2")]
     scheme: Vec<Scheme>,
+    /// Leave a part of membership out, to see what it is worth; several are cells of their own, after the whole
+    #[arg(long, value_delimiter = ',', value_name = "PART,…")]
+    without: Vec<Part>,
     /// Print only the row of each cell, not those of its parts
     #[arg(long)]
     brief: bool,
@@ -120,10 +126,12 @@ fn cells(args: &Args) -> Vec<Cell> {
             (None, _) => vec![Profile::Lan],
         };
         for (nodes, entries, loss_pct) in sizes(args, measure) {
+            let schemes = || args.scheme.iter().copied();
             let kinds = profiles
                 .iter()
-                .flat_map(|profile| args.scheme.iter().map(move |scheme| (*profile, *scheme)));
-            cells.extend(kinds.map(|(profile, scheme)| Cell {
+                .flat_map(|profile| schemes().map(move |scheme| (*profile, scheme)))
+                .flat_map(|kind| parts(args).map(move |without| (kind, without)));
+            cells.extend(kinds.map(|((profile, scheme), without)| Cell {
                 measure,
                 nodes,
                 entries,
@@ -132,10 +140,16 @@ fn cells(args: &Args) -> Vec<Cell> {
                 seed_base: args.seed_base,
                 profile,
                 scheme,
+                without,
             }));
         }
     }
     cells
+}
+
+/// Returns what is left out of membership: nothing, then each part that was named.
+fn parts(args: &Args) -> impl Iterator<Item = Option<Part>> {
+    iter::once(None).chain(args.without.iter().copied().map(Some))
 }
 
 /// Returns nodes, entries and loss of the cells that a measure usually has.
@@ -311,13 +325,14 @@ fn print(row: &Row, json: bool) -> io::Result<()> {
 
 fn heading() -> String {
     format!(
-        "{:<9}{:<23}{:>5}{:>8}{:>6}{:>7}{:>6}{:>10}{:>10}{:>10}{:>10}{:>12}{:>8}{:>8}{:>11}{:>10}{:>13}{:>12}  {}",
+        "{:<9}{:<23}{:>5}{:>8}{:>6}{:>7}  {:<12}{:>5}{:>10}{:>10}{:>10}{:>10}{:>12}{:>8}{:>8}{:>11}{:>10}{:>13}{:>12}  {}",
         "measure",
         "case",
         "nodes",
         "entries",
         "loss",
         "scheme",
+        "without",
         "seeds",
         "p50 ms",
         "p90 ms",
@@ -341,13 +356,14 @@ fn line(row: &Row) -> String {
     };
     let count = |count: Option<u64>| count.map_or("-".to_owned(), |count| count.to_string());
     let line = format!(
-        "{:<9}{:<23}{:>5}{:>8}{:>6}{:>7}{:>6}{:>10}{:>10}{:>10}{:>10}{:>12}{:>8}{:>8}{:>11}{:>10}{:>13}{:>12}  {}",
+        "{:<9}{:<23}{:>5}{:>8}{:>6}{:>7}  {:<12}{:>5}{:>10}{:>10}{:>10}{:>10}{:>12}{:>8}{:>8}{:>11}{:>10}{:>13}{:>12}  {}",
         row.measure,
         row.case.unwrap_or("-"),
         row.nodes,
         row.entries,
         row.loss_pct,
         row.scheme,
+        row.without.unwrap_or("-"),
         row.seeds,
         number(row.p50_ms, 2),
         number(row.p90_ms, 2),

@@ -10,7 +10,7 @@ use super::{
     machine::{Duty, note_refusal},
     news::PUSH_MEMBERS_MAX,
 };
-use crate::core::model::{Instant, NodeId};
+use crate::core::model::{Instant, Mutation, NodeId};
 
 /// How many members are asked at once.
 const ANNOUNCE_TO: usize = 3;
@@ -61,7 +61,7 @@ impl Membership {
     /// Compares our members with those of a node that has answered. If they stay different, asks it for its members:
     /// SWIM's updates die out, so a node may have missed one.
     pub(super) fn compare_hash(&mut self, now: Instant, from: NodeId, hash: u32) {
-        if hash == self.short_hash() {
+        if hash == self.short_hash() || self.config.mutated.has(Mutation::RepairNothing) {
             self.differences = 0;
             return;
         }
@@ -166,7 +166,8 @@ impl Membership {
     /// Tells a suspect that it is one, again and again until it refutes or its time is over.
     pub(super) fn tell_suspect(&mut self, now: Instant, suspect: (Identity, u16), until: Instant) {
         let (identity, incarnation) = suspect;
-        if now >= until || !self.is_suspect(&identity, incarnation) {
+        let tells_none = self.config.mutated.has(Mutation::TellNoSuspect);
+        if tells_none || now >= until || !self.is_suspect(&identity, incarnation) {
             self.telling.remove(&suspect);
             return;
         }

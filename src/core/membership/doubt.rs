@@ -11,11 +11,14 @@ use super::{
     machine::note_refusal,
     packet::{PREAMBLE_LEN, Packet},
 };
-use crate::core::model::Instant;
+use crate::core::model::{Instant, Mutation};
 
 impl Membership {
     /// Returns whether nobody was heard since well before a suspicion began that runs out now.
     pub(super) fn is_cut_off(&self, now: Instant) -> bool {
+        if self.config.mutated.has(Mutation::DoubtNothing) {
+            return false;
+        }
         let config = &self.config;
         let silence = now.saturating_duration_since(self.heard);
         silence >= config.suspect_for + config.probe_timeout * 2
@@ -23,6 +26,9 @@ impl Membership {
 
     /// Doubts that those are down that we hold for down.
     pub(super) fn doubt(&mut self) {
+        if self.config.mutated.has(Mutation::DoubtNothing) {
+            return;
+        }
         let certain: Vec<Identity> = self.table.certainly_down().collect();
         for identity in certain {
             // foca would believe nothing good of it any more.

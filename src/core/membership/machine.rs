@@ -412,7 +412,8 @@ impl Membership {
         let lately = self
             .last_stall
             .is_some_and(|last| now.saturating_duration_since(last) < self.config.probe_period * 4);
-        if late > self.config.probe_timeout && !lately {
+        let minds = !self.config.mutated.has(Mutation::IgnoreStalls);
+        if minds && late > self.config.probe_timeout && !lately {
             self.last_stall = Some(now);
             self.stats.stalls += 1;
             let delay = late + self.config.probe_timeout;

@@ -10,7 +10,7 @@ use super::{
     table::{Change, GONE_MAX},
 };
 use crate::core::{
-    model::{Instant, NodeId},
+    model::{Instant, Mutation, NodeId},
     wire::record::BODY_MAX,
 };
 
@@ -273,6 +273,9 @@ impl Membership {
 
     /// Pushes news along the ring and to random members.
     pub(super) fn push(&mut self, now: Instant, except: Option<NodeId>, news: &[MemberState]) {
+        if self.config.mutated.has(Mutation::PushNoNews) {
+            return;
+        }
         let us = self.identity.node;
         for chunk in news.chunks(PUSH_MEMBERS_MAX) {
             let targets = self

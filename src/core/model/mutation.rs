@@ -9,23 +9,22 @@ pub enum Mutation {
     RunRefutedTimer,
     /// That a member is down is believed at once, whoever says so.
     BelieveHearsay,
+    /// A suspect is not told that it is one.
+    TellNoSuspect,
+    /// That somebody joined, refuted, left or is down is not pushed: it rides along with probes.
+    PushNoNews,
+    /// Nobody asks for the members that an ack's hash shows to be missing.
+    RepairNothing,
+    /// Who was cut off tells whom it held for down, and believes no good of them.
+    DoubtNothing,
+    /// Who was late itself gives the others no more time.
+    IgnoreStalls,
     /// An answer that was cut covers superseded dots as if it were complete (rule S of the network DB).
     CoverHoles,
     /// A replica below a floor is not told which dots still stand.
     SkipSnapshot,
     /// Of two owners of a key the one shows whose log came here first.
     IgnoreOrder,
-}
-
-impl Mutation {
-    /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::RunRefutedTimer,
-        Self::BelieveHearsay,
-        Self::CoverHoles,
-        Self::SkipSnapshot,
-        Self::IgnoreOrder,
-    ];
 }
 
 /// Which mutation a room was made with: none, except in a test of the checkers.

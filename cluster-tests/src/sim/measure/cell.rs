@@ -14,8 +14,8 @@ use weft::{
 };
 
 use super::{
-    NETWORK, Row, Sample, Watched, burst, change, churn, conflict, crash, falsedown, idle, joining,
-    returning,
+    NETWORK, Part, Row, Sample, Watched, burst, change, churn, conflict, crash, falsedown, idle,
+    joining, returning,
 };
 
 /// How many machines may share their world among samples: larger ones are dear to make.
@@ -116,6 +116,8 @@ pub struct Cell {
     pub profile: Profile,
     /// To whom a new dot is pushed at once.
     pub scheme: Scheme,
+    /// Which part of membership is left out.
+    pub without: Option<Part>,
 }
 
 impl Cell {
@@ -194,6 +196,9 @@ impl Cell {
             Profile::Wan => Settings::wan(),
         };
         settings.netdb.scheme = self.scheme;
+        if let Some(part) = self.without {
+            part.leave_out_of(&mut settings);
+        }
         settings
     }
 

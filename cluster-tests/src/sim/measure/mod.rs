@@ -14,11 +14,13 @@ mod idle;
 mod joining;
 mod limits;
 mod observe;
+mod part;
 mod returning;
 mod row;
 
 pub use cell::{Cell, Measure, Profile};
 pub use limits::{Limits, limits};
+pub use part::Part;
 pub use row::Row;
 
 use std::time::Duration;

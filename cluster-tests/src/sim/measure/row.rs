@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use serde::Serialize;
 
-use super::{Cell, Limits, Measure, Sample, limits};
+use super::{Cell, Limits, Measure, Part, Sample, limits};
 
 /// What a cell, or one part of it, has shown. What does not apply is null.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -21,6 +21,8 @@ pub struct Row {
     pub loss_pct: f64,
     /// To how many steps along the ring, on either side, and random nodes a new dot was pushed at once.
     pub scheme: String,
+    /// Which part of membership was left out; null for none.
+    pub without: Option<&'static str>,
     /// How many seeds were run.
     pub seeds: u64,
     /// Half of the samples were seen everywhere within so many milliseconds.
@@ -97,6 +99,7 @@ impl Row {
             entries: cell.entries,
             loss_pct: cell.loss_pct,
             scheme: format!("{}+{}", cell.scheme.near, cell.scheme.random),
+            without: cell.without.map(Part::name),
             seeds: cell.seeds,
             p50_ms: millis(&took, 0.5),
             p90_ms: millis(&took, 0.9),
