@@ -6,12 +6,16 @@ use rand::{Rng, RngExt};
 
 use crate::core::model::Instant;
 
+/// How long a stream waits for an acknowledgement at first, and how long it waits no more.
+const RETRANSMIT_AFTER: Duration = Duration::from_millis(200);
+const RETRANSMIT_AT_MOST: Duration = Duration::from_secs(60);
+
 /// How the links of a run behave. Each delay is drawn anew, so datagrams overtake each other.
 #[derive(Clone, Debug)]
 pub struct Links {
     /// How long a datagram or a frame is under way.
     pub delay: Range<Duration>,
-    /// The share of datagrams that are lost; streams retransmit, so they lose nothing.
+    /// The share of datagrams that are lost. Streams lose as many segments and send them again, which takes time.
     pub loss: f64,
     /// The share of datagrams that arrive twice.
     pub duplicates: f64,
@@ -73,8 +77,17 @@ impl Links {
     }
 
     /// Returns how long that many bytes on a stream are under way. Streams have the line to themselves.
+    ///
+    /// Of what is lost the last segment costs most: nothing that follows tells of the loss, so it waits for the timer of
+    /// retransmission, which doubles (RFC 6298; Linux begins with 200 ms). What is lost before it is told at once.
     pub fn draw_call_delay(&self, rng: &mut impl Rng, bytes: usize) -> Duration {
-        self.draw_delay(rng) + self.transfer(bytes)
+        let mut delay = self.draw_delay(rng) + self.transfer(bytes);
+        let mut timer = RETRANSMIT_AFTER;
+        while timer < RETRANSMIT_AT_MOST && rng.random_bool(self.loss) {
+            delay += timer;
+            timer *= 2;
+        }
+        delay
     }
 
     /// Lets a datagram out of a machine whose line is free from `free` on; returns when it has left.
