@@ -19,7 +19,7 @@ pub struct Config {
     pub stream_ping: bool,
     /// How long a neighbour on the ring may be silent before it is probed out of turn.
     ///
-    /// **Invariant:** longer than digests of the network DB are apart, or every neighbour is probed all the time.
+    /// **Invariant:** longer than digests of the network DB are apart at most, a tenth more than on average, or every neighbour is probed all the time.
     pub neighbour_silence: Duration,
     /// How long a suspect has to refute. It need not grow with the cluster, because a suspect is told directly.
     pub suspect_for: Duration,
@@ -51,7 +51,7 @@ impl Config {
             probe_timeout: Duration::from_millis(150),
             indirect_probes: 3,
             stream_ping: true,
-            neighbour_silence: Duration::from_millis(1_100),
+            neighbour_silence: Duration::from_millis(1_200),
             suspect_for: Duration::from_millis(700),
             gossip_every: Duration::from_millis(100),
             gossip_to: 3,
@@ -70,7 +70,7 @@ impl Config {
         Self {
             probe_period: Duration::from_secs(2),
             probe_timeout: Duration::from_millis(700),
-            neighbour_silence: Duration::from_millis(4_400),
+            neighbour_silence: Duration::from_millis(4_800),
             suspect_for: Duration::from_secs(4),
             gossip_every: Duration::from_millis(400),
             copy_gap: Duration::from_millis(10)..Duration::from_millis(30),

@@ -1,70 +1,21 @@
 //! Digests: what members say of the networks they share, once a second; equal roots, equal entries.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use rand::RngExt;
 
 use super::{
     LogId, NetDb, SyncState,
     message::{Digest, Root},
-    receive::SMALL_RING,
     spread::Item,
     tree::Scope,
 };
 use crate::core::model::{Instant, NetworkId, NodeId};
 
-/// Where datagrams are lost, how long after news digests follow it: pushes and ihaves may all be lost, and a second is long. What
-/// they show is fetched on a stream, which loses nothing.
-const DIGEST_OF_NEWS_AFTER: Duration = Duration::from_millis(20);
-/// How many they are, and how long after each other. In a small ring hardly anybody else can tell the same.
-const DIGESTS_OF_NEWS: (u8, Duration) = (4, Duration::from_millis(15));
-const DIGESTS_IN_SMALL_RING: (u8, Duration) = (8, Duration::from_millis(7));
 /// How many roots one digest record carries: at most 16 bytes each.
 const ROOTS_A_RECORD: usize = 48;
 
-/// Digests that are still to follow news.
-#[derive(Debug)]
-pub(super) struct DigestsOfNews {
-    pub(super) at: Instant,
-    left: u8,
-    gap: Duration,
-}
-
 impl NetDb {
-    /// Tells whether datagrams are lost.
-    pub fn set_lossy(&mut self, is_lossy: bool) {
-        self.is_lossy = is_lossy;
-    }
-
-    /// Something is new here: where datagrams are lost, it is soon looked whether it is everywhere.
-    pub(super) fn note_news(&mut self, now: Instant, network: NetworkId) {
-        if !self.is_lossy {
-            return;
-        }
-        let (left, gap) = if self.ring(network).len() <= SMALL_RING {
-            DIGESTS_IN_SMALL_RING
-        } else {
-            DIGESTS_OF_NEWS
-        };
-        let planned = self.digests_of_news.as_ref();
-        let at = planned.map_or(now + DIGEST_OF_NEWS_AFTER, |planned| planned.at);
-        self.digests_of_news = Some(DigestsOfNews { at, left, gap });
-    }
-
-    /// Sends the digests that follow news, if it is time.
-    pub(super) fn send_digests_of_news(&mut self, now: Instant) {
-        let due = self.digests_of_news.as_mut().filter(|due| due.at <= now);
-        let Some(due) = due else {
-            return;
-        };
-        due.at = now + due.gap;
-        due.left -= 1;
-        if due.left == 0 {
-            self.digests_of_news = None;
-        }
-        self.send_digests();
-    }
-
     /// Sends the roots to ring ±1 and one random node of each network.
     pub(super) fn send_digests(&mut self) {
         let mut targets = BTreeSet::new();
@@ -132,6 +83,7 @@ impl NetDb {
             } else {
                 differs = true;
                 self.want_sync(from, network);
+                self.tell_what_is_here(from, network);
             }
         }
         self.start_sync(now, from);

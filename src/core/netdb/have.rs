@@ -1,5 +1,7 @@
 //! Which dots of a log a replica has: a prefix and a few ranges above it.
 
+use std::collections::BTreeSet;
+
 use bincode::{Decode, Encode};
 
 use super::message::SEQ_MAX;
@@ -17,6 +19,18 @@ pub(super) const RANGES_ON_STREAM: usize = 65_536;
 pub(super) struct Have {
     prefix: u64,
     ranges: Vec<(u64, u64)>,
+}
+
+/// Returns the ranges that make up a set: ascending, none touching another.
+pub(super) fn in_ranges(seqs: BTreeSet<u64>) -> Vec<(u64, u64)> {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for seq in seqs {
+        match ranges.last_mut() {
+            Some(last) if last.1 + 1 == seq => last.1 = seq,
+            Some(_) | None => ranges.push((seq, seq)),
+        }
+    }
+    ranges
 }
 
 impl Have {

@@ -1,6 +1,6 @@
 //! Networks that are new here: they come from their nearest members at once, and have come whole once all of the tree has.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     NetDb, SyncState,
@@ -12,10 +12,18 @@ use crate::core::model::{Instant, NetworkId, NodeId};
 /// How long after its attachment a node believes only those who have come whole themselves; then they may all be new.
 pub const BELIEVE_AFTER: Duration = Duration::from_secs(3);
 
+/// Where datagrams are lost, so are segments of streams, and an answer may wait for a timer of 200 ms. After how long one more
+/// member is asked then, and how far along the ring: hedged requests (Dean and Barroso, The Tail at Scale, 2013).
+const HEDGE_AFTER: Duration = Duration::from_millis(8);
+const HEDGE_TO: usize = 6;
+
 /// A network that is new here.
 #[derive(Debug)]
 pub(super) struct Joining {
     since: Instant,
+    /// How far along the ring members were asked, and when those after them are.
+    asked: usize,
+    hedge_at: Instant,
     /// What has not come whole yet.
     missing: Scope,
 }
@@ -32,6 +40,8 @@ impl Syncs {
     pub(super) fn begin(&mut self, now: Instant, network: NetworkId) {
         let joining = Joining {
             since: now,
+            asked: 1,
+            hedge_at: now + HEDGE_AFTER,
             missing: Scope::whole(),
         };
         self.joining.insert(network, joining);
@@ -52,6 +62,43 @@ impl NetDb {
             let step = Step::Fetch(share, None);
             self.syncs.wanted.insert((*node, network), step);
             self.start_sync(now, *node);
+        }
+    }
+
+    /// Returns when [`Self::hedge`] has work.
+    pub(super) fn hedge_at(&self) -> Option<Instant> {
+        let joining = self.syncs.joining.values();
+        let waiting = joining.filter(|joining| self.is_lossy && joining.asked < HEDGE_TO);
+        waiting.map(|joining| joining.hedge_at).min()
+    }
+
+    /// Asks more members for what has not come yet of networks that are new here, where an answer may be lost.
+    pub(super) fn hedge(&mut self, now: Instant) {
+        if !self.is_lossy {
+            return;
+        }
+        let mut next = Vec::new();
+        for (network, joining) in &mut self.syncs.joining {
+            if joining.asked < HEDGE_TO && joining.hedge_at <= now {
+                joining.asked += 1;
+                joining.hedge_at = now + HEDGE_AFTER;
+                next.push((*network, joining.asked));
+            }
+        }
+        for (network, distance) in next {
+            let ring = self.ring(network);
+            let asked: BTreeSet<NodeId> = (1..distance)
+                .flat_map(|distance| ring.at_distance(distance))
+                .collect();
+            let members: Vec<NodeId> = ring.at_distance(distance).collect();
+            for member in asked {
+                // Of a network with little in it they tell in datagrams what they have.
+                self.send_digest_to(member, true);
+            }
+            for member in members {
+                self.want_missing(member, network);
+                self.start_sync(now, member);
+            }
         }
     }
 

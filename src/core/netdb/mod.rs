@@ -43,6 +43,7 @@ mod owners;
 mod receive;
 mod refusal;
 mod replica;
+mod retell;
 mod ring;
 mod spread;
 mod sync;
@@ -73,12 +74,12 @@ pub use write::PutMode;
 
 use self::{
     barrier::Barriers,
-    digest::DigestsOfNews,
     floor::Floors,
     owners::Owners,
     receive::Wanted,
     refusal::Refusals,
     replica::{Difference, Replica, Seen},
+    retell::News,
     ring::Ring,
     spread::Spread,
     sync::Syncs,
@@ -280,9 +281,9 @@ pub struct NetDb {
     synced: VecDeque<(NetworkId, SyncState)>,
     changes: VecDeque<Change>,
     next_digest: Instant,
-    /// Datagrams are lost; and the digests that follow the last news because of that.
+    /// Datagrams are lost; and what is told of again because of that.
     is_lossy: bool,
-    digests_of_news: Option<DigestsOfNews>,
+    news: Option<News>,
     stats: Stats,
 }
 
@@ -317,7 +318,7 @@ impl NetDb {
             changes: VecDeque::new(),
             next_digest: now.instant + config.digest_every,
             is_lossy: false,
-            digests_of_news: None,
+            news: None,
             stats: Stats::default(),
             config,
         }
@@ -431,7 +432,8 @@ impl NetDb {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let timeouts = [
             Some(self.next_digest),
-            self.digests_of_news.as_ref().map(|due| due.at),
+            self.news.as_ref().map(|news| news.at),
+            self.hedge_at(),
             self.spread.poll_timeout(),
             self.wanted.poll_timeout(),
             self.owners.poll_timeout(),
@@ -458,7 +460,8 @@ impl NetDb {
             self.move_own_floors(now);
             self.send_digests();
         }
-        self.send_digests_of_news(now.instant);
+        self.retell_news(now.instant);
+        self.hedge(now.instant);
     }
 
     fn ring(&mut self, network: NetworkId) -> &Ring {

@@ -14,6 +14,7 @@ use super::{
     log::Log,
     message::{Complete, Digest, Ihave, Pull, PushHead, SEQ_MAX, WireDot, are_sane, wire_dots},
     replica::{Applied, Replica},
+    retell::FEW_DOTS,
     spread::{Item, Overflow},
     write::attached_network,
 };
@@ -26,6 +27,9 @@ use crate::core::{
 const WANTED_MAX: usize = 4096;
 /// How often a gap is pulled before a sync is asked for.
 const PULLS_MAX: u32 = 3;
+/// The same where datagrams are lost, for a gap of a few dots: it is pulled more often and three times as soon again, since a
+/// stream that loses a segment may take longer than all of them.
+const PULLS_MAX_LOSSY: u32 = 16;
 /// How many ranges one pull names.
 const PULL_RANGES: usize = 32;
 /// How many dots that follow each other in a log are pushed to the same nodes: a few datagrams full.
@@ -344,10 +348,16 @@ impl NetDb {
             };
             let from = gap.from[gap.pulls as usize % gap.from.len()];
             gap.pulls += 1;
-            gap.at = now + self.config.pull_again;
+            let lacking: u64 = missing.iter().map(|range| range.1 - range.0 + 1).sum();
+            let (pulls_max, again) = if self.is_lossy && lacking <= FEW_DOTS as u64 {
+                (PULLS_MAX_LOSSY, self.config.pull_again / 3)
+            } else {
+                (PULLS_MAX, self.config.pull_again)
+            };
+            gap.at = now + again;
             if missing.is_empty() {
                 self.wanted.logs.remove(&log);
-            } else if gap.pulls > PULLS_MAX {
+            } else if gap.pulls > pulls_max {
                 self.wanted.logs.remove(&log);
                 self.want_sync(from, log.network);
             } else {
@@ -359,7 +369,7 @@ impl NetDb {
     /// Pushes a new dot along the ring, and schedules telling others of it. `seq` 0 is the floor alone.
     pub(super) fn spread_dot(&mut self, now: Instant, log: LogId, seq: u64, from: Option<NodeId>) {
         self.spread.set_now(now);
-        self.note_news(now, log.network);
+        self.note_news(now, log, seq);
         let picks = self.draw_picks(log, seq);
         let Scheme { near, random } = self.config.scheme;
         let ring = self.ring(log.network);

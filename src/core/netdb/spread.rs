@@ -15,7 +15,10 @@ use std::{
     time::Duration,
 };
 
-use super::message::{Ask, Digest, LogId, Reached};
+use super::{
+    have::in_ranges,
+    message::{Ask, Digest, LogId, Reached},
+};
 use crate::core::model::{Instant, NetworkId, NodeId};
 
 /// How many dots wait for one node before the queue is dropped for a digest.
@@ -216,29 +219,15 @@ impl Spread {
                 self.ready.push_back(node);
             }
         }
-        let mut due: BTreeMap<(NodeId, LogId), Vec<(u64, u64)>> = BTreeMap::new();
+        let mut due: BTreeMap<(NodeId, LogId), BTreeSet<u64>> = BTreeMap::new();
         for list in [&mut self.soon, &mut self.later] {
-            while list.front().is_some_and(|(at, ..)| *at <= now) {
-                let Some((_, to, log, seq)) = list.pop_front() else {
-                    break;
-                };
-                let ranges = due.entry((to, log)).or_default();
-                match ranges.last_mut() {
-                    Some(last) if last.1 + 1 == seq => last.1 = seq,
-                    Some(_) | None => ranges.push((seq, seq)),
-                }
+            while let Some((_, to, log, seq)) = list.pop_front_if(|(at, ..)| *at <= now) {
+                // Who wakes late tells of a dot for the first and the second time at once, and once is enough.
+                due.entry((to, log)).or_default().insert(seq);
             }
         }
-        for ((to, log), mut ranges) in due {
-            ranges.sort_unstable();
-            // Who wakes late tells of a dot for the first and the second time at once, and ranges that overlap are malformed.
-            ranges.dedup_by(|next, last| {
-                let joins = next.0 <= last.1 + 1;
-                if joins {
-                    last.1 = last.1.max(next.1);
-                }
-                joins
-            });
+        for ((to, log), seqs) in due {
+            let ranges = in_ranges(seqs);
             for chunk in ranges.chunks(RANGES_A_RECORD) {
                 self.tell(to, Item::Ihave(log, chunk.to_vec()));
             }
