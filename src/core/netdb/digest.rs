@@ -83,7 +83,9 @@ impl NetDb {
             } else {
                 differs = true;
                 self.want_sync(from, network);
-                self.tell_what_is_here(from, network);
+                if self.is_lossy || digest.answer {
+                    self.tell_what_is_here(from, network);
+                }
             }
         }
         self.start_sync(now, from);

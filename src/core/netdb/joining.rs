@@ -12,10 +12,11 @@ use crate::core::model::{Instant, NetworkId, NodeId};
 /// How long after its attachment a node believes only those who have come whole themselves; then they may all be new.
 pub const BELIEVE_AFTER: Duration = Duration::from_secs(3);
 
-/// Where datagrams are lost, so are segments of streams, and an answer may wait for a timer of 200 ms. After how long one more
-/// member is asked then, and how far along the ring: hedged requests (Dean and Barroso, The Tail at Scale, 2013).
-const HEDGE_AFTER: Duration = Duration::from_millis(8);
+/// An answer on a stream that has lost a segment waits for a timer of 200 ms, and who stands still answers later. How far along
+/// the ring members are asked while none answers: hedged requests (Dean and Barroso, The Tail at Scale, 2013).
 const HEDGE_TO: usize = 6;
+/// How much longer it is waited where no datagrams are lost, in pulls.
+pub(super) const HEDGE_PATIENCE: u32 = 3;
 
 /// A network that is new here.
 #[derive(Debug)]
@@ -24,11 +25,18 @@ pub(super) struct Joining {
     /// How far along the ring members were asked, and when those after them are.
     asked: usize,
     hedge_at: Instant,
+    /// Whether somebody answered who is new too: then all may be, and digests tell when one is not.
+    met_new: bool,
     /// What has not come whole yet.
     missing: Scope,
 }
 
 impl Joining {
+    /// Returns whether more members are to be asked for it.
+    fn is_hedged(&self) -> bool {
+        self.asked < HEDGE_TO && !self.met_new
+    }
+
     /// Returns whether it believes those that have not come whole themselves.
     fn is_late(&self, now: Instant) -> bool {
         self.since + BELIEVE_AFTER <= now
@@ -36,12 +44,13 @@ impl Joining {
 }
 
 impl Syncs {
-    /// A network is new here, and nothing of it has come.
-    pub(super) fn begin(&mut self, now: Instant, network: NetworkId) {
+    /// A network is new here, and nothing of it has come. More members are asked unless something comes within `after`.
+    pub(super) fn begin(&mut self, now: Instant, network: NetworkId, after: Duration) {
         let joining = Joining {
             since: now,
             asked: 1,
-            hedge_at: now + HEDGE_AFTER,
+            hedge_at: now + after,
+            met_new: false,
             missing: Scope::whole(),
         };
         self.joining.insert(network, joining);
@@ -51,7 +60,7 @@ impl Syncs {
 impl NetDb {
     /// A network is new here: its nearest members are asked for it, each for a share.
     pub(super) fn sync_with_neighbours(&mut self, now: Instant, network: NetworkId) {
-        self.syncs.begin(now, network);
+        self.syncs.begin(now, network, self.hedge_after());
         let neighbours: Vec<NodeId> = self.ring(network).at_distance(1).collect();
         let cluster = self.sync_states.get(&NetworkId::CLUSTER);
         if neighbours.is_empty() && cluster == Some(&SyncState::Synced) {
@@ -68,20 +77,35 @@ impl NetDb {
     /// Returns when [`Self::hedge`] has work.
     pub(super) fn hedge_at(&self) -> Option<Instant> {
         let joining = self.syncs.joining.values();
-        let waiting = joining.filter(|joining| self.is_lossy && joining.asked < HEDGE_TO);
+        let waiting = joining.filter(|joining| joining.is_hedged());
         waiting.map(|joining| joining.hedge_at).min()
     }
 
-    /// Asks more members for what has not come yet of networks that are new here, where an answer may be lost.
-    pub(super) fn hedge(&mut self, now: Instant) {
-        if !self.is_lossy {
-            return;
+    /// Returns how long nothing may come of a network before more members are asked for it.
+    fn hedge_after(&self) -> Duration {
+        if self.is_lossy {
+            self.config.pull_again
+        } else {
+            self.config.pull_again * HEDGE_PATIENCE
         }
+    }
+
+    /// Something of a network has come: whoever was asked answers.
+    pub(super) fn put_off_hedge(&mut self, now: Instant, network: NetworkId) {
+        let after = self.hedge_after();
+        if let Some(joining) = self.syncs.joining.get_mut(&network) {
+            joining.hedge_at = now + after;
+        }
+    }
+
+    /// Asks more members for what has not come yet of networks that are new here, where nobody answers.
+    pub(super) fn hedge(&mut self, now: Instant) {
+        let after = self.hedge_after();
         let mut next = Vec::new();
         for (network, joining) in &mut self.syncs.joining {
-            if joining.asked < HEDGE_TO && joining.hedge_at <= now {
+            if joining.is_hedged() && joining.hedge_at <= now {
                 joining.asked += 1;
-                joining.hedge_at = now + HEDGE_AFTER;
+                joining.hedge_at = now + after;
                 next.push((*network, joining.asked));
             }
         }
@@ -131,6 +155,8 @@ impl NetDb {
             if joining.missing.is_empty() {
                 self.set_sync_state(network, SyncState::Synced);
             }
+        } else {
+            joining.met_new = true;
         }
     }
 

@@ -75,6 +75,7 @@ pub use write::PutMode;
 use self::{
     barrier::Barriers,
     floor::Floors,
+    joining::HEDGE_PATIENCE,
     owners::Owners,
     receive::Wanted,
     refusal::Refusals,
@@ -293,7 +294,8 @@ impl NetDb {
     /// **Invariant:** no two lives of a node share a generation, or one number could name two dots.
     pub fn new(config: Config, me: NodeId, generation: Generation, seed: u64, now: Now) -> Self {
         let mut syncs = Syncs::default();
-        syncs.begin(now.instant, NetworkId::CLUSTER);
+        let patience = config.pull_again * HEDGE_PATIENCE;
+        syncs.begin(now.instant, NetworkId::CLUSTER, patience);
         Self {
             me,
             generation,

@@ -91,7 +91,7 @@ impl NetDb {
     /// A node has something else of a network than is here. If that is little, it is told what is here, so that it need not wait
     /// for a stream.
     pub(super) fn tell_what_is_here(&mut self, to: NodeId, network: NetworkId) {
-        let Some(replica) = self.replicas.get(&network).filter(|_| self.is_lossy) else {
+        let Some(replica) = self.replicas.get(&network) else {
             return;
         };
         let is_little = replica.logs().nth(FEW_LOGS).is_none()

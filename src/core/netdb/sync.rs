@@ -315,6 +315,7 @@ impl NetDb {
             return Ok(());
         };
         let from = id.to;
+        self.put_off_hedge(now.instant, call.network);
         if call.is_over {
             self.start_sync(now.instant, from);
             return Ok(());

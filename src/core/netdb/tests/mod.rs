@@ -3,6 +3,7 @@
 mod barrier;
 mod cases;
 mod hostile;
+mod lossy;
 mod net;
 mod sync;
 

@@ -27,6 +27,8 @@ pub(super) struct Net {
     pub(super) hold: bool,
     pub(super) held: Vec<(u64, Outgoing)>,
     pub(super) cut: Vec<u64>,
+    /// Who answers nothing on streams.
+    pub(super) mute: Vec<u64>,
 }
 
 impl Net {
@@ -48,6 +50,7 @@ impl Net {
             hold: false,
             held: Vec::new(),
             cut: Vec::new(),
+            mute: Vec::new(),
         };
         for node in 1..=nodes {
             net.up(node, 1);
@@ -206,8 +209,10 @@ impl Net {
             }
             while let Some(call) = self.dbs.get_mut(&id).unwrap().poll_stream() {
                 moved = true;
-                let cut = self.hold || self.cut.contains(&id) || self.cut.contains(&call.id.to.0);
-                let answer = (!cut).then(|| {
+                let to = call.id.to.0;
+                let cut = self.hold || self.cut.contains(&id) || self.cut.contains(&to);
+                let answers = !cut && !self.mute.contains(&to);
+                let answer = answers.then(|| {
                     self.dbs
                         .get_mut(&call.id.to.0)
                         .unwrap()
