@@ -15,6 +15,9 @@ pub const BELIEVE_AFTER: Duration = Duration::from_secs(3);
 /// An answer on a stream that has lost a segment waits for a timer of 200 ms, and who stands still answers later. How far along
 /// the ring members are asked while none answers: hedged requests (Dean and Barroso, The Tail at Scale, 2013).
 const HEDGE_TO: usize = 6;
+/// How often the nearest are asked what they have in a few datagrams, and how far they are.
+const HEDGES_MAX: usize = 12;
+const NEAREST: usize = 3;
 /// How much longer it is waited where no datagrams are lost, in pulls.
 pub(super) const HEDGE_PATIENCE: u32 = 3;
 
@@ -22,7 +25,7 @@ pub(super) const HEDGE_PATIENCE: u32 = 3;
 #[derive(Debug)]
 pub(super) struct Joining {
     since: Instant,
-    /// How far along the ring members were asked, and when those after them are.
+    /// How often members were asked, each time those one step further along the ring, and when it is time again.
     asked: usize,
     hedge_at: Instant,
     /// Whether somebody answered who is new too: then all may be, and digests tell when one is not.
@@ -34,7 +37,7 @@ pub(super) struct Joining {
 impl Joining {
     /// Returns whether more members are to be asked for it.
     fn is_hedged(&self) -> bool {
-        self.asked < HEDGE_TO && !self.met_new
+        self.asked < HEDGES_MAX && !self.met_new
     }
 
     /// Returns whether it believes those that have not come whole themselves.
@@ -111,11 +114,14 @@ impl NetDb {
         }
         for (network, distance) in next {
             let ring = self.ring(network);
-            let asked: BTreeSet<NodeId> = (1..distance)
+            let nearest: BTreeSet<NodeId> = (1..distance.min(NEAREST + 1))
                 .flat_map(|distance| ring.at_distance(distance))
                 .collect();
-            let members: Vec<NodeId> = ring.at_distance(distance).collect();
-            for member in asked {
+            let members: Vec<NodeId> = ring
+                .at_distance(distance)
+                .filter(|_| distance <= HEDGE_TO)
+                .collect();
+            for member in nearest {
                 // Of a network with little in it they tell in datagrams what they have.
                 self.send_digest_to(member, true);
             }
