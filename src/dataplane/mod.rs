@@ -110,6 +110,11 @@ pub trait Dataplane: Send + Sync {
         false
     }
 
+    /// Returns the name of an endpoint's link in the host's namespace, as it was made.
+    fn link_name(&self, _network: NetworkId, endpoint: EndpointId) -> String {
+        link_name(endpoint)
+    }
+
     /// Waits until somebody else seems to have changed what it holds, and returns for which network.
     fn changed(&self) -> BoxFuture<'_, NetworkId> {
         Box::pin(future::pending())
@@ -151,6 +156,7 @@ pub trait Dataplane: Send + Sync {
     /// Moves an endpoint's link into a sandbox and sets it up there; returns its name. It may be called again.
     fn place<'a>(
         &'a self,
+        _network: NetworkId,
         _sandbox: &'a Path,
         _placement: &'a Placement,
     ) -> BoxFuture<'a, Result<String, DataplaneError>> {
@@ -184,7 +190,7 @@ pub async fn reconcile(
     outcome.map(|()| count)
 }
 
-/// The name of an endpoint's link: at most 15 bytes, as Linux wants it (`IFNAMSIZ`).
+/// The name of an endpoint's link, unless another one's begins alike: at most 15 bytes, as Linux wants it (`IFNAMSIZ`).
 pub fn link_name(endpoint: EndpointId) -> String {
     let id = endpoint.to_string();
     format!("weft{}", id.get(..11).unwrap_or(&id))

@@ -17,7 +17,7 @@ use rtnetlink::{
 
 use super::{
     address,
-    name::{alias, name},
+    name::{self, Names, alias},
     netlink::{
         Netlink, errno,
         libc_errno::{EADDRINUSE, EEXIST, ENODEV},
@@ -58,6 +58,7 @@ pub(super) struct Ends<'a> {
     pub(super) host: &'a Netlink,
     pub(super) inner: &'a Netlink,
     pub(super) namespace: &'a File,
+    pub(super) names: &'a Names,
 }
 
 /// Lists all links of a namespace.
@@ -134,10 +135,11 @@ fn tunnel(part: &LinkInfo) -> Option<(u32, u16)> {
 impl Ends<'_> {
     /// Makes a link.
     pub(super) async fn add(&self, id: LinkId, link: &Link) -> Result<(), DataplaneError> {
+        let text = self.give_name(id).await?;
         let made = match (id, link) {
-            (_, Link::Bridge { mtu, .. }) => self.add_bridge(&name(id), *mtu).await,
+            (_, Link::Bridge { mtu, .. }) => self.add_bridge(&text, *mtu).await,
             (LinkId::Vxlan(vni), Link::Vxlan { .. }) => self.add_vxlan(vni, link).await,
-            (_, Link::Endpoint { mac, mtu, .. }) => self.add_pair(&name(id), *mac, *mtu).await,
+            (_, Link::Endpoint { mac, mtu, .. }) => self.add_pair(&text, *mac, *mtu).await,
             (LinkId::Bridge(_) | LinkId::Endpoint(_), Link::Vxlan { .. }) => Ok(()),
         };
         if let Err(error) = made {
@@ -146,7 +148,7 @@ impl Ends<'_> {
                     let by = others::who_has(self.host, vni, port).await;
                     DataplaneError::Taken { vni, port, by }
                 }
-                _ => refused(format!("make link {}", name(id)))(error),
+                _ => refused(format!("make link {text}"))(error),
             });
         }
         self.finish(id, link).await
@@ -154,7 +156,7 @@ impl Ends<'_> {
 
     /// Makes a link that is there as it was meant.
     pub(super) async fn finish(&self, id: LinkId, link: &Link) -> Result<(), DataplaneError> {
-        let text = name(id);
+        let text = self.name(id);
         let gone = || DataplaneError::LinkGone(self.network);
         let found = find(self.inner, &text).await?.ok_or_else(gone)?;
         let mut message = LinkUnspec::new_with_index(found.index)
@@ -163,7 +165,7 @@ impl Ends<'_> {
             .up();
         match link.port_of() {
             Some(vni) => {
-                let bridge = find(self.inner, &name(LinkId::Bridge(vni))).await?;
+                let bridge = find(self.inner, &name::bridge(vni)).await?;
                 message = message.controller(bridge.ok_or_else(gone)?.index);
             }
             // A bridge whose address nobody has set takes that of one of its ports, another one whenever they change.
@@ -225,12 +227,33 @@ impl Ends<'_> {
 
     /// Removes a link, if it is there.
     pub(super) async fn remove(&self, id: LinkId) -> Result<(), DataplaneError> {
-        let text = name(id);
-        let Some(found) = find(self.inner, &text).await? else {
-            return Ok(());
+        let text = self.name(id);
+        if let Some(found) = find(self.inner, &text).await? {
+            let removed = self.inner.handle.link().del(found.index).execute().await;
+            unless(removed, &[ENODEV]).map_err(refused(format!("remove link {text}")))?;
+        }
+        self.names.take_back(self.network, id);
+        Ok(())
+    }
+
+    fn name(&self, id: LinkId) -> String {
+        self.names.of(self.network, id)
+    }
+
+    /// Gives a link that is to be made its name: an endpoint's is not that of anything in the host's namespace either.
+    async fn give_name(&self, id: LinkId) -> Result<String, DataplaneError> {
+        let LinkId::Endpoint(endpoint) = id else {
+            return Ok(self.name(id));
         };
-        let removed = self.inner.handle.link().del(found.index).execute().await;
-        unless(removed, &[ENODEV]).map_err(refused(format!("remove link {text}")))
+        let mut strangers = BTreeSet::new();
+        loop {
+            let name = self.names.give((self.network, endpoint), &strangers);
+            if find(self.host, &name).await?.is_none() {
+                return Ok(name);
+            }
+            self.names.take_back(self.network, id);
+            strangers.insert(name);
+        }
     }
 
     async fn add_bridge(&self, name: &str, mtu: u32) -> Result<(), rtnetlink::Error> {
@@ -249,7 +272,7 @@ impl Ends<'_> {
             std::net::IpAddr::V4(source) => InfoVxlan::Local(source),
             std::net::IpAddr::V6(source) => InfoVxlan::Local6(source),
         };
-        let message = LinkVxlan::new(&name(LinkId::Vxlan(vni)), vni.get())
+        let message = LinkVxlan::new(&name::tunnel(vni), vni.get())
             .append_info_data(source)
             .port(port)
             .learning(false)

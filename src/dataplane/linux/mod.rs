@@ -31,7 +31,7 @@ use tokio::{sync::Notify, task::JoinSet};
 
 pub use probe::Missing;
 
-use self::{guard::Guards, link::Ends, netlink::Netlink, remembered::Remembered};
+use self::{guard::Guards, link::Ends, name::Names, netlink::Netlink, remembered::Remembered};
 use super::{Dataplane, DataplaneError, Placed, Placement, SandboxId, Step};
 use crate::core::{
     model::{EndpointId, NetworkId, Vni, Vtep},
@@ -49,6 +49,7 @@ pub struct Kernel {
     underlay: underlay::Watch,
     remembered: Remembered,
     guards: Guards,
+    names: Names,
     spaces: Mutex<BTreeMap<NetworkId, Arc<Space>>>,
     touched: Arc<Touched>,
 }
@@ -96,6 +97,7 @@ impl Kernel {
             host,
             underlay,
             guards,
+            names: Names::default(),
             spaces: Mutex::default(),
             touched: Arc::default(),
         })
@@ -113,6 +115,9 @@ impl Kernel {
             if !networks.contains(&network) {
                 tracing::info!(%network, "what a former run has left of a network is removed");
                 self.clear(network).await?;
+            } else if let Some(space) = self.find(network).await? {
+                // Before any link is made, so that none gets the name of one that stays.
+                self.note_names(network, &link::list(&space.netlink).await?);
             }
         }
         self.remembered.keep_only(networks);
@@ -121,6 +126,8 @@ impl Kernel {
 
     /// Removes all that is there of a network.
     async fn clear(&self, network: NetworkId) -> Result<(), DataplaneError> {
+        // A link is found by what is in its name, not by whose it is.
+        self.names.note(network, []);
         if let Some(space) = self.find(network).await? {
             let ends = self.ends(network, &space);
             let links = link::list(&space.netlink).await?;
@@ -137,13 +144,26 @@ impl Kernel {
         namespace::remove(&place).map_err(refused("remove a network's namespace"))
     }
 
+    fn note_names(&self, network: NetworkId, found: &[link::Found]) {
+        let ours = found.iter().filter_map(|link| {
+            let (id, _) = name::read(&link.name, link.alias.as_deref(), link.mtu)?;
+            match id {
+                LinkId::Endpoint(endpoint) => Some((endpoint, link.name.clone())),
+                LinkId::Bridge(_) | LinkId::Vxlan(_) => None,
+            }
+        });
+        self.names.note(network, ours);
+    }
+
     async fn list_now(&self, network: NetworkId) -> Result<Plane, DataplaneError> {
         let mut plane = Plane {
             guards: self.guards.list(network).await?,
             ..Plane::default()
         };
         if let Some(space) = self.find(network).await? {
-            let tunnels = list_links(&space.netlink, &mut plane).await?;
+            let found = link::list(&space.netlink).await?;
+            self.note_names(network, &found);
+            let tunnels = read_links(&space.netlink, &found, &mut plane).await?;
             if !tunnels.is_empty() {
                 plane.fdb = fdb::list(&space.netlink, &tunnels).await?;
                 plane.neighbours = neighbour::list(&space.netlink, &tunnels).await?;
@@ -176,7 +196,7 @@ impl Kernel {
             }
         }
         if let Some(space) = &space {
-            self.follow_mtu(space, &steps).await?;
+            self.follow_mtu((network, space), &steps).await?;
         }
         let removes = |step: &Step| matches!(step, Step::RemoveLink(_));
         if let Some(space) = space.filter(|_| steps.iter().any(removes))
@@ -188,11 +208,16 @@ impl Kernel {
     }
 
     /// Has the far ends of pairs that were mended go with their MTU, which they have at least when they are made.
-    async fn follow_mtu(&self, space: &Space, steps: &[Step]) -> Result<(), DataplaneError> {
+    async fn follow_mtu(
+        &self,
+        (network, space): (NetworkId, &Space),
+        steps: &[Step],
+    ) -> Result<(), DataplaneError> {
         let mut ends = Vec::new();
         for step in steps {
             if let Step::MendLink(id, Link::Endpoint { mac, mtu, .. }) = step
-                && let Some(found) = link::find(&space.netlink, &name::name(*id)).await?
+                && let Some(found) =
+                    link::find(&space.netlink, &self.names.of(network, *id)).await?
             {
                 ends.push((*mac, found.index, *mtu));
             }
@@ -239,6 +264,7 @@ impl Kernel {
             host: &self.host,
             inner: &space.netlink,
             namespace: &space.namespace,
+            names: &self.names,
         }
     }
 
@@ -336,6 +362,10 @@ impl Dataplane for Kernel {
         true
     }
 
+    fn link_name(&self, network: NetworkId, endpoint: EndpointId) -> String {
+        self.names.of_endpoint(network, endpoint)
+    }
+
     fn changed(&self) -> BoxFuture<'_, NetworkId> {
         Box::pin(self.touched.next())
     }
@@ -373,33 +403,37 @@ impl Dataplane for Kernel {
 
     fn place<'a>(
         &'a self,
+        network: NetworkId,
         sandbox: &'a Path,
         placement: &'a Placement,
     ) -> BoxFuture<'a, Result<String, DataplaneError>> {
-        Box::pin(sandbox::place(&self.host, sandbox, placement))
+        Box::pin(async move {
+            let outer = self.names.of_endpoint(network, placement.endpoint);
+            sandbox::place((&self.host, &outer), sandbox, placement).await
+        })
     }
 }
 
-/// Reads the links of a namespace into a plane, and returns its tunnels by index.
-async fn list_links(
+/// Reads the links found in a namespace into a plane, and returns its tunnels by index.
+async fn read_links(
     netlink: &Netlink,
+    found: &[link::Found],
     plane: &mut Plane,
 ) -> Result<BTreeMap<u32, Vni>, DataplaneError> {
-    let found = link::list(netlink).await?;
     let addresses = address::list(netlink).await?;
     let bridges: BTreeMap<&str, u32> = found
         .iter()
         .map(|link| (link.name.as_str(), link.index))
         .collect();
     let mut tunnels = BTreeMap::new();
-    for link in &found {
+    for link in found {
         let alias = link.alias.as_deref();
         let Some((id, read)) = name::read(&link.name, alias, link.mtu) else {
             continue;
         };
         // One that was not finished is like no other, so it is made anew.
         let mut made = read.unwrap_or(UNFINISHED);
-        let bridge = made.port_of().map(|vni| name::name(LinkId::Bridge(vni)));
+        let bridge = made.port_of().map(name::bridge);
         let is_port = bridge.is_none_or(|bridge| bridges.get(&*bridge) == Some(&link.bridge));
         let is_apart = match &mut made {
             Link::Bridge { gateways, .. } => {
@@ -457,7 +491,7 @@ async fn take_entries(
     let mut tunnels = BTreeMap::new();
     for vni in steps.iter().filter_map(tunnel_of) {
         if let std::collections::btree_map::Entry::Vacant(vacant) = tunnels.entry(vni) {
-            let found = link::find(netlink, &name::name(LinkId::Vxlan(vni))).await?;
+            let found = link::find(netlink, &name::tunnel(vni)).await?;
             let found = found.ok_or(DataplaneError::LinkGone(network))?;
             vacant.insert(found.index);
         }

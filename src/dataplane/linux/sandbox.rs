@@ -10,15 +10,16 @@ use super::{
 };
 use crate::{
     core::model::Prefix,
-    dataplane::{DataplaneError, Placement, link_name},
+    dataplane::{DataplaneError, Placement},
 };
 
 /// How many interfaces of one kind a sandbox may have.
 const INTERFACES_MAX: u32 = 4096;
 
-/// Moves the endpoint's link from the host's namespace into the sandbox, unless it is there, and gives it address and routes.
+/// Moves the endpoint's link, `outer` in the host's namespace, into the sandbox, unless it is there, and gives it address and
+/// routes.
 pub(super) async fn place(
-    host: &Netlink,
+    (host, outer): (&Netlink, &str),
     sandbox: &Path,
     placement: &Placement,
 ) -> Result<String, DataplaneError> {
@@ -32,7 +33,7 @@ pub(super) async fn place(
                 Some(name) => name.clone(),
                 None => free_name(&there),
             };
-            move_in(host, &file, placement, &name).await?;
+            move_in((host, outer), &file, &name).await?;
             name
         }
     };
@@ -59,14 +60,12 @@ fn free_name(there: &[link::Found]) -> String {
 }
 
 async fn move_in(
-    host: &Netlink,
+    (host, outer): (&Netlink, &str),
     sandbox: &File,
-    placement: &Placement,
     name: &str,
 ) -> Result<(), DataplaneError> {
-    let outer = link_name(placement.endpoint);
     let what = format!("move link {outer} into the sandbox as {name}");
-    let Some(found) = link::find(host, &outer).await? else {
+    let Some(found) = link::find(host, outer).await? else {
         let reason = "it is not in the host's namespace: another sandbox has it".to_owned();
         return Err(DataplaneError::Refused { what, reason });
     };

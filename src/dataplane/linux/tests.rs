@@ -117,19 +117,65 @@ fn a_link_in_a_sandbox_is_still_the_endpoints_and_is_found_there_again() {
         };
 
         for _again in 0..2 {
-            let name = kernel.place(&sandbox, &placement).await.unwrap();
+            let name = kernel.place(NETWORK, &sandbox, &placement).await.unwrap();
 
             assert_eq!(name, "eth0");
             assert_eq!(kernel.list(NETWORK).await.unwrap(), wanted);
         }
         let outer = link_name(EndpointId(1));
         assert!(link::find(&kernel.host, &outer).await.unwrap().is_none());
-        let nowhere = kernel.place(place.path(), &placement).await;
+        let nowhere = kernel.place(NETWORK, place.path(), &placement).await;
         assert!(matches!(nowhere, Err(DataplaneError::Sandbox { .. })));
         namespace::remove(&sandbox).unwrap();
         reconcile(&kernel, NETWORK, &Plane::default())
             .await
             .unwrap();
+    });
+}
+
+#[test]
+fn endpoints_whose_ids_begin_alike_have_a_link_each_here_and_after_a_restart() {
+    in_a_namespace(async |place| {
+        let alike = |last: u128| EndpointId((0xabcd << 112) | last);
+        let of = |network: u32, endpoints: &[u128]| {
+            let mut plane = self::network(4095 + network, 1450);
+            for &last in endpoints {
+                let n = u8::try_from(last).unwrap();
+                let link = Link::Endpoint {
+                    bridge: vni(4095 + network),
+                    mac: mac(n),
+                    addresses: vec![prefix(&format!("10.0.0.{n}/24"))],
+                    mtu: 1450,
+                };
+                plane.links.insert(LinkId::Endpoint(alike(last)), link);
+            }
+            plane
+        };
+        let kernel = open(&place).await;
+        reconcile(&kernel, NETWORK, &of(1, &[1])).await.unwrap();
+        reconcile(&kernel, NETWORK, &of(1, &[1, 2])).await.unwrap();
+        reconcile(&kernel, NetworkId(2), &of(2, &[3]))
+            .await
+            .unwrap();
+
+        let restarted = open(&place).await;
+        let networks = BTreeSet::from([NETWORK, NetworkId(2)]);
+        restarted.keep_only(&networks).await.unwrap();
+        reconcile(&restarted, NETWORK, &of(1, &[2, 4]))
+            .await
+            .unwrap();
+
+        for (network, wanted) in [(NETWORK, of(1, &[2, 4])), (NetworkId(2), of(2, &[3]))] {
+            assert_eq!(restarted.list(network).await.unwrap(), wanted);
+        }
+        let mut macs = BTreeSet::new();
+        for (network, last) in [(NETWORK, 2), (NETWORK, 4), (NetworkId(2), 3)] {
+            let outer = restarted.link_name(network, alike(last));
+            let outer = link::find(&restarted.host, &outer).await.unwrap();
+            macs.insert(outer.unwrap().mac.unwrap());
+        }
+        assert_eq!(macs, BTreeSet::from([mac(2), mac(3), mac(4)]));
+        restarted.keep_only(&BTreeSet::new()).await.unwrap();
     });
 }
 

@@ -39,7 +39,7 @@ use crate::{
         overlay::{self, Local, Plane, Underlay},
         wire::codec,
     },
-    dataplane::{Dataplane, DataplaneError, Placed, Placement, link_name, reconcile, steps},
+    dataplane::{Dataplane, DataplaneError, Placed, Placement, reconcile, steps},
 };
 
 /// How long after a change from outside the kernel is looked at: what is changed in one go is mended in one.
@@ -238,7 +238,7 @@ impl Overlay {
             value: Value::new(codec::encode(peer)).expect("a peer record is far below the limit"),
         });
         let interface = InterfaceName {
-            source: link_name(endpoint.id),
+            source: self.dataplane.link_name(endpoint.network, endpoint.id),
             prefix: "eth".to_owned(),
         };
         Joined {
@@ -281,8 +281,9 @@ impl Overlay {
         };
         let network = self.network(endpoint.network)?;
         let mut state = network.state.lock().await;
-        let placed = self.dataplane.place(&sandbox.path, &placement).await;
-        let name = placed.map_err(|error| match error {
+        let network = endpoint.network;
+        let placed = self.dataplane.place(network, &sandbox.path, &placement);
+        let name = placed.await.map_err(|error| match error {
             DataplaneError::Sandbox { .. } | DataplaneError::NoLinks => DriverError::Sandbox(error),
             DataplaneError::LinkGone(_)
             | DataplaneError::Refused { .. }

@@ -171,8 +171,10 @@ impl State {
             self.look_for_sandboxes().await?;
             self.apply(why).await?;
             while let Some(placed) = self.sandboxes.next_lost() {
-                let placed = self.dataplane.place(&placed.path, &placed.placement).await;
-                placed?;
+                let placed = self
+                    .dataplane
+                    .place(self.id, &placed.path, &placed.placement);
+                placed.await?;
             }
             Ok::<_, DriverError>(())
         };
