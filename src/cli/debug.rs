@@ -18,7 +18,7 @@ use crate::{
         },
     },
     core::model::Name,
-    dataplane::{Kernel, Missing},
+    dataplane::{Dataplane as _, Kernel, Missing},
 };
 
 pub(super) async fn run(

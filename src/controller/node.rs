@@ -158,6 +158,7 @@ impl Controller {
         self.parts.handle.leave().await?;
         tokio::time::sleep(FAREWELL).await;
         self.parts.raft.shutdown().await;
+        self.withdraw_from_drivers().await;
         self.disk(|store| store.clear()).await?;
         self.desk.left.cancel();
         Ok(())

@@ -15,6 +15,8 @@ use crate::{
 
 /// How often to look. A network that is there is known long before.
 const EVERY: Duration = Duration::from_secs(30);
+/// How long drivers may take to forget the networks of a node that is no member any more.
+const WITHDRAW_MAX: Duration = Duration::from_secs(5);
 
 impl Controller {
     /// Looks for such endpoints from time to time, and takes them off the disk.
@@ -66,9 +68,42 @@ impl Controller {
         matches!(answer, Err(ControllerError::NoSuchNetwork(_)))
     }
 
-    /// A driver that may be older than this daemon is known by name, and made to forget what it was told before. The others have
-    /// heard of the network in this life of ours, if at all.
-    async fn forget_in_drivers(
+    /// Has the drivers that outlive this daemon forget its networks: it is no member any more, whether these go on or not.
+    pub async fn withdraw_from_drivers(&self) {
+        match tokio::time::timeout(WITHDRAW_MAX, self.withdraw_now()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "a driver was not told that this node is no member any more")
+            }
+            Err(_late) => tracing::warn!(
+                "a driver is slow to hear that this node is no member any more: it may keep what it had"
+            ),
+        }
+    }
+
+    async fn withdraw_now(&self) -> Result<(), ControllerError> {
+        let set_up = self.disk(|store| store.intended_networks(Asked::SetUp));
+        for (network, _) in set_up.await? {
+            let _hand = self.desk.hands.hold(network).await;
+            let endpoints = self.known_to_drivers(network).await?;
+            self.forget_set_up(network, &endpoints).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the endpoints that a driver may have been told of.
+    async fn known_to_drivers(
+        &self,
+        network: NetworkId,
+    ) -> Result<Vec<EndpointId>, ControllerError> {
+        let mut known = self.disk(|store| store.intended_endpoints()).await?;
+        known.retain(|endpoint| endpoint.network == network);
+        let own = self.own_records(network).await?;
+        Ok(own.iter().chain(&known).map(|of| of.id).collect())
+    }
+
+    /// A driver that may be older than this daemon is known by name, and made to forget what it was told before.
+    async fn forget_set_up(
         &self,
         network: NetworkId,
         endpoints: &[EndpointId],
@@ -90,6 +125,16 @@ impl Controller {
             self.disk(move |store| store.settle_network(Asked::SetUp, network))
                 .await?;
         }
+        Ok(())
+    }
+
+    /// The drivers that are no older than this daemon have heard of the network in this life of ours, if at all.
+    async fn forget_in_drivers(
+        &self,
+        network: NetworkId,
+        endpoints: &[EndpointId],
+    ) -> Result<(), ControllerError> {
+        self.forget_set_up(network, endpoints).await?;
         self.free_allocation(network).await?;
         let mut drivers = Vec::new();
         self.parts.registry.walk(|_, driver| {
@@ -108,8 +153,7 @@ impl Controller {
         let _hand = self.desk.hands.hold(network).await;
         let mut intended = self.disk(|store| store.intended_endpoints()).await?;
         intended.retain(|endpoint| endpoint.network == network);
-        let own = self.own_records(network).await?;
-        let all: Vec<EndpointId> = own.iter().chain(&intended).map(|of| of.id).collect();
+        let all = self.known_to_drivers(network).await?;
         for endpoint in self.own_endpoints(network).await? {
             tracing::info!(endpoint = %endpoint.record.name, %network, "endpoint is gone with its network");
             let stored = self.unpublish(endpoint).await?;

@@ -7,7 +7,10 @@ mod linux;
 mod memory;
 mod steps;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use futures_util::future::{self, BoxFuture};
 use serde::{Deserialize, Serialize};
@@ -104,6 +107,14 @@ pub trait Dataplane: Send + Sync {
         network: NetworkId,
         steps: Vec<Step>,
     ) -> BoxFuture<'_, Result<(), DataplaneError>>;
+
+    /// Removes what it holds of all networks but these, whoever made it.
+    fn keep_only<'a>(
+        &'a self,
+        _networks: &'a BTreeSet<NetworkId>,
+    ) -> BoxFuture<'a, Result<(), DataplaneError>> {
+        Box::pin(future::ready(Ok(())))
+    }
 
     /// Returns whether packets flow through what it holds, so that a sandbox can be given a link.
     fn has_links(&self) -> bool {

@@ -27,6 +27,13 @@ pub(super) struct Network {
     pub(super) containers: BTreeMap<String, Endpoint>,
 }
 
+impl Network {
+    /// Returns whether it stands for a network of Weft, whose plugin has this name.
+    pub(super) fn is_of(&self, driver: &str) -> bool {
+        self.driver == driver && self.options.contains_key(NETWORK_OPTION)
+    }
+}
+
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Ipam {

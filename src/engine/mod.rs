@@ -19,6 +19,7 @@ mod leaks;
 mod listing;
 mod names;
 mod pass;
+mod withdraw;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,6 +32,7 @@ use std::{
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
+pub use self::withdraw::withdraw;
 use self::{follow::Follower, names::Containers};
 use crate::{
     controller::{Controller, ControllerError},

@@ -23,7 +23,7 @@ const WAITING_MAX: usize = 4096;
 /// How long a container may take to start.
 const START_MAX: Duration = Duration::from_secs(120);
 /// What the id begins with under which a container is listed that has not come so far.
-const UNBORN: &str = "ep-";
+pub(super) const UNBORN: &str = "ep-";
 /// How many names an endpoint may have.
 const NAMES_MAX: usize = 64;
 

@@ -117,7 +117,7 @@ impl Follower {
     }
 
     fn is_ours(&self, network: &Network) -> bool {
-        network.driver == self.driver && network.options.contains_key(NETWORK_OPTION)
+        network.is_of(&self.driver)
     }
 
     /// Makes a network of the engine for each of ours that has none; returns whether all have one that can.

@@ -189,6 +189,44 @@ async fn what_a_node_leaves_in_the_kernel_is_named_and_cleaned_up() -> anyhow::R
     cluster.end().await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_removed_takes_its_own_out_of_the_kernel() -> anyhow::Result<()> {
+    let Some(underlay) = Underlay::make(3)? else {
+        return Ok(());
+    };
+    let mut cluster = Cluster::start_on(WEFT, underlay, 3).await?;
+    cluster.create_network(0, "app").await?;
+    let here = join(&cluster, 0, "app", "here").await?;
+    let there = join(&cluster, 1, "app", "there").await?;
+    let late = join(&cluster, 2, "app", "late").await?;
+    here.until_reaches(&there).await?;
+    here.until_reaches(&late).await?;
+
+    // One hears of it at once, the other when it starts again.
+    cluster[2].kill().await?;
+    for name in ["n2", "n3"] {
+        cluster[0].client().member_remove(name, false).await?;
+    }
+    ensure!(!cluster[1].until_ended().await?.success());
+    cluster[2].start()?;
+    ensure!(!cluster[2].until_ended().await?.success());
+
+    for at in [1, 2] {
+        ensure_clean(&cluster, at)?;
+        let logged = cluster[at].logged();
+        ensure!(
+            logged.contains("this node was removed from the cluster"),
+            "it does not say why it ends: {logged}"
+        );
+    }
+    for (one, host) in [(&there, 1), (&late, 2)] {
+        let links = one.sandbox.ip(&["link"])?;
+        ensure!(!links.contains("eth0"), "left in {host}'s sandbox: {links}");
+    }
+    cluster[0].client().endpoint_leave("app", "here").await?;
+    cluster.end().await
+}
+
 /// Runs `weft debug dataplane --clean` on a node's host.
 async fn clean(cluster: &Cluster, at: usize, format: &[&str]) -> anyhow::Result<Ran> {
     let host = cluster.underlay()?.host(at).path();

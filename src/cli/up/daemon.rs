@@ -68,6 +68,18 @@ pub(super) enum Ended {
     Told,
     /// It has left the cluster.
     Left,
+    /// Others have removed it from the cluster.
+    Removed,
+}
+
+impl Ended {
+    /// Returns whether the node is no member any more.
+    fn is_for_good(self) -> bool {
+        match self {
+            Self::Told => false,
+            Self::Left | Self::Removed => true,
+        }
+    }
 }
 
 /// A running node.
@@ -80,10 +92,14 @@ pub(super) struct Daemon {
     raft: Raft,
     controller: Controller,
     overlay: Arc<Overlay>,
+    /// The engine that is followed, if one is.
+    engine: Option<engine::Config>,
     /// What serves others and runs beside; each ends only when told, or badly.
     services: JoinSet<&'static str>,
     tasks: TaskTracker,
     stop_services: CancellationToken,
+    /// Stops following the engine, before all other services.
+    stop_following: CancellationToken,
     stop_loop: CancellationToken,
 }
 
@@ -102,7 +118,10 @@ impl Daemon {
         let stop_loop = CancellationToken::new();
         let clock = Clock::start();
         let remembered = others::remembered(&store)?;
-        others::refuse_double(&dialer, &member, &remembered).await?;
+        if let Err(refused) = others::refuse_double(&dialer, &member, &remembered).await {
+            drivers::clear_if_removed(config, &refused).await;
+            return Err(refused);
+        }
         let node = node_config(&member, &store, config.profile)?;
         let (handle, _ended) =
             runtime::start(node, sockets.udp, dialer.clone(), &tasks, stop_loop.clone());
@@ -132,6 +151,7 @@ impl Daemon {
             clock,
         });
         refuse_if_run_out(&tls, &controller, &raft).await?;
+        let stop_services = CancellationToken::new();
         let mut daemon = Self {
             member,
             socket: doors.control.path().to_owned(),
@@ -141,9 +161,11 @@ impl Daemon {
             raft,
             controller,
             overlay,
+            engine: None,
             services: JoinSet::new(),
             tasks,
-            stop_services: CancellationToken::new(),
+            stop_following: stop_services.child_token(),
+            stop_services,
             stop_loop,
         };
         let handler = Arc::new(daemon.controller.clone());
@@ -170,7 +192,9 @@ impl Daemon {
             let (bell, controller) = (Bell::default(), self.controller.clone());
             let served = docker::serve(door, controller.clone(), bell.clone(), stop.clone());
             self.serve("the Docker plugin", served);
-            let followed = engine::run(engine, controller, (bell, told), stop.clone());
+            self.engine = Some(engine.clone());
+            let stop = self.stop_following.clone();
+            let followed = engine::run(engine, controller, (bell, told), stop);
             self.serve("the Docker engine's follower", followed);
         }
         if let Some(sockets) = doors.dns {
@@ -266,7 +290,8 @@ impl Daemon {
                 Ok(Ended::Left)
             }
             () = self.controller.expelled() => {
-                Err(others::removed())
+                tracing::info!("others have removed this node: its networks are taken out of this host");
+                Ok(Ended::Removed)
             }
             Some(ended) = self.services.join_next() => {
                 let what = ended.unwrap_or("a service that panicked");
@@ -285,20 +310,42 @@ impl Daemon {
             // What ended last may have written.
             store.clear()?;
         }
-        Ok(())
+        match ended {
+            Ended::Told | Ended::Left => Ok(()),
+            Ended::Removed => Err(others::removed()),
+        }
     }
 
     async fn stop_in_order(mut self, ended: Ended) {
+        if ended.is_for_good() {
+            self.leave_engine().await;
+        }
         self.stop_services.cancel();
-        if ended == Ended::Left {
-            sleep(FAREWELL).await;
-            self.overlay.clear().await;
+        match ended {
+            Ended::Told => {}
+            Ended::Left => {
+                // Drivers were told before the disk was cleared.
+                sleep(FAREWELL).await;
+                self.overlay.clear().await;
+            }
+            Ended::Removed => {
+                self.controller.withdraw_from_drivers().await;
+                self.overlay.clear().await;
+            }
         }
         self.raft.shutdown().await;
         self.stop_loop.cancel();
         while self.services.join_next().await.is_some() {}
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Takes this node's networks out of the engine, while the plugin is served that the engine asks for it.
+    async fn leave_engine(&mut self) {
+        self.stop_following.cancel();
+        if let Some(engine) = &self.engine {
+            engine::withdraw(engine).await;
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use nix::{
 };
 
 use crate::{
+    api::http::types::Code,
     cli::error::CliError,
     config::{Carrier, Config, Docker, Host},
     core::{
@@ -70,6 +71,20 @@ async fn kernel(config: &Config) -> Result<Option<Kernel>, CliError> {
     }
     tracing::warn!("no data plane: packets are not carried, for want of {missing}; {without}");
     Ok(None)
+}
+
+/// Takes what a former run has left out of the kernel, if this one is refused since the cluster has removed the node.
+pub(super) async fn clear_if_removed(config: &Config, refused: &CliError) {
+    let is_removed = matches!(refused, CliError::Refused(failure) if failure.code == Code::Removed);
+    if !is_removed || config.dataplane == Some(Carrier::None) {
+        return;
+    }
+    // Where the kernel cannot be opened, there was no run that could have left anything.
+    if let Ok(kernel) = Kernel::open(namespaces(&config.socket)).await
+        && let Err(error) = kernel.keep_only(&BTreeSet::new()).await
+    {
+        tracing::warn!(%error, "the data plane of a network is left behind");
+    }
 }
 
 /// Returns what this node can do that others may lack.

@@ -108,8 +108,7 @@ impl Kernel {
         namespace::list(directory).unwrap_or_default()
     }
 
-    /// Removes what a former run has left of all networks but these.
-    pub async fn keep_only(&self, networks: &BTreeSet<NetworkId>) -> Result<(), DataplaneError> {
+    async fn keep_only_now(&self, networks: &BTreeSet<NetworkId>) -> Result<(), DataplaneError> {
         let found = namespace::list(&self.directory).map_err(refused("list network namespaces"))?;
         for network in found {
             if !networks.contains(&network) {
@@ -356,6 +355,13 @@ impl Dataplane for Kernel {
         steps: Vec<Step>,
     ) -> BoxFuture<'_, Result<(), DataplaneError>> {
         Box::pin(self.apply_now(network, steps))
+    }
+
+    fn keep_only<'a>(
+        &'a self,
+        networks: &'a BTreeSet<NetworkId>,
+    ) -> BoxFuture<'a, Result<(), DataplaneError>> {
+        Box::pin(self.keep_only_now(networks))
     }
 
     fn has_links(&self) -> bool {

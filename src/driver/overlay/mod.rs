@@ -9,7 +9,7 @@ mod sandboxes;
 mod show;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -140,13 +140,16 @@ impl Overlay {
         self.underlay.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes all networks out of the kernel: the node has left its cluster.
+    /// Takes all networks out of the kernel, those too that this run has not come to: the node is no member any more.
     pub async fn clear(&self) {
         let networks: Vec<NetworkId> = self.networks().keys().copied().collect();
         for network in networks {
             if let Err(error) = self.delete_network(network).await {
                 tracing::warn!(%network, %error, "the data plane of a network is left behind");
             }
+        }
+        if let Err(error) = self.dataplane.keep_only(&BTreeSet::new()).await {
+            tracing::warn!(%error, "the data plane of a network is left behind");
         }
     }
 
