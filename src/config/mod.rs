@@ -15,8 +15,8 @@ use serde::Deserialize;
 
 pub use docker::{Docker, DockerMode};
 pub use setting::{
-    Advertise, Carrier, CertificateLife, KeyRotation, LogFormat, Profile, Resolver, Secret, Seed,
-    SettingError,
+    Advertise, Carrier, CertificateLife, DnsTtl, KeyRotation, LogFormat, Profile, Resolver, Secret,
+    Seed, SettingError,
 };
 
 use crate::core::model::{Label, LabelError, Labels, LimitError, Name};
@@ -109,6 +109,9 @@ pub struct Layer {
     /// Who answers for names that are not ours.
     #[serde(default)]
     pub dns_upstream: Option<Vec<Resolver>>,
+    /// For how long an answer may be kept.
+    #[serde(default)]
+    pub dns_ttl: Option<DnsTtl>,
     /// Whether to serve the Docker engine.
     #[serde(default)]
     pub docker: Option<DockerMode>,
@@ -182,6 +185,7 @@ impl Layer {
             profile: self.profile.or(lower.profile),
             dns: self.dns.or(lower.dns),
             dns_upstream: self.dns_upstream.or(lower.dns_upstream),
+            dns_ttl: self.dns_ttl.or(lower.dns_ttl),
             docker: self.docker.or(lower.docker),
             docker_plugin: self.docker_plugin.or(lower.docker_plugin),
             docker_engine: self.docker_engine.or(lower.docker_engine),
@@ -226,6 +230,8 @@ pub struct Config {
     pub dns: Option<SocketAddr>,
     /// Who answers for names that are not ours; nothing: whom the host asks.
     pub dns_upstream: Option<Vec<SocketAddr>>,
+    /// For how long an answer of ours may be kept, if told.
+    pub dns_ttl: Option<DnsTtl>,
     /// The Docker engine to serve, if any.
     pub docker: Option<Docker>,
     /// Where driver plugins are looked for, if not where Docker does.
@@ -266,6 +272,7 @@ impl Config {
             profile: layer.profile.unwrap_or_default(),
             dns: layer.dns,
             dns_upstream: upstream.map(|all| all.into_iter().map(|one| one.0).collect()),
+            dns_ttl: layer.dns_ttl,
             docker,
             plugin_dir: layer.plugin_dir,
             dataplane: layer.dataplane,

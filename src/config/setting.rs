@@ -80,7 +80,7 @@ pub enum SettingError {
     #[error(
         "{given:?} is no time from {least} to {most}: a whole number and s, m, h or d are expected, for example 90d"
     )]
-    Life {
+    Time {
         /// What was given.
         given: String,
         /// The shortest that may be given.
@@ -199,7 +199,13 @@ pub struct CertificateLife(pub Duration);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyRotation(pub Duration);
 
+/// For how long a DNS answer may be kept: 0 s to 1 h.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DnsTtl(pub Duration);
+
 const LIFE_MIN: (&str, u64) = ("5s", 5);
+const DNS_TTL_MIN: (&str, u64) = ("0s", 0);
+const DNS_TTL_MAX: (&str, u64) = ("1h", 3600);
 const CERTIFICATE_LIFE_MAX: (&str, u64) = ("3650d", 3650 * DAY);
 const KEY_ROTATION_MAX: (&str, u64) = ("365d", 365 * DAY);
 const DAY: u64 = 24 * 3600;
@@ -208,7 +214,7 @@ impl FromStr for CertificateLife {
     type Err = SettingError;
 
     fn from_str(text: &str) -> Result<Self, SettingError> {
-        life(text, CERTIFICATE_LIFE_MAX).map(Self)
+        time(text, LIFE_MIN, CERTIFICATE_LIFE_MAX).map(Self)
     }
 }
 
@@ -216,12 +222,23 @@ impl FromStr for KeyRotation {
     type Err = SettingError;
 
     fn from_str(text: &str) -> Result<Self, SettingError> {
-        life(text, KEY_ROTATION_MAX).map(Self)
+        time(text, LIFE_MIN, KEY_ROTATION_MAX).map(Self)
     }
 }
 
-fn life(text: &str, (most, longest): (&'static str, u64)) -> Result<Duration, SettingError> {
-    let (least, shortest) = LIFE_MIN;
+impl FromStr for DnsTtl {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        time(text, DNS_TTL_MIN, DNS_TTL_MAX).map(Self)
+    }
+}
+
+fn time(
+    text: &str,
+    (least, shortest): (&'static str, u64),
+    (most, longest): (&'static str, u64),
+) -> Result<Duration, SettingError> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let unit = match unit {
@@ -234,7 +251,7 @@ fn life(text: &str, (most, longest): (&'static str, u64)) -> Result<Duration, Se
     let seconds = unit.and_then(|unit| number.parse::<u64>().ok()?.checked_mul(unit));
     match seconds.filter(|seconds| (shortest..=longest).contains(seconds)) {
         Some(seconds) => Ok(Duration::from_secs(seconds)),
-        None => Err(SettingError::Life {
+        None => Err(SettingError::Time {
             given: text.to_owned(),
             least,
             most,
@@ -323,7 +340,14 @@ macro_rules! deserialize_from_str {
     };
 }
 
-deserialize_from_str!(Advertise, CertificateLife, KeyRotation, Resolver, Seed);
+deserialize_from_str!(
+    Advertise,
+    CertificateLife,
+    DnsTtl,
+    KeyRotation,
+    Resolver,
+    Seed
+);
 
 #[cfg(test)]
 mod tests {
@@ -358,6 +382,11 @@ mod tests {
             assert!(text.parse::<CertificateLife>().is_err(), "{text}");
         }
         assert!("366d".parse::<KeyRotation>().is_err());
+        for (text, seconds) in [("0s", 0), ("60m", 3600)] {
+            assert_eq!(text.parse(), Ok(DnsTtl(Duration::from_secs(seconds))));
+        }
+        let refused = "2h".parse::<DnsTtl>().unwrap_err().to_string();
+        assert!(refused.contains("from 0s to 1h"), "{refused}");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the layers of settings make together.
 
+use std::time::Duration;
+
 use super::*;
 
 fn layer(toml: &str) -> Layer {
@@ -28,6 +30,7 @@ fn a_file_may_say_everything() {
         profile = "wan"
         dns = "127.0.0.1:53"
         dns-upstream = ["192.0.2.1", "[::1]:54"]
+        dns-ttl = "1m"
         docker = "on"
         docker-plugin = "/run/p.sock"
         docker-engine = "/run/e.sock"
@@ -43,6 +46,7 @@ fn a_file_may_say_everything() {
     assert_eq!(config.log_format, LogFormat::Json);
     assert_eq!(config.profile, Profile::Wan);
     assert_eq!(config.data_dir, Path::new("/srv/weft"));
+    assert_eq!(config.dns_ttl, Some(DnsTtl(Duration::from_secs(60))));
     assert!(config.dns.is_some() && config.docker.is_some() && config.plugin_dir.is_some());
 }
 

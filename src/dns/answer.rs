@@ -1,6 +1,6 @@
 //! A query's bytes and the names → the answer's bytes. Pure.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use hickory_proto::{
     op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode},
@@ -13,8 +13,8 @@ use hickory_proto::{
 use super::Names;
 use crate::core::model::NetworkId;
 
-/// For how many seconds an answer may be kept. Short: an endpoint's address goes with the endpoint.
-pub const TTL: u32 = 5;
+/// For how long an answer may be kept, unless told otherwise. Short: an endpoint's address goes with the endpoint.
+pub const TTL: Duration = Duration::from_secs(5);
 
 /// The longest answer over UDP, in bytes: what passes every path in one piece (DNS flag day 2020).
 const UDP_MAX: u16 = 1232;
@@ -40,6 +40,8 @@ pub struct Asked {
     pub networks: Option<BTreeSet<NetworkId>>,
     /// How many queries came before: of several addresses, the next comes first.
     pub turn: usize,
+    /// For how long the answer may be kept.
+    pub ttl: Duration,
 }
 
 /// What becomes of a query.
@@ -149,10 +151,11 @@ fn resolve(asked: &Query, names: &dyn Names, how: &Asked, response: &mut Message
         .into_iter()
         .filter(|data| data.record_type() == asked.query_type());
     let owner = asked.name();
+    let ttl = how.ttl.as_secs().try_into().unwrap_or(u32::MAX);
     response.add_answers(
         wanted
             .take(RECORDS_MAX)
-            .map(|data| Record::from_rdata(owner.clone(), TTL, data)),
+            .map(|data| Record::from_rdata(owner.clone(), ttl, data)),
     );
     ResponseCode::NoError
 }
@@ -290,6 +293,7 @@ mod tests {
             transport,
             networks: None,
             turn: 0,
+            ttl: TTL,
         }
     }
 
@@ -337,6 +341,7 @@ mod tests {
                 transport: Transport::Udp,
                 networks,
                 turn,
+                ttl: TTL,
             };
             let Answered::With(bytes) = answer(&query, &Fixed, &asked) else {
                 panic!("it is ours")

@@ -44,6 +44,8 @@ pub struct Service<N> {
     pub askers: watch::Receiver<Askers>,
     /// Who answers for what is not ours.
     pub upstream: Upstream,
+    /// For how long an answer of ours may be kept.
+    pub ttl: Duration,
 }
 
 /// A service under way.
@@ -81,6 +83,7 @@ impl<N: Names> Served<N> {
             transport,
             networks: known.or_else(own),
             turn: self.turn.fetch_add(1, Ordering::Relaxed),
+            ttl: self.service.ttl,
         };
         answer(query, &*names, &asked)
     }
@@ -214,6 +217,9 @@ mod tests {
         dns::NameTable,
     };
 
+    /// Another one than if nobody had said anything.
+    const TTL_OF_TESTS: Duration = Duration::from_secs(7);
+
     #[tokio::test]
     async fn a_name_is_answered_over_udp_and_tcp_as_soon_as_it_is_known() {
         let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -234,6 +240,7 @@ mod tests {
 
         assert!(before.answers.is_empty());
         assert_eq!(over_udp.answers.len(), 1);
+        assert_eq!(u64::from(over_udp.answers[0].ttl), TTL_OF_TESTS.as_secs());
         assert!(
             over_tcp
                 .iter()
@@ -286,6 +293,7 @@ mod tests {
             names,
             askers: watch::channel(Askers::new()).1,
             upstream: Upstream::these(Vec::new(), "127.0.0.1:53".parse().unwrap()),
+            ttl: TTL_OF_TESTS,
         }
     }
 

@@ -30,8 +30,8 @@ pub(super) use wait::Wait;
 
 use crate::{
     config::{
-        Advertise, Carrier, CertificateLife, DockerMode, KeyRotation, Layer, LogFormat, Profile,
-        Resolver, Secret, Seed,
+        Advertise, Carrier, CertificateLife, DnsTtl, DockerMode, KeyRotation, Layer, LogFormat,
+        Profile, Resolver, Secret, Seed,
     },
     core::model::{Label, Name},
 };
@@ -298,6 +298,14 @@ pub(super) struct UpArgs {
         action = ArgAction::Append
     )]
     pub(super) dns_upstream: Vec<Resolver>,
+    /// For how long a resolver may keep an answer for a name of a container, 0s to 1h [default: 5s]
+    #[arg(
+        long,
+        env = "WEFT_DNS_TTL",
+        hide_env_values = true,
+        value_name = "TIME"
+    )]
+    pub(super) dns_ttl: Option<DnsTtl>,
     /// Serve the Docker engine of this host: its networks follow Weft's, its containers are endpoints; auto: if there is one
     /// and this is root [default: auto]
     #[arg(long, env = "WEFT_DOCKER", hide_env_values = true, value_parser = docker())]
@@ -411,6 +419,7 @@ impl UpArgs {
             profile: self.profile,
             dns: self.dns,
             dns_upstream: Some(self.dns_upstream).filter(|all| !all.is_empty()),
+            dns_ttl: self.dns_ttl,
             docker: self.docker,
             docker_plugin: self.docker_plugin,
             docker_engine: self.docker_engine,
@@ -484,7 +493,7 @@ mod tests {
         for (setting, variable) in &variables {
             assert_eq!(*variable, format!("WEFT_{}", setting.to_uppercase()));
         }
-        assert_eq!(variables.len(), 21, "{variables:?}");
+        assert_eq!(variables.len(), 22, "{variables:?}");
     }
 
     #[test]

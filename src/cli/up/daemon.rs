@@ -204,7 +204,9 @@ impl Daemon {
                 None => Upstream::of_host(ours),
             };
             let handle = self.handle.clone();
-            self.serve("DNS", dns::run(handle, sockets, (askers, upstream), stop));
+            let ttl = config.dns_ttl.map_or(dns::TTL, |ttl| ttl.0);
+            let answered = dns::run(handle, sockets, (askers, upstream, ttl), stop);
+            self.serve("DNS", answered);
         }
     }
 

@@ -4,6 +4,8 @@
 //! **Invariant:** what is known here follows from what is visible there, not from which changes were heard: it begins with a
 //! list, and whenever changes were lost it lists again. Its size is that of those tables; nothing is queued.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +30,7 @@ const ENDPOINTS_TABLE: &str = "endpoints";
 pub async fn run(
     handle: Handle,
     sockets: Sockets,
-    (askers, upstream): (watch::Receiver<Askers>, Upstream),
+    (askers, upstream, ttl): (watch::Receiver<Askers>, Upstream, Duration),
     stop: CancellationToken,
 ) {
     let (names, known) = watch::channel(NameTable::default());
@@ -36,6 +38,7 @@ pub async fn run(
         names: known,
         askers,
         upstream,
+        ttl,
     };
     tokio::select! {
         () = serve(sockets.udp, sockets.tcp, service, stop) => {}

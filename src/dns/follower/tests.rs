@@ -18,7 +18,7 @@ use crate::{
         node,
         wire::keyring::{ClusterKey, KeyId, Keyring},
     },
-    dns::Names,
+    dns::{Names, TTL},
     runtime::{
         self, clock,
         streams::{Dialer, Limits, Tls},
@@ -43,7 +43,7 @@ async fn an_endpoint_is_answered_for_while_it_is_there() {
     let askers = watch::channel(Askers::new()).1;
     let upstream = Upstream::these(Vec::new(), sockets.addr);
     let handle = node.handle.clone();
-    running.spawn(run(handle, sockets, (askers, upstream), stop.clone()));
+    running.spawn(run(handle, sockets, (askers, upstream, TTL), stop.clone()));
 
     node.put_network().await;
     node.put_endpoint("10.0.0.2/24").await;
