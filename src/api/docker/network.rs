@@ -25,6 +25,7 @@ const GENERIC: &str = "com.docker.network.generic";
 struct Capabilities {
     scope: &'static str,
     connectivity_scope: &'static str,
+    gw_alloc_checker: bool,
 }
 
 impl Capabilities {
@@ -33,6 +34,7 @@ impl Capabilities {
     const OURS: Self = Self {
         scope: "local",
         connectivity_scope: "global",
+        gw_alloc_checker: true,
     };
 }
 
@@ -47,6 +49,22 @@ struct CreateNetwork {
     ipv4: Vec<Ipam>,
     #[serde(rename = "IPv6Data", default, deserialize_with = "or_default")]
     ipv6: Vec<Ipam>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct GwAllocCheck {
+    #[serde(default, deserialize_with = "or_default")]
+    options: BTreeMap<String, Value>,
+}
+
+/// For which families the engine need not ask for a gateway's address.
+#[derive(Serialize, Default)]
+struct GwAllocChecked {
+    #[serde(rename = "SkipIPv4")]
+    skip_ipv4: bool,
+    #[serde(rename = "SkipIPv6")]
+    skip_ipv6: bool,
 }
 
 #[derive(Deserialize)]
@@ -153,6 +171,7 @@ pub(super) fn router() -> Router<Desk> {
             "/NetworkDriver.GetCapabilities",
             post(async || Answer(Capabilities::OURS)),
         )
+        .route("/NetworkDriver.GwAllocCheck", post(check_gateways))
         .route("/NetworkDriver.CreateNetwork", post(create_network))
         .route("/NetworkDriver.DeleteNetwork", post(delete_network))
         .route("/NetworkDriver.CreateEndpoint", post(create_endpoint))
@@ -187,6 +206,23 @@ async fn create_network(State(desk): State<Desk>, body: Bytes) -> Result<Answer<
     tracing::info!(network = %network.name, engine = request.network_id, "the engine has the network");
     desk.bell.ring(request.network_id);
     Ok(Answer(Done {}))
+}
+
+/// A subnet of Weft has a gateway; a family of which the network has no subnet needs none. Asked before anything else of a
+/// network, of which nothing is known by then but its options: what is wrong with these is said when the engine asks for a pool.
+async fn check_gateways(
+    State(desk): State<Desk>,
+    body: Bytes,
+) -> Result<Answer<GwAllocChecked>, Refusal> {
+    let request: GwAllocCheck = read(&body)?;
+    let Ok(network) = named(&desk.controller, &generic(&request.options)).await else {
+        return Ok(Answer(GwAllocChecked::default()));
+    };
+    let has = |family| network.families().any(|of| of == family);
+    Ok(Answer(GwAllocChecked {
+        skip_ipv4: !has(Family::V4),
+        skip_ipv6: !has(Family::V6),
+    }))
 }
 
 /// Returns a user's options. What is no text is none of ours.

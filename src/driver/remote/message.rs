@@ -94,8 +94,17 @@ fn ipam_data(network: &NetworkRecord) -> [Vec<IpamData>; 2] {
 }
 
 impl CreateNetwork {
-    pub(super) fn of(network: &NetworkRecord) -> Self {
-        let [ipv4, ipv6] = ipam_data(network);
+    /// Has no gateway where the driver wants none.
+    pub(super) fn of(network: &NetworkRecord, skipped: &GwAllocReply) -> Self {
+        let [mut ipv4, mut ipv6] = ipam_data(network);
+        for (data, is_skipped) in [
+            (&mut ipv4, skipped.skip_ipv4),
+            (&mut ipv6, skipped.skip_ipv6),
+        ] {
+            if is_skipped {
+                data.iter_mut().for_each(|data| data.gateway.clear());
+            }
+        }
         Self {
             network: network_id(network.id),
             options: BTreeMap::from([(GENERIC, network.options.clone())]),
@@ -103,6 +112,31 @@ impl CreateNetwork {
             ipv6,
         }
     }
+}
+
+/// Asks whether a network with these options needs an address of each family for its gateway.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct GwAllocCheck {
+    options: BTreeMap<&'static str, BTreeMap<String, String>>,
+}
+
+impl GwAllocCheck {
+    pub(super) fn of(network: &NetworkRecord) -> Self {
+        Self {
+            options: BTreeMap::from([(GENERIC, network.options.clone())]),
+        }
+    }
+}
+
+/// Which families need none.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct GwAllocReply {
+    #[serde(rename = "SkipIPv4")]
+    pub(super) skip_ipv4: bool,
+    #[serde(rename = "SkipIPv6")]
+    pub(super) skip_ipv6: bool,
 }
 
 /// Its options are those of the network alone, not within others.
@@ -235,6 +269,9 @@ pub(super) struct Capabilities {
     pub(super) scope: String,
     #[serde(default)]
     pub(super) connectivity_scope: String,
+    /// Whether it can be asked `GwAllocCheck`; an older plugin cannot.
+    #[serde(default)]
+    pub(super) gw_alloc_checker: bool,
 }
 
 #[derive(Deserialize)]

@@ -65,6 +65,8 @@ pub struct Remote {
     link: Arc<Link>,
     capability: Capability,
     has_tables: bool,
+    /// Whether it says which networks need no gateway's address.
+    checks_gateways: bool,
     done: Mutex<Done>,
 }
 
@@ -97,6 +99,7 @@ impl Remote {
             },
             link: Arc::new(link),
             has_tables,
+            checks_gateways: said.gw_alloc_checker,
             done: Mutex::default(),
         })
     }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use super::{
     Remote,
     message::{
-        CreateEndpoint, CreateNetwork, EndpointCall, Interface, InterfaceReply, Join, JoinReply,
-        NetworkCall, NetworkReply, Nothing, Outside,
+        CreateEndpoint, CreateNetwork, EndpointCall, GwAllocCheck, GwAllocReply, Interface,
+        InterfaceReply, Join, JoinReply, NetworkCall, NetworkReply, Nothing, Outside,
     },
     tables::{self, Interests},
 };
@@ -27,8 +27,9 @@ impl Remote {
             Some(_) => return Err(DriverError::NetworkExists(network.id)),
             None => {}
         }
+        let skipped = self.check_gateways(network).await?;
         let undo = ("DeleteNetwork", &NetworkCall::of(network.id));
-        let request = CreateNetwork::of(network);
+        let request = CreateNetwork::of(network, &skipped);
         let reply: NetworkReply = self.make(("CreateNetwork", &request), undo).await?;
         let interests = if self.has_tables {
             tables::read_interests(reply)
@@ -45,6 +46,15 @@ impl Remote {
         let done = (network.clone(), interests.clone());
         self.done().networks.insert(network.id, done);
         Ok(interests.tables)
+    }
+
+    /// Asks which gateways the plugin does without: nothing is left behind by that.
+    async fn check_gateways(&self, network: &NetworkRecord) -> Result<GwAllocReply, DriverError> {
+        if !self.checks_gateways {
+            return Ok(GwAllocReply::default());
+        }
+        let request = GwAllocCheck::of(network);
+        self.link.call("GwAllocCheck", &request).await
     }
 
     pub(super) async fn delete_network_now(&self, network: NetworkId) -> Result<(), DriverError> {

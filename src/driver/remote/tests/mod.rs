@@ -118,10 +118,7 @@ async fn scopes_are_read_and_the_second_follows_the_first() {
 #[tokio::test]
 async fn what_a_plugin_says_beyond_the_protocol_is_skipped() {
     let plugin = Plugin::start(&[
-        (
-            "GetCapabilities",
-            r#"{"Scope":"global","GwAllocChecker":true,"Moons":[4]}"#,
-        ),
+        ("GetCapabilities", r#"{"Scope":"global","Moons":[4]}"#),
         ("CreateNetwork", "null"),
         (
             "Join",
@@ -135,6 +132,53 @@ async fn what_a_plugin_says_beyond_the_protocol_is_skipped() {
 
     // It does not say that it speaks of tables.
     assert_eq!(joined, Joined::default());
+}
+
+/// Of later engines' protocol. A plugin that does not say that it checks is not asked.
+#[tokio::test]
+async fn a_plugin_is_told_of_no_gateway_that_it_does_without() {
+    let both = NetworkRecord {
+        subnets: vec![
+            subnet("10.0.0.0/24", "10.0.0.1"),
+            subnet("fd00::/64", "fd00::1"),
+        ],
+        ..network()
+    };
+    let cases = [
+        (false, "{}", ["10.0.0.1/24", "fd00::1/64"]),
+        (true, "{}", ["10.0.0.1/24", "fd00::1/64"]),
+        (true, r#"{"SkipIPv4":true}"#, ["", "fd00::1/64"]),
+        (true, r#"{"SkipIPv4":true,"SkipIPv6":true}"#, ["", ""]),
+    ];
+    for (checks, answer, gateways) in cases {
+        let said = format!(r#"{{"Scope":"global","GwAllocChecker":{checks}}}"#);
+        let plugin = Plugin::start(&[("GetCapabilities", &said), ("GwAllocCheck", answer)]);
+        let driver = plugin.driver().await.unwrap();
+
+        driver.create_network(&both).await.unwrap();
+
+        let asked = plugin
+            .methods()
+            .iter()
+            .any(|method| method == "GwAllocCheck");
+        assert_eq!(asked, checks);
+        let told = plugin.last("CreateNetwork");
+        let of = |family: &str| told[family][0]["Gateway"].as_str().unwrap().to_owned();
+        assert_eq!([of("IPv4Data"), of("IPv6Data")], gateways, "{answer}");
+        if checks {
+            let options = &plugin.last("GwAllocCheck")["Options"];
+            assert_eq!(*options, told["Options"]);
+        }
+    }
+
+    let said = r#"{"Scope":"global","GwAllocChecker":true}"#;
+    let refusal = r#"{"Err":"no such mode"}"#;
+    let plugin = Plugin::start(&[("GetCapabilities", said), ("GwAllocCheck", refusal)]);
+    let driver = plugin.driver().await.unwrap();
+    let refused = driver.create_network(&network()).await.unwrap_err();
+    let expected = "driver wire: NetworkDriver.GwAllocCheck: no such mode";
+    assert_eq!(refused.to_string(), expected);
+    assert_eq!(plugin.methods(), ["GetCapabilities", "GwAllocCheck"]);
 }
 
 /// M6.
@@ -339,11 +383,15 @@ fn network() -> NetworkRecord {
         name: Name::new("app").unwrap(),
         driver: Name::new("wire").unwrap(),
         options: BTreeMap::new(),
-        subnets: vec![Subnet {
-            prefix: Prefix("10.0.0.0/24".parse().unwrap()),
-            gateway: "10.0.0.1".parse().unwrap(),
-            vni: None,
-        }],
+        subnets: vec![subnet("10.0.0.0/24", "10.0.0.1")],
+    }
+}
+
+fn subnet(prefix: &str, gateway: &str) -> Subnet {
+    Subnet {
+        prefix: Prefix(prefix.parse().unwrap()),
+        gateway: gateway.parse().unwrap(),
+        vni: None,
     }
 }
 
