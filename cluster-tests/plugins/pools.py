@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """An IPAM driver for Weft, with nothing but Python's standard library.
 
-    pools.py SOCKET
+    pools.py SOCKET [by-mac|keeps]
 
 It hands out /24 pools of 10.0.0.0/16 in order, and their addresses from the lowest on. It keeps nothing over a restart, and says so:
-the daemon then asks again for what is in use (`RequiresRequestReplay`). What it has handed out can be asked for with
-`curl --unix-socket SOCKET http://pools/state`.
+the daemon then asks again for what is in use (`RequiresRequestReplay`). With `keeps` it does not say so, as one that has a disk would
+not; with `by-mac` it neither says so nor gives another address to who asks again in the name of the same MAC address. What it has
+handed out can be asked for with `curl --unix-socket SOCKET http://pools/state`.
 """
 
 import ipaddress
@@ -27,6 +28,8 @@ class Pools:
     def __init__(self):
         self.lock = threading.Lock()
         self.pools = {}
+        self.kind = sys.argv[2] if len(sys.argv) > 2 else "replayed"
+        self.macs = {}
 
     def request_pool(self, request):
         if request.get("V6"):
@@ -50,6 +53,9 @@ class Pools:
     def request_address(self, request):
         pool, taken = request["PoolID"], self.taken(request)
         network = ipaddress.ip_network(pool)
+        mac = (request.get("Options") or {}).get("com.docker.network.endpoint.macaddress")
+        if self.kind == "by-mac" and (pool, mac) in self.macs:
+            return {"Address": f"{self.macs[pool, mac]}/{network.prefixlen}"}
         if request.get("Address"):
             address = request["Address"]
             if address in taken:
@@ -60,12 +66,16 @@ class Pools:
             if address is None:
                 return {}  # No address is left.
         taken.append(address)
+        if mac:
+            self.macs[pool, mac] = address
         return {"Address": f"{address}/{network.prefixlen}"}
 
     def release_address(self, request):
         taken = self.taken(request)
         if request["Address"] in taken:
             taken.remove(request["Address"])
+        gone = (request["PoolID"], request["Address"])
+        self.macs = {who: address for who, address in self.macs.items() if (who[0], address) != gone}
         return {}
 
     def taken(self, request):
@@ -76,7 +86,10 @@ class Pools:
     def call(self, path, request):
         calls = {
             "/Plugin.Activate": lambda _: {"Implements": ["IpamDriver"]},
-            "/IpamDriver.GetCapabilities": lambda _: {"RequiresRequestReplay": True},
+            "/IpamDriver.GetCapabilities": lambda _: {
+                "RequiresRequestReplay": self.kind == "replayed",
+                "RequiresMACAddress": self.kind == "by-mac",
+            },
             "/IpamDriver.GetDefaultAddressSpaces": lambda _: {
                 "LocalDefaultAddressSpace": "local",
                 "GlobalDefaultAddressSpace": "global",
@@ -128,7 +141,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 
 def main():
-    if len(sys.argv) != 2:
+    if sys.argv[2:] not in ([], ["by-mac"], ["keeps"]) or len(sys.argv) < 2:
         sys.exit(__doc__)
     path = sys.argv[1]
     unfinished = f"{path}.{os.getpid()}"

@@ -7,12 +7,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Controller, ControllerError, Setup,
+    asked::Which,
     feed::Feed,
     ipam::{Ipam, for_driver},
 };
 use crate::{
     core::{
-        model::{EndpointRecord, Name, NetworkId, NetworkRecord},
+        model::{EndpointRecord, Name, NetworkId, NetworkRecord, Prefix},
         netdb::WriteError,
     },
     driver::{Driver, DriverError, Kind, Registry, Scope, TableInterest},
@@ -230,15 +231,10 @@ impl Controller {
             if let Some(driver) = driver {
                 insist(driver.forget_endpoint(network.id, id).await)?;
             }
-            if let Some(ipam) = Ipam::of(network) {
-                for address in record.addresses() {
-                    self.return_address(&ipam, network, address).await;
-                }
-            }
             self.disk(move |store| store.drop_intended(id)).await?;
             tracing::info!(network = %network.name, endpoint = %record.name, "an endpoint that a former run had begun is gone");
         }
-        Ok(())
+        self.return_asked(network, Which::All).await
     }
 
     /// Has the endpoints leave whose sandbox is gone. It does not end.
@@ -290,13 +286,13 @@ impl Controller {
                 failed = Some(error);
                 continue;
             }
+            if let Some(ipam) = Ipam::of(network) {
+                let leaving: Vec<Prefix> = record.addresses().collect();
+                let who = (record.id, Some(record.mac));
+                self.note_leaving(&ipam, network, (who, &leaving)).await?;
+            }
             self.disk(move |store| store.remove_endpoint(record.id))
                 .await?;
-            if let Some(ipam) = Ipam::of(network) {
-                for address in record.addresses() {
-                    self.return_address(&ipam, network, address).await;
-                }
-            }
         }
         let intended = self.forget_intended(driver.as_deref(), network).await;
         if let Some(error) = failed {

@@ -5,6 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use super::{
     AppliedView, Controller, ControllerError, EndpointState, EndpointView, Sandbox,
     address::Hand,
+    asked::Which,
     entropy,
     ipam::Ipam,
     publish::{created, endpoints_table, names_table},
@@ -176,7 +177,10 @@ impl Controller {
             (EndpointId::random(&mut rng), Mac::random(&mut rng))
         };
         let taken = match Ipam::of(network) {
-            Some(ipam) => self.ask_addresses(&ipam, network, (wanted, mac)).await?,
+            Some(ipam) => {
+                let wish = (wanted, (id, Some(mac)));
+                self.ask_addresses(&ipam, network, wish).await?
+            }
             None => self.take_addresses(&mut hand, network, wanted).await?,
         };
         let mut addresses = taken.iter().copied();
@@ -190,9 +194,7 @@ impl Controller {
         };
         let outcome = self.create_on_driver(network, record).await;
         if outcome.is_err() {
-            for address in taken {
-                self.give_back(&mut hand, network, address).await;
-            }
+            self.give_back(&mut hand, network, taken).await?;
         }
         outcome
     }
@@ -400,12 +402,18 @@ impl Controller {
         let stored = self.own_endpoint(network, endpoint).await?;
         let stored = self.unpublish(stored).await?;
         let driver = self.driver_if_there(network).await?;
-        self.erase(driver.as_deref(), &stored.record).await?;
+        let mut leaving = Vec::new();
         for address in stored.record.addresses() {
             if !self.is_held(network.id, address.0.addr()).await? {
-                self.give_back(&mut hand, network, address).await;
+                leaving.push(address);
             }
         }
+        if let Some(ipam) = Ipam::of(network) {
+            let who = (stored.record.id, Some(stored.record.mac));
+            self.note_leaving(&ipam, network, (who, &leaving)).await?;
+        }
+        self.erase(driver.as_deref(), &stored.record).await?;
+        self.give_back(&mut hand, network, leaving).await?;
         tracing::info!(network = %network.name, endpoint = %stored.record.name, "endpoint removed");
         Ok(())
     }
@@ -424,12 +432,20 @@ impl Controller {
         self.disk(move |store| store.remove_endpoint(id)).await
     }
 
-    /// Gives an address back to whoever handed it out.
-    async fn give_back(&self, hand: &mut Hand, network: &NetworkRecord, address: Prefix) {
-        match Ipam::of(network) {
-            Some(ipam) => self.return_address(&ipam, network, address).await,
-            None => self.release_address(hand, address),
+    /// Gives addresses that no endpoint has back to whoever handed them out: an IPAM driver gets all that it was asked for.
+    async fn give_back(
+        &self,
+        hand: &mut Hand,
+        network: &NetworkRecord,
+        addresses: Vec<Prefix>,
+    ) -> Result<(), ControllerError> {
+        if Ipam::of(network).is_some() {
+            return self.return_asked(network, Which::Given).await;
         }
+        for address in addresses {
+            self.release_address(hand, address);
+        }
+        Ok(())
     }
 
     /// Takes an endpoint's entries back: off the disk first, so that a restart does not bring them back, then from the DB.

@@ -11,6 +11,9 @@ use tokio::sync::watch;
 use super::{
     Controller, ControllerError, EndpointView, Held, HeldEndpoint, Setup,
     address::{wishes, with_length},
+    asked::Which,
+    entropy,
+    ipam::Ipam,
     publish::{endpoint_key, names_table},
 };
 use crate::{
@@ -201,17 +204,28 @@ impl Controller {
         wanted: (Family, Option<IpAddr>),
     ) -> Result<Prefix, ControllerError> {
         let mut hand = self.desk.hands.hold(network.id).await;
-        let taken = self.take_address(&mut hand, network, wanted).await?;
+        let ipam = Ipam::of(network);
+        let taken = match &ipam {
+            Some(ipam) => {
+                // The engine's endpoint has no id yet.
+                let who = (EndpointId::random(&mut entropy()), None);
+                self.ask_address(ipam, network, (wanted, who)).await?
+            }
+            None => self.take_address(&mut hand, network, wanted).await?,
+        };
         let Some(prefix) = taken else {
             return Err(ControllerError::NoAddresses(network.name.clone()));
         };
         let (id, address) = (network.id, prefix.0.addr());
         let written = self.disk(move |store| store.hold_address(id, address));
-        if let Err(refused) = written.await {
+        let written = written.await;
+        if ipam.is_some() {
+            // What is held stays.
+            self.return_asked(network, Which::Given).await?;
+        } else if written.is_err() {
             self.release_address(&mut hand, prefix);
-            return Err(refused);
         }
-        Ok(prefix)
+        written.map(|()| prefix)
     }
 
     async fn free(&self, network: NetworkId, address: IpAddr) -> Result<(), ControllerError> {
@@ -222,6 +236,17 @@ impl Controller {
         let own = self.own_records(network).await?;
         if own.iter().any(|record| has(record, network, address)) {
             return Err(ControllerError::AddressInUse { address });
+        }
+        if let Ok(record) = self.network_by_id(network).await
+            && let Some(ipam) = Ipam::of(&record)
+        {
+            let nobody = (EndpointId::random(&mut entropy()), None);
+            if let Some(asked) = ipam.asked_for(&record, nobody, address) {
+                self.note_asked(asked).await?;
+            }
+            self.disk(move |store| store.free_address(network, address))
+                .await?;
+            return self.return_asked(&record, Which::Given).await;
         }
         self.disk(move |store| store.free_address(network, address))
             .await?;
@@ -294,7 +319,7 @@ impl Controller {
             name,
             address: prefixes.next(),
             second: prefixes.next(),
-            mac: mac.unwrap_or_else(|| Mac::random(&mut super::entropy())),
+            mac: mac.unwrap_or_else(|| Mac::random(&mut entropy())),
         };
         self.create_on_driver(network, record).await
     }
@@ -344,7 +369,7 @@ impl Controller {
     }
 }
 
-fn has(record: &EndpointRecord, network: NetworkId, address: IpAddr) -> bool {
+pub(super) fn has(record: &EndpointRecord, network: NetworkId, address: IpAddr) -> bool {
     record.network == network && record.addresses().any(|has| has.0.addr() == address)
 }
 

@@ -10,14 +10,15 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::{
     Controller, ControllerError, IpamRequest, NetworkRequest, SubnetRequest, address::wishes,
-    allocation,
+    allocation, asked::Which,
 };
 use crate::{
-    core::model::{EndpointRecord, Family, Mac, Name, NetworkRecord, Prefix, Subnet},
+    core::model::{EndpointId, EndpointRecord, Family, Mac, Name, NetworkRecord, Prefix, Subnet},
     driver::{
         AddressRequest, Capability, DriverError, IpamDriver, IpamError, Pool, PoolRequest, Scope,
         pick_pool,
     },
+    store::AskedAddress,
 };
 
 /// What the names of our own options begin with.
@@ -26,6 +27,9 @@ const DRIVER: &str = "weft.ipam.driver";
 const SPACE: &str = "weft.ipam.space";
 const POOL: &str = "weft.ipam.pool.";
 const OPTION: &str = "weft.ipam.option.";
+
+/// Who gets an address: an endpoint, and its MAC address if it has one yet.
+pub(super) type Who = (EndpointId, Option<Mac>);
 
 /// Who hands out a network's addresses, as the network's options say.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -74,6 +78,33 @@ impl Ipam {
             prefix: subnet.prefix,
             gateway: Some(subnet.gateway),
         }
+    }
+
+    /// Finds a pool of a network by the driver's name of it.
+    pub(super) fn pool_of(&self, network: &NetworkRecord, id: &str) -> Option<Pool> {
+        let mut pools = network.subnets.iter().zip(&self.pools);
+        let (subnet, id) = pools.find(|(_, of)| *of == id)?;
+        Some(self.pool(subnet, id))
+    }
+
+    /// Returns what was asked for who has an address.
+    pub(super) fn asked_for(
+        &self,
+        network: &NetworkRecord,
+        (endpoint, mac): Who,
+        address: IpAddr,
+    ) -> Option<AskedAddress> {
+        let mut pools = network.subnets.iter().zip(&self.pools);
+        let (_, pool) = pools.find(|(subnet, _)| subnet.prefix.0.contains(&address))?;
+        Some(AskedAddress {
+            network: network.id,
+            endpoint,
+            family: Family::of(address),
+            pool: pool.clone(),
+            wanted: None,
+            mac,
+            given: Some(address),
+        })
     }
 }
 
@@ -157,17 +188,14 @@ impl Controller {
         &self,
         ipam: &Ipam,
         network: &NetworkRecord,
-        (wanted, mac): (&[IpAddr], Mac),
+        (wanted, who): (&[IpAddr], Who),
     ) -> Result<Vec<Prefix>, ControllerError> {
         let mut given = Vec::new();
-        for (family, wanted) in wishes(network, wanted)? {
-            let asked = self.ask_address(ipam, network, ((family, wanted), mac));
-            match asked.await {
+        for wish in wishes(network, wanted)? {
+            match self.ask_address(ipam, network, (wish, who)).await {
                 Ok(address) => given.extend(address),
                 Err(refused) => {
-                    for address in given {
-                        self.return_address(ipam, network, address).await;
-                    }
+                    self.return_asked(network, Which::Given).await?;
                     return Err(refused);
                 }
             }
@@ -176,11 +204,11 @@ impl Controller {
     }
 
     /// Asks for an address: the one wanted, or one of the first pool of the family that has one.
-    async fn ask_address(
+    pub(super) async fn ask_address(
         &self,
         ipam: &Ipam,
         network: &NetworkRecord,
-        ((family, wanted), mac): ((Family, Option<IpAddr>), Mac),
+        ((family, wanted), (endpoint, mac)): ((Family, Option<IpAddr>), Who),
     ) -> Result<Option<Prefix>, ControllerError> {
         let driver = self.ipam_driver(&ipam.driver).await?;
         self.replay(&*driver, ipam, network).await?;
@@ -190,19 +218,32 @@ impl Controller {
             if wanted.is_some_and(|wanted| !subnet.prefix.0.contains(&wanted)) {
                 continue;
             }
-            let request = AddressRequest {
-                address: wanted,
-                is_gateway: false,
-                mac: Some(mac),
+            let asked = AskedAddress {
+                network: network.id,
+                endpoint,
+                family,
+                pool: id.clone(),
+                wanted,
+                mac,
+                given: None,
             };
             let pool = ipam.pool(subnet, id);
-            match driver.request_address(&pool, request).await {
-                Ok(address) => return self.check_given(network, (subnet, address)).await,
+            match self.ask_noted(&*driver, &pool, asked.clone()).await {
+                Ok(address) => {
+                    let checked = self.check_given(network, (subnet, address)).await;
+                    if checked.is_err() {
+                        // Whoever has it keeps it.
+                        self.forget_asked(asked).await?;
+                    }
+                    return checked;
+                }
+                // It may have taken one of this pool: that must be settled before another is asked for.
+                Err(doubtful) if self.has_asked(&asked).await? => return Err(doubtful),
                 Err(error) => refused = Some(error),
             }
         }
         match (refused, wanted) {
-            (Some(refused), _) => Err(refused.into()),
+            (Some(refused), _) => Err(refused),
             (None, Some(address)) => Err(ControllerError::NoSubnet {
                 network: network.name.clone(),
                 address,
@@ -211,8 +252,12 @@ impl Controller {
         }
     }
 
-    /// Refuses an address that is the gateway's or that this node's endpoints have, whatever the driver says. It is not given
-    /// back: whoever has it keeps it.
+    async fn has_asked(&self, asked: &AskedAddress) -> Result<bool, ControllerError> {
+        let all = self.disk(|store| store.intended_addresses()).await?;
+        Ok(all.contains(asked))
+    }
+
+    /// Refuses an address that is the gateway's or that this node's endpoints have, whatever the driver says.
     async fn check_given(
         &self,
         network: &NetworkRecord,
@@ -227,31 +272,8 @@ impl Controller {
         Ok(prefix.ok().map(Prefix))
     }
 
-    /// Gives an endpoint's address back.
-    pub(super) async fn return_address(
-        &self,
-        ipam: &Ipam,
-        network: &NetworkRecord,
-        address: Prefix,
-    ) {
-        let address = address.0.addr();
-        let subnets = network.subnets.iter().zip(&ipam.pools);
-        let mut of_it = subnets.filter(|(subnet, _)| subnet.prefix.0.contains(&address));
-        let Some((_, pool)) = of_it.next() else {
-            return;
-        };
-        let returned = async {
-            let driver = self.ipam_driver(&ipam.driver).await?;
-            self.replay(&*driver, ipam, network).await?;
-            Ok::<(), ControllerError>(driver.release_address(pool, address).await?)
-        };
-        if let Err(error) = returned.await {
-            tracing::warn!(network = %network.name, %address, %error, "an address was not given back");
-        }
-    }
-
     /// Asks a driver again for what is in use, if it needs that and has not been asked in this life of it.
-    async fn replay(
+    pub(super) async fn replay(
         &self,
         driver: &dyn IpamDriver,
         ipam: &Ipam,
@@ -291,7 +313,10 @@ impl Controller {
         Ok(())
     }
 
-    async fn ipam_driver(&self, name: &Name) -> Result<Arc<dyn IpamDriver>, ControllerError> {
+    pub(super) async fn ipam_driver(
+        &self,
+        name: &Name,
+    ) -> Result<Arc<dyn IpamDriver>, ControllerError> {
         Ok(self.parts.registry.ipam(name, self.now()).await?)
     }
 }

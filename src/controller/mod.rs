@@ -12,6 +12,7 @@ mod address;
 mod admit;
 mod allocation;
 mod applied;
+mod asked;
 mod attachment;
 mod certificate;
 mod endpoint;

@@ -23,7 +23,11 @@ impl Controller {
     pub(super) async fn sweep(self) -> Result<(), Stopped> {
         loop {
             tokio::time::sleep(EVERY).await;
-            match self.sweep_now().await {
+            let swept = async {
+                self.sweep_now().await?;
+                self.return_all_asked().await
+            };
+            match swept.await {
                 Ok(()) => {}
                 Err(ControllerError::Stopped) => return Err(Stopped),
                 Err(error) => tracing::warn!(%error, "leftover endpoints were not looked for"),
@@ -38,6 +42,8 @@ impl Controller {
             let set_up = store.intended_networks(Asked::SetUp)?.into_iter();
             let allocated = store.intended_networks(Asked::Allocate)?.into_iter();
             let asked = set_up.chain(allocated).map(|(network, _)| network);
+            let addresses = store.intended_addresses()?.into_iter();
+            let asked = asked.chain(addresses.map(|address| address.network));
             let of_endpoints = endpoints.map(|endpoint| endpoint.record).chain(intended);
             let networks = of_endpoints.map(|endpoint| endpoint.network).chain(asked);
             Ok(networks.collect::<BTreeSet<NetworkId>>())
@@ -165,6 +171,12 @@ impl Controller {
         for endpoint in intended {
             self.disk(move |store| store.drop_intended(endpoint.id))
                 .await?;
+        }
+        // They went back with their pools.
+        for asked in self.disk(|store| store.intended_addresses()).await? {
+            if asked.network == network {
+                self.forget_asked(asked).await?;
+            }
         }
         self.detach(network).await
     }

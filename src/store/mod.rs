@@ -36,7 +36,7 @@ pub use abort::Side;
 pub(crate) use error::Fault;
 pub use error::StoreError;
 pub use file::FILE_NAME;
-pub use intent::Asked;
+pub use intent::{Asked, AskedAddress};
 pub use record::{NodeIdentity, StoredEndpoint};
 
 /// Endpoints of this node, by id.

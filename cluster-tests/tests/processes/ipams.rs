@@ -1,8 +1,11 @@
 //! Pools and addresses from a plugin in Python, in place of the leader's.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, ensure};
 use cluster_tests::cluster::{Cluster, Node, Profile, Seen, Underlay, until};
 use serde_json::Value;
+use weft::api::http::types::Setup;
 
 use crate::{
     WEFT,
@@ -154,6 +157,131 @@ async fn a_pool_that_a_node_routes_is_taken_only_if_it_is_named() -> anyhow::Res
         "the rejected ones are given back"
     );
     cluster.end().await
+}
+
+/// What a daemon that dies has asked for goes back, wherever it dies: before it asked, with or without the answer on disk, while the
+/// endpoint is removed.
+#[tokio::test]
+#[expect(clippy::print_stderr, reason = "the counts show that it really died")]
+async fn an_address_that_a_daemon_asked_for_and_did_not_live_to_use_goes_back() -> anyhow::Result<()>
+{
+    let Some(python) = python()? else {
+        return Ok(());
+    };
+    let mut cluster = Cluster::empty(WEFT, Profile::Lan)?;
+    cluster.found().await?;
+    let pools = Plugin::start(&python, &cluster[0], "pools", &["by-mac".into()]).await?;
+    let create = ["network", "create", "app", "--ipam-driver", "pools"];
+    cluster[0].run(&create).await?.done()?;
+    let (make, remove) = (["create", "app", "web"], ["rm", "app", "web"]);
+    let (mut points, mut astray) = (0, 0);
+    for (step, writes) in [(make, 3), (remove, 3)] {
+        for write in 1..=writes {
+            for side in ["before", "after"] {
+                if step == remove && used(&cluster[0]).await?.is_empty() {
+                    let ran = cluster[0].run(&["endpoint", "create", "app", "web"]);
+                    ran.await?.done()?;
+                } else if step == make && !used(&cluster[0]).await?.is_empty() {
+                    cluster[0].client().endpoint_remove("app", "web").await?;
+                }
+                die_at(&mut cluster, &step, (side, write)).await?;
+                let left = held(&pools)?;
+                cluster[0].start()?;
+                cluster[0].until_ready().await?;
+
+                let has = used(&cluster[0]).await?;
+                pools
+                    .until("the plugin has handed out what endpoints have", |_| {
+                        held(&pools).is_ok_and(|held| held == has)
+                    })
+                    .await?;
+                points += 1;
+                astray += usize::from(left != has);
+            }
+        }
+    }
+    eprintln!("{points} fault points passed: at {astray} the plugin had handed out something else");
+    assert_eq!((points, astray > 2), (12, true));
+    cluster.end().await
+}
+
+/// A plugin that cannot be asked which address it has given keeps it, and that is said.
+#[tokio::test]
+async fn an_address_of_which_nobody_can_know_is_told_of() -> anyhow::Result<()> {
+    let Some(python) = python()? else {
+        return Ok(());
+    };
+    let mut cluster = Cluster::empty(WEFT, Profile::Lan)?;
+    cluster.found().await?;
+    let pools = Plugin::start(&python, &cluster[0], "pools", &["keeps".into()]).await?;
+    let create = ["network", "create", "app", "--ipam-driver", "pools"];
+    cluster[0].run(&create).await?.done()?;
+
+    // Between the answer and the write of it.
+    die_at(&mut cluster, &["create", "app", "web"], ("before", 2)).await?;
+    cluster[0].start()?;
+    cluster[0].until_ready().await?;
+
+    let told = "cannot be asked which";
+    until("it is said", async || {
+        let logged = cluster[0].logged();
+        Ok(Seen::when(logged.contains(told), || logged))
+    })
+    .await?;
+    // No second one is held.
+    pools
+        .until("one is held", |_| {
+            held(&pools).is_ok_and(|held| held.len() == 1)
+        })
+        .await?;
+    cluster.end().await
+}
+
+/// Has the node die at one side of a write while an endpoint is made or removed.
+async fn die_at(
+    cluster: &mut Cluster,
+    step: &[&str],
+    (side, write): (&str, u32),
+) -> anyhow::Result<()> {
+    cluster[0].stop().await?;
+    let mut up = cluster[0].up();
+    up.env("WEFT_ABORT_AT", format!("{side}:{write}"));
+    cluster[0].start_as(up)?;
+    cluster[0].until_ready().await?;
+    cluster
+        .until_on(&[0], "the network is set up", async |node| {
+            let setup = node.client().network("app").await?.setup;
+            Ok(Seen::when(setup == Setup::Ready, || format!("{setup:?}")))
+        })
+        .await?;
+
+    let ran = cluster[0].run(&[&["endpoint"], step].concat()).await?;
+
+    ensure!(
+        ran.code != Some(0),
+        "{step:?} was answered at {side}:{write}"
+    );
+    let died = cluster[0].until_ended().await?;
+    ensure!(!died.success(), "{step:?} {side}:{write}: {died}");
+    Ok(())
+}
+
+/// The addresses that the plugin has handed out, but for the gateway's.
+fn held(pools: &Plugin) -> anyhow::Result<BTreeSet<String>> {
+    let state = pools.state()?;
+    let pools = state["pools"].as_object().context("no pools")?;
+    let all = pools.values().filter_map(Value::as_array).flatten();
+    let all = all.filter_map(Value::as_str).map(str::to_owned);
+    Ok(all.filter(|address| !address.ends_with(".0.1")).collect())
+}
+
+/// The addresses that endpoints have.
+async fn used(node: &Node) -> anyhow::Result<BTreeSet<String>> {
+    let endpoints = node.client().endpoints(Some("app")).await?.into_iter();
+    let addresses = endpoints.filter_map(|endpoint| endpoint.address);
+    Ok(addresses
+        .map(|address| address.0.addr().to_string())
+        .collect())
 }
 
 async fn prefix(node: &Node, network: &str) -> anyhow::Result<String> {
