@@ -13,7 +13,7 @@ use crate::{
         http::{
             Exit,
             cluster::{Voter, VoterRole, Voters, WaitsFor},
-            types::{Certificate, Left, Member, RaftStatus, Status, SyncState},
+            types::{Certificate, DockerEngine, Left, Member, RaftStatus, Status, SyncState},
         },
     },
     core::model::{Name, NodeId},
@@ -33,10 +33,16 @@ pub(super) async fn status(client: &Client, output: Output, check: bool) -> Resu
     output.answer(&status, |status| {
         show_status(status, &names, voters.as_ref())
     })?;
-    if check && !(status.ready && status.leader.is_some()) {
+    if !check {
+        return Ok(());
+    }
+    if !(status.ready && status.leader.is_some()) {
         return Err(CliError::Told(Exit::Unavailable));
     }
-    Ok(())
+    match status.docker {
+        Some(docker) if !docker.problems.is_empty() => Err(CliError::Told(Exit::Conflict)),
+        Some(_) | None => Ok(()),
+    }
 }
 
 pub(super) async fn token(client: &Client, output: Output, rotate: bool) -> Result<(), CliError> {
@@ -101,6 +107,8 @@ fn show_status(status: &Status, names: &Names, voters: Option<&Voters>) -> Strin
         None => Tone::Bad.paint("none: nothing new can be agreed"),
     };
     let up = show_duration(Duration::from_millis(status.uptime_ms));
+    let docker = status.docker.as_ref().map(show_docker);
+    let docker = docker.map(|docker| ("docker", docker));
     let lines = [
         (
             "node",
@@ -144,8 +152,24 @@ fn show_status(status: &Status, names: &Names, voters: Option<&Voters>) -> Strin
     ];
     lines
         .iter()
+        .chain(&docker)
         .map(|(what, text)| format!("{}  {text}\n", Tone::Heading.paint(&format!("{what:<9}"))))
         .collect()
+}
+
+/// Says which engine it is, and what is amiss with it, a line each.
+fn show_docker(docker: &DockerEngine) -> String {
+    let engine = match &docker.version {
+        Some(version) => format!("engine {version}"),
+        None => Tone::Doubtful.paint("no engine answers"),
+    };
+    let untested = docker.untested.iter();
+    let untested = untested.map(|what| Tone::Doubtful.paint(what));
+    let problems = docker.problems.iter();
+    let problems = problems.map(|what| Tone::Bad.paint(what));
+    let mut all = vec![engine];
+    all.extend(untested.chain(problems));
+    all.join("\n           ")
 }
 
 /// Says who votes as the leader knows it, else as this node does.
@@ -222,6 +246,31 @@ pub(super) fn show_duration(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_amiss_with_an_engine_has_a_line_each() {
+        let docker = DockerEngine {
+            version: Some("20.10.24".to_owned()),
+            untested: Some("it is newer".to_owned()),
+            problems: vec!["network db: another".to_owned(), "a swarm".to_owned()],
+        };
+        let plain =
+            |docker: &DockerEngine| anstream::adapter::strip_str(&show_docker(docker)).to_string();
+
+        let lines: Vec<String> = plain(&docker)
+            .lines()
+            .map(|line| line.trim().to_owned())
+            .collect();
+
+        let expected = [
+            "engine 20.10.24",
+            "it is newer",
+            "network db: another",
+            "a swarm",
+        ];
+        assert_eq!(lines, expected);
+        assert_eq!(plain(&DockerEngine::default()), "no engine answers");
+    }
 
     #[test]
     fn a_duration_is_told_in_its_two_greatest_units() {

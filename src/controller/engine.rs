@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use tokio::sync::watch;
 
 use super::{
-    Controller, ControllerError, EndpointView, Held, HeldEndpoint, Setup,
+    Controller, ControllerError, EndpointView, EngineView, Held, HeldEndpoint, Setup,
     address::{wishes, with_length},
     asked::Which,
     entropy,
@@ -67,6 +67,11 @@ impl Controller {
                 None => problems.remove(&network),
             };
         });
+    }
+
+    /// Shows the engine as it is.
+    pub fn engine_is(&self, engine: EngineView) {
+        self.desk.engine.send_replace(Some(engine));
     }
 
     /// Takes an address of a family for an endpoint that is made later, this one if one is wanted, and holds it.

@@ -57,8 +57,9 @@ pub use keys::{KeysView, Rotated};
 pub use services::{Streams, says_removed};
 pub use view::{
     AppliedView, DriverCapability, DriverView, EndpointDetail, EndpointState, EndpointView,
-    EntryDetail, Held, HeldEndpoint, IpamRequest, ListedNetwork, MemberView, NetworkRequest,
-    NetworkView, PluginView, PoolView, Sandbox, Setup, StatusView, SubnetRequest, TableView,
+    EngineView, EntryDetail, Held, HeldEndpoint, IpamRequest, ListedNetwork, MemberView,
+    NetworkRequest, NetworkView, PluginView, PoolView, Sandbox, Setup, StatusView, SubnetRequest,
+    TableView,
 };
 pub use voters::{Standing, VoterReport, VoterRole, VotersReport, Wait};
 
@@ -125,6 +126,8 @@ struct Desk {
     driver_tables: watch::Sender<BTreeMap<NetworkId, Vec<TableName>>>,
     /// Why a network is not in this host's container engine, of those that should be.
     engine_problems: watch::Sender<BTreeMap<NetworkId, String>>,
+    /// That engine, once it was looked for.
+    engine: watch::Sender<Option<EngineView>>,
     tasks: TaskTracker,
     left: CancellationToken,
     /// Whom the cluster removed, as far as this node has heard.
@@ -149,6 +152,7 @@ impl Controller {
             setups: watch::Sender::default(),
             driver_tables: watch::Sender::default(),
             engine_problems: watch::Sender::default(),
+            engine: watch::Sender::default(),
             tasks: TaskTracker::new(),
             left: CancellationToken::new(),
             removed: watch::Sender::default(),

@@ -25,6 +25,12 @@ impl Controller {
     /// Shows the node at a glance.
     pub async fn status(&self) -> Result<StatusView, ControllerError> {
         let endpoints = self.disk(|store| store.endpoints()).await?.len();
+        let problems = self.desk.engine_problems.borrow().clone();
+        let networks = self.network_list().await?.into_iter();
+        let engine_problems = networks.filter_map(|network| {
+            let problem = problems.get(&network.id)?.clone();
+            Some((network.name, problem))
+        });
         Ok(StatusView {
             node: self.parts.node,
             name: self.parts.name.clone(),
@@ -37,6 +43,8 @@ impl Controller {
             endpoints,
             removals: self.desk.removals.len(),
             certificate: self.certificate(),
+            engine: self.desk.engine.borrow().clone(),
+            engine_problems: engine_problems.collect(),
         })
     }
 

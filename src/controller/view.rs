@@ -219,6 +219,21 @@ pub struct StatusView {
     pub removals: usize,
     /// Its certificate.
     pub certificate: CertificateView,
+    /// The container engine of its host, if it serves one.
+    pub engine: Option<EngineView>,
+    /// Why networks are not in that engine, by the network's name.
+    pub engine_problems: BTreeMap<Name, String>,
+}
+
+/// The container engine of this node's host.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct EngineView {
+    /// Its version; nothing while it is not there.
+    pub version: Option<String>,
+    /// That Weft is tested with others.
+    pub untested: Option<String>,
+    /// What of it is in the way of Weft's networks.
+    pub in_the_way: Option<String>,
 }
 
 /// A member and what it says of itself.

@@ -13,10 +13,15 @@ use tokio::{
 use super::{
     Askers, Bell, EngineError,
     leaks::{DOUBT, Suspects},
-    listing::{Actor, Event},
+    listing::{Actor, Event, Network},
     names::Containers,
+    standing::{Host, Version},
 };
-use crate::{controller::Controller, core::model::NetworkId, plugin::Client};
+use crate::{
+    controller::{Controller, EngineView, ListedNetwork},
+    core::model::{NetworkId, NetworkRecord},
+    plugin::Client,
+};
 
 /// Events of containers and networks.
 const EVENTS: &str =
@@ -39,6 +44,10 @@ pub(super) struct Follower {
     pub(super) seen: BTreeSet<NetworkId>,
     /// What was last said of a network, so that it is said once.
     pub(super) told: BTreeMap<String, String>,
+    /// What kind of engine it is, as it was last seen.
+    pub(super) standing: EngineView,
+    /// When its swarm was last looked at, and which networks of it and of ours there were.
+    pub(super) looked: Option<(Instant, BTreeSet<String>)>,
 }
 
 /// What is to be compared.
@@ -57,6 +66,7 @@ impl Follower {
         let mut events = self.client.lines(EVENTS).await?;
         tracing::info!(engine = %self.client.address(), "following the Docker engine");
         self.containers.clear();
+        self.note_version().await?;
         let mut setups = self.controller.setups();
         let mut extent = Extent::All;
         loop {
@@ -115,6 +125,67 @@ impl Follower {
                 tracing::debug!(%network, %endpoint, %error, "an endpoint is seen until it leaves");
             }
         }
+    }
+
+    /// Asks for the engine's version, and says once if Weft is tested with others.
+    async fn note_version(&mut self) -> Result<(), EngineError> {
+        let version: Version = self.client.get("/version").await?;
+        let untested = version.untested();
+        if let Some(untested) = &untested
+            && self.standing.untested.as_ref() != Some(untested)
+        {
+            tracing::warn!("{untested}");
+        }
+        self.standing = EngineView {
+            version: Some(version.version),
+            untested,
+            in_the_way: self.standing.in_the_way.take(),
+        };
+        self.controller.engine_is(self.standing.clone());
+        Ok(())
+    }
+
+    /// Shows that the engine is not there.
+    pub(super) fn note_gone(&mut self) {
+        self.looked = None;
+        self.controller.engine_is(EngineView {
+            version: None,
+            ..self.standing.clone()
+        });
+    }
+
+    /// Looks whether the engine's swarm is in our way, and says so once: when networks of either have come or gone, and on the slow
+    /// clock.
+    pub(super) async fn look_at_swarm(
+        &mut self,
+        listed: &[Network],
+        wanted: &[ListedNetwork],
+    ) -> Result<(), EngineError> {
+        let theirs = listed.iter().filter(|network| network.is_swarms());
+        let ours = wanted.iter().map(|state| state.record.name.to_string());
+        let seen: BTreeSet<String> = theirs
+            .map(|network| network.id.clone())
+            .chain(ours)
+            .collect();
+        let now = Instant::now();
+        if let Some((at, before)) = &self.looked
+            && now.duration_since(*at) < SLOW / 2
+            && *before == seen
+        {
+            return Ok(());
+        }
+        let host: Host = self.client.get("/info").await?;
+        let wanted: Vec<&NetworkRecord> = wanted.iter().map(|state| &state.record).collect();
+        let in_the_way = host.in_the_way(listed, &wanted);
+        if let Some(told) = &in_the_way
+            && self.standing.in_the_way.as_ref() != Some(told)
+        {
+            tracing::warn!("{told}");
+        }
+        self.standing.in_the_way = in_the_way;
+        self.controller.engine_is(self.standing.clone());
+        self.looked = Some((now, seen));
+        Ok(())
     }
 
     /// Returns what an event may have changed.

@@ -32,6 +32,11 @@ impl Network {
     pub(super) fn is_of(&self, driver: &str) -> bool {
         self.driver == driver && self.options.contains_key(NETWORK_OPTION)
     }
+
+    /// Returns whether it is a network of the engine's swarm.
+    pub(super) fn is_swarms(&self) -> bool {
+        self.driver == "overlay"
+    }
 }
 
 #[derive(Deserialize, Clone, Debug, Default)]
@@ -175,7 +180,7 @@ pub(super) struct CreatePool {
 }
 
 /// Go writes an empty list or map as `null` or leaves it out.
-fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub(super) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de> + Default,

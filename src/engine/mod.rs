@@ -19,6 +19,7 @@ mod leaks;
 mod listing;
 mod names;
 mod pass;
+mod standing;
 mod withdraw;
 
 use std::{
@@ -35,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::withdraw::withdraw;
 use self::{follow::Follower, names::Containers};
 use crate::{
-    controller::{Controller, ControllerError},
+    controller::{Controller, ControllerError, EngineView},
     core::model::{EndpointId, IdError, NetworkId},
     plugin::{Address, CallError, Client},
 };
@@ -113,12 +114,16 @@ pub async fn run(
         suspects: Default::default(),
         seen: BTreeSet::new(),
         told: Default::default(),
+        standing: EngineView::default(),
+        looked: None,
     };
     let followed = async {
         let (mut pause, longest) = RETRY;
         let mut told = false;
         loop {
-            match follower.follow().await {
+            let followed = follower.follow().await;
+            follower.note_gone();
+            match followed {
                 Ok(()) => {
                     tracing::info!(socket, "the Docker engine has gone; waiting for it");
                     (pause, told) = (RETRY.0, true);

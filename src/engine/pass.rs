@@ -63,6 +63,7 @@ impl Follower {
         }
         self.note_askers(&listed, &networks_of).await?;
         self.give_back(&in_use).await?;
+        self.look_at_swarm(&listed, &wanted).await?;
         Ok(all)
     }
 

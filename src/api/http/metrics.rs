@@ -98,6 +98,7 @@ mod tests {
             },
             cluster_sync: Some(SyncState::Synced),
             endpoints: 0,
+            docker: None,
             certificate: None,
             counters: BTreeMap::from([
                 ("entries".to_owned(), 7),

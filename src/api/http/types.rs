@@ -60,9 +60,25 @@ pub struct Status {
     /// Its certificate.
     #[serde(default)]
     pub certificate: Option<Certificate>,
+    /// The Docker engine of its host, if it serves one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker: Option<DockerEngine>,
     /// What the node has counted since it came up; names end in `_total` for counters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<String, u64>,
+}
+
+/// The Docker engine of a node's host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DockerEngine {
+    /// Its version; nothing while it is not there.
+    pub version: Option<String>,
+    /// That Weft is tested with others, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untested: Option<String>,
+    /// What somebody must act on, a line each: networks that are not in the engine and why, a swarm in the way of Weft's tunnels.
+    #[serde(default)]
+    pub problems: Vec<String>,
 }
 
 /// How a node takes part in agreement (Raft).

@@ -7,13 +7,15 @@ use super::{
     error::{Code, Failure},
     members,
     types::{
-        Applied, Blob, Change, ChangeKind, Endpoint, EndpointState, Entry, Interface, Lacking,
-        ListedNetwork, Network, NetworkCounts, NetworkDetail, PutMode, RaftStatus, Route, Sandbox,
-        Setup, Status, SyncCounts, SyncState, Table, Version,
+        Applied, Blob, Change, ChangeKind, DockerEngine, Endpoint, EndpointState, Entry, Interface,
+        Lacking, ListedNetwork, Network, NetworkCounts, NetworkDetail, PutMode, RaftStatus, Route,
+        Sandbox, Setup, Status, SyncCounts, SyncState, Table, Version,
     },
 };
 use crate::{
-    controller::{self, AppliedView, EndpointView, MemberView, NetworkView, StatusView, TableView},
+    controller::{
+        self, AppliedView, EndpointView, EngineView, MemberView, NetworkView, StatusView, TableView,
+    },
     core::{
         model::{Name, NetworkId, NetworkRecord, NodeId},
         netdb::{self, EntryView, Reason},
@@ -77,8 +79,21 @@ pub(super) fn status(
         cluster_sync: cluster_sync(&view.runtime.networks),
         endpoints: view.endpoints as u64,
         certificate: Some(view.certificate.into()),
+        docker: view
+            .engine
+            .map(|engine| docker(engine, view.engine_problems)),
         counters: counters.collect(),
     })
+}
+
+fn docker(engine: EngineView, problems: BTreeMap<Name, String>) -> DockerEngine {
+    let of_networks = problems.into_iter();
+    let of_networks = of_networks.map(|(name, problem)| format!("network {name}: {problem}"));
+    DockerEngine {
+        version: engine.version,
+        untested: engine.untested,
+        problems: engine.in_the_way.into_iter().chain(of_networks).collect(),
+    }
 }
 
 fn network_counts(setups: &BTreeMap<NetworkId, controller::Setup>) -> NetworkCounts {

@@ -150,9 +150,10 @@ the node's first start.")]
     #[command(after_help = "\
 Examples:
   weft status
-  weft status --check     for health checks: exits 6 unless the node is ready and knows a leader")]
+  weft status --check     for health checks: exits 6 unless the node is ready and knows a leader,
+                          5 if something of the host's Docker engine is in the way")]
     Status {
-        /// Exit 6 unless the node is ready and knows a leader
+        /// Exit 6 unless the node is ready and knows a leader, 5 if something of the Docker engine is in the way
         #[arg(long)]
         check: bool,
     },

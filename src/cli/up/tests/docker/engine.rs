@@ -95,6 +95,8 @@ impl State {
     fn answer(&mut self, method: &str, path: &str, body: &[u8]) -> Value {
         match (method, path) {
             ("GET", "/networks") => json!(self.networks),
+            ("GET", "/version") => json!({"Version": "99.1.0", "ApiVersion": "9.99"}),
+            ("GET", "/info") => json!({"Swarm": {"LocalNodeState": "active", "Cluster": null}}),
             ("POST", "/networks/create") => {
                 self.add(serde_json::from_slice(body).unwrap());
                 json!({"Warning": ""})

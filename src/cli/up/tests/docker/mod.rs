@@ -280,6 +280,15 @@ async fn the_engine_has_our_networks_and_we_have_its_containers_names() {
     };
     eventually(is_told).await;
     assert_eq!(client.network("app").await.unwrap().engine_problem, None);
+    eventually(async || {
+        let docker = client.status().await.unwrap().docker.unwrap();
+        let is_told = |what: &str| docker.problems.iter().any(|told| told.contains(what));
+        docker.version.as_deref() == Some("99.1.0")
+            && docker.untested.is_some_and(|told| told.contains("newer"))
+            && is_told("network db: the engine has another network")
+            && is_told("is in a swarm")
+    })
+    .await;
     let network = engine.id_of("app");
     let ipam = json!([{"AddressSpace": "weft-local", "Pool": "10.0.0.0/24"}]);
     let generic = json!({"com.docker.network.generic": {"weft.network": "app"}});
