@@ -6,7 +6,8 @@
 
 use std::{
     fs::{self, File},
-    os::unix::fs::{MetadataExt, symlink},
+    io::{BufRead, BufReader},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -23,17 +24,10 @@ use weft::{api::client::Client, plugin};
 
 use super::{
     command::{Ran, run},
+    image::{IMAGE, busybox, image},
     until::{Seen, until},
 };
 
-/// The image in every engine: busybox.
-pub const IMAGE: &str = "box";
-/// What busybox is to be in it.
-const APPLETS: [&str; 10] = [
-    "sh", "ping", "nslookup", "wget", "nc", "httpd", "ip", "sleep", "cat", "echo",
-];
-/// Where a static busybox is, if it is installed.
-const BUSYBOX: [&str; 2] = ["/bin/busybox", "/usr/bin/busybox"];
 /// How many lines of a log are shown when a test fails.
 const TAIL: usize = 40;
 /// How long an engine may take to stop its containers and itself, before it is killed.
@@ -60,6 +54,8 @@ pub struct EngineHost {
     namespace: Namespace,
     program: PathBuf,
     directory: PathBuf,
+    /// Keeps the host's mount namespace, which outlives its engine as a host's does.
+    mounts: Child,
     engine: Option<Child>,
     weft: Option<Child>,
     client: Client,
@@ -190,9 +186,6 @@ impl EngineHost {
             fs::create_dir_all(directory.join(inside))?;
         }
         let address = format!("10.77.0.{number}");
-        // Names without --dns: the engine asks who is told here, and the daemon listens there.
-        let daemon = format!("{{\"dns\": [\"{address}\"]}}");
-        fs::write(directory.join("daemon.json"), daemon)?;
         let namespace = Namespace::make(&number.to_string()).await?;
         let (inside, outside) = (&namespace.name, &engines.underlay.name);
         let wire = format!("link add v{number} type veth peer name eth0 netns {inside}");
@@ -208,16 +201,44 @@ impl EngineHost {
         ] {
             namespace.ip(&words).await?;
         }
-        Ok(Self {
+        let host = Self {
             name,
             address,
+            mounts: keep_mounts(&namespace, &directory)?,
             namespace,
             program: program.into(),
             client: Client::new(directory.join("weft.sock")).with_deadline(STOP_MAX),
             directory,
             engine: None,
             weft: None,
+        };
+        host.configure_engine(false)?;
+        Ok(host)
+    }
+
+    /// Writes what the engine is told. Names without --dns: it asks who is told here, and the daemon listens there.
+    fn configure_engine(&self, live_restore: bool) -> anyhow::Result<()> {
+        let told = format!(
+            "{{\"dns\": [\"{}\"], \"live-restore\": {live_restore}}}",
+            self.address
+        );
+        Ok(fs::write(self.directory.join("daemon.json"), told)?)
+    }
+
+    /// Has the engine leave its containers running when it stops, or stop them. It must run.
+    pub async fn live_restore(&self, on: bool) -> anyhow::Result<()> {
+        self.configure_engine(on)?;
+        let engine = self.engine.as_ref().context("no engine runs")?;
+        kill(Pid::from_raw(engine.id().try_into()?), Signal::SIGHUP)?;
+        let wanted = on.to_string();
+        until("the engine has read what it is told", async || {
+            let told = ["info", "--format", "{{.LiveRestoreEnabled}}"];
+            let told = self.docker(&told).await?;
+            Ok(Seen::when(told.done()?.trim() == wanted, || {
+                told.stdout.clone()
+            }))
         })
+        .await
     }
 
     /// Returns its name, which is its daemon's.
@@ -315,6 +336,17 @@ impl EngineHost {
         .map_err(|status| anyhow::anyhow!("{} ended by itself: {status}", self.name))
     }
 
+    /// Waits until the daemon has ended by itself, and returns whether it had nothing to complain of.
+    pub async fn until_weft_ended(&mut self) -> anyhow::Result<bool> {
+        until("the daemon has ended", async || {
+            Ok(match ended(&mut self.weft)? {
+                Some(status) => Seen::Good(status.success()),
+                None => Seen::NotYet("it runs".to_owned()),
+            })
+        })
+        .await
+    }
+
     /// Ends the daemon as a power failure would.
     pub fn kill_weft(&mut self) -> anyhow::Result<()> {
         if let Some(mut child) = self.weft.take() {
@@ -332,18 +364,18 @@ impl EngineHost {
     /// Starts the engine.
     pub fn start_engine(&mut self) -> anyhow::Result<()> {
         ensure!(self.engine.is_none(), "{}'s engine runs", self.name);
-        let directory = self.directory.display();
-        // Its own place for plugins, and no containerd but one that it starts itself.
-        let script = format!(
-            "mkdir -p {directory}/rundocker/plugins /run/docker /run/containerd &&
-             mount --bind {directory}/rundocker /run/docker &&
-             mount --bind {directory}/plugins /run/docker/plugins &&
-             mount --bind {directory}/containerd /run/containerd &&
-             exec dockerd --config-file {directory}/daemon.json --data-root {directory}/data \
-             --exec-root {directory}/exec --pidfile {directory}/run/docker.pid --host {}",
-            self.engine_socket()
-        );
-        let command = self.private(&script);
+        let mut command = self.namespace.enter();
+        command.arg(format!("--mount=/proc/{}/ns/mnt", self.mounts.id()));
+        command.arg("dockerd");
+        for (option, path) in [
+            ("--config-file", "daemon.json"),
+            ("--data-root", "data"),
+            ("--exec-root", "exec"),
+            ("--pidfile", "run/docker.pid"),
+        ] {
+            command.arg(option).arg(self.directory.join(path));
+        }
+        command.arg("--host").arg(self.engine_socket());
         self.engine = Some(logged_to(command, &self.directory.join("engine.log"))?);
         Ok(())
     }
@@ -382,6 +414,16 @@ impl EngineHost {
         stop(&mut self.engine, &format!("{}'s engine", self.name))
     }
 
+    /// Removes all containers, if the engine runs: it may leave them running when it stops.
+    fn remove_containers(&self) -> anyhow::Result<()> {
+        if self.engine.is_some() {
+            let docker = format!("docker -H {}", self.engine_socket());
+            let script = format!("{docker} ps -aq | xargs -r {docker} rm --force");
+            Command::new("sh").args(["-c", &script]).output()?;
+        }
+        Ok(())
+    }
+
     /// Returns what its daemon has logged.
     pub fn logged(&self) -> String {
         fs::read_to_string(self.directory.join("weft.log")).unwrap_or_default()
@@ -391,14 +433,29 @@ impl EngineHost {
     pub fn engine_socket(&self) -> String {
         format!("unix://{}/run/docker.sock", self.directory.display())
     }
+}
 
-    /// Returns a shell in a mount namespace of its own on this host. Its process becomes what it executes.
-    fn private(&self, script: &str) -> Command {
-        let mut command = self.namespace.enter();
-        command.args(["unshare", "--mount", "--propagation", "private"]);
-        command.args(["sh", "-c", script, "sh"]);
-        command
+/// Makes a mount namespace in which an engine has its own place for plugins, and no containerd but one that it starts itself.
+fn keep_mounts(namespace: &Namespace, directory: &Path) -> anyhow::Result<Child> {
+    let at = directory.display();
+    let script = format!(
+        "mkdir -p {at}/rundocker/plugins /run/docker /run/containerd &&
+         mount --bind {at}/rundocker /run/docker &&
+         mount --bind {at}/plugins /run/docker/plugins &&
+         mount --bind {at}/containerd /run/containerd &&
+         echo done && exec sleep infinity"
+    );
+    let mut command = namespace.enter();
+    command.args(["unshare", "--mount", "--propagation", "private"]);
+    command.args(["sh", "-c", &script]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn()?;
+    let mut told = String::new();
+    if let Some(output) = child.stdout.take() {
+        BufReader::new(output).read_line(&mut told)?;
     }
+    ensure!(told == "done\n", "the mount namespace was not made");
+    Ok(child)
 }
 
 /// The command, with nothing of ours in its environment.
@@ -414,8 +471,11 @@ fn clean(mut command: Command) -> Command {
 impl Drop for EngineHost {
     fn drop(&mut self) {
         // What was going on matters more than that it does not end in peace.
+        let _ = self.remove_containers();
         let _ = self.stop_engine();
         let _ = self.stop_weft();
+        let _ = self.mounts.kill();
+        let _ = self.mounts.wait();
         // Networks that are not removed have a namespace each, which a daemon that stops leaves as it is.
         let places = fs::read_dir(self.directory.join("netns"));
         for place in places.into_iter().flatten().flatten() {
@@ -482,29 +542,6 @@ fn look() -> anyhow::Result<()> {
         );
     }
     busybox().map(drop)
-}
-
-fn busybox() -> anyhow::Result<&'static Path> {
-    let mut places = BUSYBOX.iter().map(Path::new);
-    let found = places.find(|place| place.exists());
-    found.context("there is no static busybox (package busybox-static)")
-}
-
-/// Makes the image as an archive.
-async fn image(place: &Path) -> anyhow::Result<PathBuf> {
-    let root = place.join("image");
-    fs::create_dir_all(root.join("bin"))?;
-    fs::create_dir_all(root.join("www"))?;
-    fs::copy(busybox()?, root.join("bin/busybox"))?;
-    for applet in APPLETS {
-        symlink("busybox", root.join("bin").join(applet))?;
-    }
-    fs::write(root.join("www/index.html"), "hello from web\n")?;
-    let archive = place.join("image.tar");
-    let mut tar = Command::new("tar");
-    tar.arg("-C").arg(&root).arg("-cf").arg(&archive).arg(".");
-    run(tar.into(), b"").await?.done()?;
-    Ok(archive)
 }
 
 fn logged_to(mut command: Command, path: &Path) -> anyhow::Result<Child> {

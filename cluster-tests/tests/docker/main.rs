@@ -27,6 +27,7 @@ async fn containers_of_different_hosts_reach_each_other_by_name() -> anyhow::Res
     families::a_container_has_an_address_of_each_family(&engines).await?;
     matrix::containers_of_every_kind_come_and_go(&engines).await?;
     matrix::containers_that_restart_come_back_whoever_was_killed(&mut engines).await?;
+    matrix::containers_outlive_their_engine_and_keep_their_places(&mut engines).await?;
     matrix::many_started_at_once_leave_nothing(&engines).await?;
     a_removed_network_is_on_no_engine(&engines).await?;
     engines.end()
@@ -174,7 +175,7 @@ async fn an_engine_that_was_restarted_leaves_no_address_taken(
     first.until_engine().await?;
 
     until_joined(first, &[]).await?;
-    let gone = run_once(&engines.hosts()[1], "nslookup web || echo gone").await?;
+    let gone = run_once(&engines.hosts()[1], "nslookup web.app || echo gone").await?;
     anyhow::ensure!(gone.contains("gone"), "{gone}");
     let first = engines.host(0);
     first.docker(&["start", "web"]).await?.done()?;

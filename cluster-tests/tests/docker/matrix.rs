@@ -91,6 +91,55 @@ pub(super) async fn containers_that_restart_come_back_whoever_was_killed(
     until_nothing_is_left(engines).await
 }
 
+/// An engine that leaves its containers running tells a plugin nothing when it stops, and nothing when it starts again.
+pub(super) async fn containers_outlive_their_engine_and_keep_their_places(
+    engines: &mut Engines,
+) -> anyhow::Result<()> {
+    let first = engines.host(0);
+    first.live_restore(true).await?;
+    let run = ["run", "--detach", "--name", "steady", "--network", "app"];
+    let run = [&run[..], &SLEEPER].concat();
+    first.docker(&run).await?.done()?;
+    let before = first.client().endpoints(Some("app")).await?;
+    let script = "ping -c 1 -W 2 steady";
+
+    for (kills, weft) in [(false, false), (true, true)] {
+        let first = engines.host(0);
+        match kills {
+            true => first.kill_engine()?,
+            false => first.stop_engine()?,
+        }
+        if weft {
+            first.kill_weft()?;
+            first.start_weft(&[])?;
+            first.until_up().await?;
+            until_joined(first, &["steady"]).await?;
+        }
+        // Nobody but the kernel and Weft is there.
+        let second = &engines.hosts()[1];
+        until("the container is reached without its engine", async || {
+            let asked = run_once(second, script).await;
+            Ok(Seen::when(asked.is_ok(), || format!("{asked:?}")))
+        })
+        .await?;
+        let first = engines.host(0);
+        first.start_engine()?;
+        first.until_engine().await?;
+        let asked = run_once(&engines.hosts()[1], script).await?;
+        anyhow::ensure!(asked.contains("1 packets received"), "{asked}");
+    }
+
+    let first = engines.host(0);
+    let after = first.client().endpoints(Some("app")).await?;
+    anyhow::ensure!(before == after, "{before:?} {after:?}");
+    let started = ["inspect", "--format", "{{.State.Running}}", "steady"];
+    let started = first.docker(&started).await?;
+    anyhow::ensure!(started.done()?.trim() == "true", "{started:?}");
+    first.live_restore(false).await?;
+    first.docker(&["rm", "--force", "steady"]).await?.done()?;
+    until_nothing_is_left(engines).await
+}
+
 pub(super) async fn many_started_at_once_leave_nothing(engines: &Engines) -> anyhow::Result<()> {
     let told = std::env::var("WEFT_AT_ONCE").ok();
     let count = told.map_or(Ok(AT_ONCE), |told| told.parse())?;
@@ -120,11 +169,10 @@ pub(super) async fn many_started_at_once_leave_nothing(engines: &Engines) -> any
         Ok(Seen::when(is_so, || format!("{seen:?}")))
     })
     .await?;
-    let end = "rm --force many$n";
     tokio::try_join!(
-        at_once(first, count, end),
-        at_once(second, count, end),
-        at_once(third, count, end),
+        remove_many(first, count),
+        remove_many(second, count),
+        remove_many(third, count),
     )?;
     until_nothing_is_left(engines).await
 }
@@ -134,6 +182,17 @@ async fn at_once(host: &EngineHost, count: usize, command: &str) -> anyhow::Resu
     let script = format!(
         "for n in $(seq {count}); do docker -H {} {command} & all=\"$all $!\"; done
          for one in $all; do wait $one || exit 1; done",
+        host.engine_socket()
+    );
+    host.command(&["sh", "-c", &script]).await?.done()?;
+    Ok(())
+}
+
+/// Removes what was started at once, one after the other: engine 20.10 was seen to miscount the endpoints of many that go at once,
+/// and then says of their network that it is in use, though it lists none.
+async fn remove_many(host: &EngineHost, count: usize) -> anyhow::Result<()> {
+    let script = format!(
+        "for n in $(seq {count}); do docker -H {} rm --force many$n || exit 1; done",
         host.engine_socket()
     );
     host.command(&["sh", "-c", &script]).await?.done()?;
