@@ -3,6 +3,8 @@
 //! Skipped where no engine can be started, unless `WEFT_REQUIRE_DOCKER=1`.
 
 mod families;
+mod gone;
+mod lost;
 mod matrix;
 
 use cluster_tests::cluster::{EngineHost, Engines, IMAGE, Seen, until};
@@ -29,7 +31,11 @@ async fn containers_of_different_hosts_reach_each_other_by_name() -> anyhow::Res
     matrix::containers_that_restart_come_back_whoever_was_killed(&mut engines).await?;
     matrix::containers_outlive_their_engine_and_keep_their_places(&mut engines).await?;
     matrix::many_started_at_once_leave_nothing(&engines).await?;
+    lost::a_host_that_is_cut_off_is_forgotten_and_heard_of_again(&engines).await?;
+    lost::a_host_that_is_lost_is_forgotten_and_comes_back(&mut engines).await?;
+    gone::a_swarm_in_the_way_is_told_of(&engines).await?;
     a_removed_network_is_on_no_engine(&engines).await?;
+    gone::a_node_that_is_no_member_leaves_nothing_behind(&mut engines).await?;
     engines.end()
 }
 
