@@ -2,7 +2,8 @@
 //!
 //! Skipped where Docker is missing, unless `WEFT_REQUIRE_DOCKER=1`.
 
-use cluster_tests::cluster::{Compose, Docker, Seen, Service};
+use anyhow::Context;
+use cluster_tests::cluster::{Compose, Docker, Seen, Service, until};
 use weft::api::http::{
     trust::Rotated,
     types::{ChangeKind, Endpoint, Entry, Member, MemberState, Network, Status},
@@ -23,6 +24,7 @@ async fn containers_tell_the_story_and_survive_what_docker_does_to_them() -> any
     let mut cluster = Compose::up(docker, WEFT).await?;
     until_alive(&cluster, &[N1, N2, N3], 3).await?;
 
+    containers_beside_nodes_find_each_other_by_name(&mut cluster).await?;
     an_endpoint_joins_and_leaves(&cluster).await?;
     keys_rotate_under_load(&cluster).await?;
     a_killed_container_takes_its_entries_and_brings_them_back(&cluster).await?;
@@ -34,6 +36,51 @@ async fn containers_tell_the_story_and_survive_what_docker_does_to_them() -> any
     until_peers(&cluster, &[N1, N2, N3], 3).await?;
     cluster.down();
     Ok(())
+}
+
+/// A node's container is its host, with whatever shares its network: packets flow, and a name goes with its endpoint.
+async fn containers_beside_nodes_find_each_other_by_name(
+    cluster: &mut Compose,
+) -> anyhow::Result<()> {
+    let told: Network = cluster.ask(N2, &["network", "create", "told"]).await?;
+    until_listed(cluster, &told).await?;
+    let web: Endpoint = cluster.ask(N1, &enter("web")).await?;
+    let _asks: Endpoint = cluster.ask(N3, &enter("asks")).await?;
+    let address = web.address.context("no address")?.0.addr().to_string();
+    cluster.make_busybox().await?;
+    let serve = ["httpd", "-f", "-h", "/www"];
+    cluster.start_beside(N1, &serve).await?;
+    let look = ["nslookup", "web.told", "127.0.0.1"];
+    let fetch = ["wget", "-q", "-O", "-", &format!("http://{address}/")];
+
+    until(
+        "the name and what has it are found from another node",
+        async || {
+            let found = cluster.run_beside(N3, &look).await?;
+            let fetched = cluster.run_beside(N3, &fetch).await?;
+            let is_so = found.stdout.contains(&address) && fetched.stdout == "hello from web\n";
+            Ok(Seen::when(is_so, || format!("{found:?} {fetched:?}")))
+        },
+    )
+    .await?;
+    let leave = ["endpoint", "rm", "told", "web"];
+    cluster.weft(N1, &leave).await?.done()?;
+    until("the name is gone", async || {
+        let found = cluster.run_beside(N3, &look).await?;
+        Ok(Seen::when(found.code != Some(0), || format!("{found:?}")))
+    })
+    .await?;
+
+    cluster.stop_beside().await?;
+    let rest = ["endpoint", "rm", "told", "asks"];
+    cluster.weft(N3, &rest).await?.done()?;
+    cluster.weft(N2, &["network", "rm", "told"]).await?.done()?;
+    Ok(())
+}
+
+fn enter(name: &str) -> [&str; 7] {
+    let own = "/proc/1/ns/net";
+    ["endpoint", "create", "told", name, "--join", "--netns", own]
 }
 
 async fn an_endpoint_joins_and_leaves(cluster: &Compose) -> anyhow::Result<()> {

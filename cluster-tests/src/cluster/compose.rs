@@ -20,6 +20,7 @@ use weft::api::http::types::{Change, WatchEvent};
 
 use super::{
     command::{Ran, run, run_within},
+    image::image,
     until::{DEADLINE, Seen, until},
 };
 
@@ -110,6 +111,8 @@ pub struct Compose {
     image: String,
     place: TempDir,
     containers: BTreeMap<&'static str, String>,
+    /// Containers that share a node's network.
+    beside: Vec<String>,
     content: bool,
 }
 
@@ -132,6 +135,7 @@ impl Compose {
             image,
             place,
             containers: BTreeMap::new(),
+            beside: Vec::new(),
             content: false,
         };
         cluster.start().await?;
@@ -212,6 +216,44 @@ impl Compose {
         Ok(())
     }
 
+    /// Runs a command of busybox in a container that shares a node's network.
+    pub async fn run_beside(&self, on: Service, command: &[&str]) -> anyhow::Result<Ran> {
+        let network = format!("--network=container:{}", self.id(on.name())?);
+        let image = self.busybox();
+        let mut run_it = Command::new("docker");
+        run_it.args(["run", "--rm", &network, &image]).args(command);
+        run(run_it.into(), b"").await
+    }
+
+    /// Starts such a container; it is stopped by [`Self::stop_beside`].
+    pub async fn start_beside(&mut self, on: Service, command: &[&str]) -> anyhow::Result<()> {
+        let network = format!("--network=container:{}", self.id(on.name())?);
+        let image = self.busybox();
+        let started = ["run", "--detach", &network, &image];
+        let id = docker(&[&started[..], command].concat()).await?;
+        self.beside.push(id.trim().to_owned());
+        Ok(())
+    }
+
+    /// Stops what was started beside nodes.
+    pub async fn stop_beside(&mut self) -> anyhow::Result<()> {
+        while let Some(id) = self.beside.pop() {
+            docker(&["rm", "--force", &id]).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the image of what runs beside nodes.
+    pub async fn make_busybox(&self) -> anyhow::Result<()> {
+        let archive = image(self.place.path()).await?;
+        docker(&["import", &archive.to_string_lossy(), &self.busybox()]).await?;
+        Ok(())
+    }
+
+    fn busybox(&self) -> String {
+        format!("{}-box", self.project)
+    }
+
     /// Takes a container off the network.
     pub async fn disconnect(&self, on: Service) -> anyhow::Result<()> {
         let network = self.network();
@@ -285,10 +327,14 @@ impl Drop for Compose {
         if !self.content {
             self.show_logs();
         }
+        for id in &self.beside {
+            let _ = Command::new("docker").args(["rm", "--force", id]).output();
+        }
         let down = ["down", "--volumes", "--timeout=1", "--remove-orphans"];
         // There is nobody to tell if it fails; the names say whose the rest is.
         let _ = self.compose_command(&down).output();
-        let _ = Command::new("docker").args(["rmi", &self.image]).output();
+        let images = ["rmi", &self.image, &self.busybox()];
+        let _ = Command::new("docker").args(images).output();
     }
 }
 
