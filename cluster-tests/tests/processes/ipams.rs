@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, ensure};
-use cluster_tests::cluster::{Cluster, Node, Profile, Seen, Underlay, until};
-use serde_json::Value;
-use weft::api::http::types::Setup;
+use cluster_tests::cluster::{Cluster, DEADLINE, Node, Profile, Seen, Underlay, until};
+use serde_json::{Value, json};
+use weft::{
+    api::http::types::Setup,
+    plugin::{Address, Client},
+};
 
 use crate::{
     WEFT,
@@ -234,6 +237,42 @@ async fn an_address_of_which_nobody_can_know_is_told_of() -> anyhow::Result<()> 
             held(&pools).is_ok_and(|held| held.len() == 1)
         })
         .await?;
+    cluster.end().await
+}
+
+/// What an engine asks Weft for is asked of the network's plugin, and goes back to it.
+#[tokio::test]
+async fn an_engine_gets_the_addresses_of_the_networks_plugin() -> anyhow::Result<()> {
+    let Some(python) = python()? else {
+        return Ok(());
+    };
+    let mut cluster = Cluster::empty(WEFT, Profile::Lan)?;
+    cluster.found().await?;
+    let pools = Plugin::start(&python, &cluster[0], "pools", &["keeps".into()]).await?;
+    let create = ["network", "create", "app", "--ipam-driver", "pools"];
+    cluster[0].run(&create).await?.done()?;
+    cluster[0].stop().await?;
+    let (door, engine) = (cluster.place().join("door"), cluster.place().join("none"));
+    let mut up = cluster[0].up();
+    up.env("WEFT_DOCKER", "on")
+        .env("WEFT_DOCKER_PLUGIN", &door)
+        .env("WEFT_DOCKER_ENGINE", &engine);
+    cluster[0].start_as(up)?;
+    cluster[0].until_ready().await?;
+    let engine = Client::new(Address::Unix(door), DEADLINE);
+    let options = json!({"Options": {"weft.network": "app"}});
+    let pool: Value = engine.call("IpamDriver.RequestPool", &options).await?;
+    let (request, release) = ("IpamDriver.RequestAddress", "IpamDriver.ReleaseAddress");
+
+    let mut asked = json!({"PoolID": pool["PoolID"], "Options": {}});
+    let given: Value = engine.call(request, &asked).await?;
+    let given = given["Address"].as_str().context("no address")?;
+    let bare = given.split('/').next().unwrap_or_default().to_owned();
+    assert_eq!(held(&pools)?, BTreeSet::from([bare.clone()]));
+    asked["Address"] = Value::String(bare);
+    let _: Value = engine.call(release, &asked).await?;
+
+    assert_eq!(held(&pools)?, BTreeSet::new());
     cluster.end().await
 }
 
