@@ -6,6 +6,7 @@
 use super::{
     MemberState, Membership, State,
     effects::Effects,
+    history::Origin,
     machine::{Cause, Duty, note_refusal},
 };
 use crate::core::model::{Instant, Mutation, NodeId};
@@ -51,7 +52,11 @@ impl Membership {
             claim.incarnation
         };
         self.stats.hearings += 1;
-        if self.hearings.insert((identity, incarnation)) {
+        if self
+            .hearings
+            .insert((identity, incarnation), from)
+            .is_none()
+        {
             let end = Duty::EndHearing(identity, incarnation);
             self.duties.add(until, end);
         }
@@ -65,13 +70,18 @@ impl Membership {
 
     /// Believes that a member is down that somebody said is, unless it has refuted.
     pub(super) fn end_hearing(&mut self, now: Instant, accused: MemberState) {
-        self.hearings
+        let accuser = self
+            .hearings
             .remove(&(accused.identity, accused.incarnation));
         if self.is_suspect(&accused.identity, accused.incarnation) {
             let mut effects = Effects::default();
             let down = std::iter::once(accused.to_foca());
             note_refusal(self.foca.apply_many(down, true, &mut effects));
-            self.absorb(now, effects, Cause::default());
+            let cause = Cause {
+                origin: Origin::Hearing(accuser.flatten()),
+                ..Cause::default()
+            };
+            self.absorb(now, effects, cause);
         }
     }
 }

@@ -12,8 +12,10 @@ use rand::{SeedableRng, rngs::StdRng};
 use super::{
     Config, Event, Identity, Member, MemberState, MembershipError, Outgoing, PacketError, State,
     Stats,
+    answers::Answers,
     copies::RecentRecords,
     effects::Effects,
+    history::{History, Origin, What, Why},
     neighbours::Neighbours,
     packet::{self, PREAMBLE_LEN, Packet, PacketCodec},
     schedule::Schedule,
@@ -57,6 +59,8 @@ pub(super) struct Cause<'a> {
     pub(super) known_elsewhere: bool,
     /// Whether no member can have changed.
     pub(super) quiet: bool,
+    /// Where it comes from if nobody told us.
+    pub(super) origin: Origin,
 }
 
 /// Who is in the cluster, as this node sees it. After any `handle_*`, `apply`, `announce` or `leave`, drain the polls:
@@ -74,10 +78,12 @@ pub struct Membership {
     recent: RecentRecords,
     pub(super) probe: Probe,
     pub(super) neighbours: Neighbours,
+    pub(super) answers: Answers,
+    pub(super) history: History,
     /// Suspects that we tell so, with the incarnation they have to raise.
     pub(super) telling: BTreeSet<(Identity, u16)>,
-    /// Suspects that somebody takes for down, with the incarnation they have to raise.
-    pub(super) hearings: BTreeSet<(Identity, u16)>,
+    /// Suspects that somebody takes for down, with the incarnation they have to raise, and who does.
+    pub(super) hearings: BTreeMap<(Identity, u16), Option<NodeId>>,
     /// Whom nobody listens to any more.
     pub(super) removed: BTreeSet<NodeId>,
     /// Whom we set right, and when: at most once a second each.
@@ -124,10 +130,12 @@ impl Membership {
             table: Table::default(),
             probe: Probe::default(),
             neighbours: Neighbours::default(),
+            answers: Answers::default(),
+            history: History::of_boot(identity.boot),
             duties: Schedule::new(),
             copies: Schedule::new(),
             telling: BTreeSet::new(),
-            hearings: BTreeSet::new(),
+            hearings: BTreeMap::new(),
             removed: BTreeSet::new(),
             corrected: BTreeMap::new(),
             heard: now,
@@ -141,6 +149,7 @@ impl Membership {
             stats: Stats::default(),
             scratch: Vec::with_capacity(PREAMBLE_LEN + BODY_MAX),
         };
+        machine.record_ourselves(now, What::Joined, Why::Started);
         machine.plan_announce_down(now);
         machine.plan_forgetting(now);
         machine.mind_neighbours(now);
@@ -177,6 +186,8 @@ impl Membership {
         self.answered = true;
         self.heard = now;
         self.hear_packet(now, &packet.header);
+        self.answers
+            .hear(now, &packet.header, self.config.probe_period);
         if packet.header.message == foca::Message::TurnUndead {
             self.doubt();
         }
@@ -192,6 +203,7 @@ impl Membership {
             left: &[],
             known_elsewhere: packet.header.message == foca::Message::Feed,
             quiet: self.is_known(&packet),
+            origin: Origin::default(),
         };
         let mut effects = Effects::default();
         let handled = self.foca.handle_data(&self.scratch, &mut effects);
@@ -333,6 +345,7 @@ impl Membership {
             return;
         }
         self.left = true;
+        self.record_ourselves(now, What::Left, Why::Itself);
         self.duties.clear();
         let goodbye = [self.as_member()];
         let everyone: Vec<Identity> = self.table.alive().map(|member| member.identity).collect();

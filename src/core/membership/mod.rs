@@ -24,11 +24,13 @@
 //! **Invariant:** only authentic records come in (any SWIM packet is a join).
 
 mod announce;
+mod answers;
 mod config;
 mod copies;
 mod doubt;
 mod effects;
 mod hearsay;
+mod history;
 mod identity;
 mod machine;
 mod neighbours;
@@ -40,7 +42,9 @@ mod sending;
 mod stream_ping;
 mod table;
 
+pub use answers::{Health, PROBES_MAX};
 pub use config::Config;
+pub use history::{History, Missed, RECENT_MAX, TRAIL_MAX, Trail, Transition, What, Why};
 pub use identity::{Identity, Member, MemberState, State};
 pub use machine::Membership;
 pub use output::{Event, MembershipError, Outgoing, PacketError, Stats};

@@ -5,6 +5,7 @@ use foca::Timer;
 use super::{
     Event, Identity, Member, MemberState, Membership, MembershipError, State,
     effects::Effects,
+    history::{Origin, What, Why},
     machine::{Cause, note_refusal},
     packet::{MEMBER_LEN_MAX, Packet},
     table::{Change, GONE_MAX},
@@ -48,6 +49,7 @@ impl Membership {
             left: &left,
             known_elsewhere: from.is_none(),
             quiet: false,
+            origin: Origin::List,
         };
         self.absorb(now, effects, cause);
     }
@@ -147,7 +149,11 @@ impl Membership {
                 from,
                 ..Cause::default()
             };
+            let before = self.incarnation;
             self.absorb(now, effects, cause);
+            if self.identity == ours && self.incarnation != before {
+                self.record_ourselves(now, What::Refuted, from.map_or(Why::Listed, Why::Told));
+            }
             if let Some((node, addr)) = from.and_then(|node| Some((node, self.address(node)?))) {
                 let us = self.as_member();
                 self.send_members(now, node, addr, &[us]);
@@ -174,6 +180,7 @@ impl Membership {
     pub(super) fn renewed(&mut self, now: Instant, from: Option<NodeId>) {
         self.identity = *self.foca.identity();
         self.incarnation = 0;
+        self.record_ourselves(now, What::Returned, from.map_or(Why::Listed, Why::Told));
         self.events.push_back(Event::Renewed(self.identity));
         let mut effects = Effects::default();
         // foca counts as connected again only after an update, even an empty one.
@@ -208,7 +215,7 @@ impl Membership {
             if told.state == State::Down && cause.left.contains(&told.identity) {
                 told.state = State::Left;
             }
-            self.note(now, told, &mut news);
+            self.note(now, told, cause, &mut news);
         }
         for identity in cause.left {
             let row = self.table.get(identity.node);
@@ -217,7 +224,7 @@ impl Membership {
                 && told.state == State::Down
             {
                 told.state = State::Left;
-                self.note(now, told, &mut news);
+                self.note(now, told, cause, &mut news);
             }
         }
         if !news.is_empty() {
@@ -232,9 +239,17 @@ impl Membership {
     }
 
     /// Notes a change: reports it, and adds it to the news if others should hear of it.
-    fn note(&mut self, now: Instant, told: MemberState, news: &mut Vec<MemberState>) {
+    fn note(
+        &mut self,
+        now: Instant,
+        told: MemberState,
+        cause: Cause<'_>,
+        news: &mut Vec<MemberState>,
+    ) {
         let change = self.table.set(now, told);
         let Change { before, after, .. } = change;
+        let told_by = (cause.from, cause.origin);
+        self.record_change(now, (before.as_ref(), &after), told_by);
         let node = after.identity.node;
         if let Some(other) = change.alternates_with {
             self.events.push_back(Event::Clash {
@@ -304,6 +319,8 @@ impl Membership {
             let timer = Timer::RemoveDown(identity);
             note_refusal(self.foca.handle_timer(timer, Effects::default()));
             self.table.remove(identity.node);
+            self.answers.forget(identity.node);
+            self.record_forgotten(now, identity);
         }
     }
 }

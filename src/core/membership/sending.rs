@@ -29,6 +29,8 @@ impl Membership {
             }
             if let Some(number) = packet::ping_number(&packet) {
                 self.probe.begin(to, number);
+                let period = self.config.probe_period;
+                self.answers.begin(now, (to, number), period);
             }
             let body = Bytes::from(body);
             self.send(

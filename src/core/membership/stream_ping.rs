@@ -67,6 +67,7 @@ impl Membership {
     pub fn poll_stream_ping(&mut self) -> Option<NodeId> {
         let node = self.probe.to_ask.pop_first()?;
         self.stats.stream_pings += 1;
+        self.answers.ask_on_stream(node);
         Some(node)
     }
 
@@ -76,6 +77,7 @@ impl Membership {
             return;
         }
         (self.answered, self.heard) = (true, now);
+        self.answers.hear_on_stream(now, member.identity);
         let node = member.identity.node;
         self.neighbours.hear(now, node);
         let awaited = self.probe.awaited.filter(|(of, _)| *of == member.identity);

@@ -1,6 +1,7 @@
 //! The machine among others, in virtual time.
 
 mod cut_off;
+mod history;
 mod hostile;
 mod neighbours;
 mod network;

@@ -228,6 +228,7 @@ impl Network {
         while let Some(event) = machine.poll_event() {
             self.events.push((self.now, node, event));
         }
+        assert_history(machine);
         let asked: Vec<NodeId> = std::iter::from_fn(|| machine.poll_stream_ping()).collect();
         if let Some(at) = machine.poll_timeout() {
             self.queue_up(at.max(self.now), Happening::Wake(node));
@@ -315,4 +316,18 @@ impl Network {
             .filter(|(_, _, event)| wanted(event))
             .count()
     }
+}
+
+/// Every member's trail ends in what the member is shown as: no state changes without a transition.
+fn assert_history(machine: &Membership) {
+    for member in machine.members() {
+        let last = machine.history().last(member.identity.node).unwrap();
+        assert_eq!(
+            (last.identity, last.state),
+            (member.identity, Some(member.state))
+        );
+    }
+    let us = machine.as_member();
+    let last = machine.history().last(us.identity.node).unwrap();
+    assert_eq!((last.identity, last.state), (us.identity, Some(us.state)));
 }
