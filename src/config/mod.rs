@@ -4,6 +4,7 @@
 //! [`Layer`], a TOML file into another.
 
 mod docker;
+mod figures;
 mod setting;
 
 use std::{
@@ -14,12 +15,16 @@ use std::{
 use serde::Deserialize;
 
 pub use docker::{Docker, DockerMode};
+pub use figures::Figures;
 pub use setting::{
     Advertise, Carrier, CertificateLife, DnsTtl, KeyRotation, LogFormat, Profile, Resolver, Secret,
     Seed, SettingError,
 };
 
-use crate::core::model::{Label, LabelError, Labels, LimitError, Name};
+use crate::core::{
+    membership::{self, FigureError},
+    model::{Label, LabelError, Labels, LimitError, Name},
+};
 
 /// The port of everything, unless told otherwise: "weft" on a keypad.
 pub const PORT: u16 = 9338;
@@ -53,6 +58,9 @@ pub enum ConfigError {
     /// There are more labels than a node may have.
     #[error(transparent)]
     Labels(#[from] LabelError),
+    /// A figure of membership does not go with another one.
+    #[error("membership: {0}")]
+    Figure(#[from] FigureError),
     /// The host's name is no name for a node.
     #[error("the host's name {host:?} cannot be a node's ({source}): give one with --name")]
     HostName {
@@ -103,6 +111,9 @@ pub struct Layer {
     /// How patient membership is.
     #[serde(default)]
     pub profile: Option<Profile>,
+    /// Figures of membership, in place of the profile's.
+    #[serde(default)]
+    pub membership: Option<Figures>,
     /// Where to answer for names, UDP and TCP.
     #[serde(default)]
     pub dns: Option<SocketAddr>,
@@ -183,6 +194,10 @@ impl Layer {
             log: self.log.or(lower.log),
             log_format: self.log_format.or(lower.log_format),
             profile: self.profile.or(lower.profile),
+            membership: match (self.membership, lower.membership) {
+                (Some(ours), Some(lower)) => Some(ours.over(lower)),
+                (ours, lower) => ours.or(lower),
+            },
             dns: self.dns.or(lower.dns),
             dns_upstream: self.dns_upstream.or(lower.dns_upstream),
             dns_ttl: self.dns_ttl.or(lower.dns_ttl),
@@ -226,6 +241,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// How patient membership is.
     pub profile: Profile,
+    /// The figures of it: those of the profile, or as they were set.
+    pub membership: membership::Config,
     /// Where to answer for names; nowhere if not told.
     pub dns: Option<SocketAddr>,
     /// Who answers for names that are not ours; nothing: whom the host asks.
@@ -249,6 +266,7 @@ impl Config {
     pub fn resolve(layer: Layer, host: &Host) -> Result<Self, ConfigError> {
         let docker = Docker::resolve(&layer, host);
         let upstream = layer.dns_upstream;
+        let profile = layer.profile.unwrap_or_default();
         let is_name_chosen = layer.name.is_some();
         let name = match layer.name {
             Some(name) => name,
@@ -269,7 +287,8 @@ impl Config {
             token_file: layer.token_file,
             log: layer.log.unwrap_or_else(|| "info".to_owned()),
             log_format: layer.log_format.unwrap_or_default(),
-            profile: layer.profile.unwrap_or_default(),
+            profile,
+            membership: layer.membership.unwrap_or_default().of(profile)?,
             dns: layer.dns,
             dns_upstream: upstream.map(|all| all.into_iter().map(|one| one.0).collect()),
             dns_ttl: layer.dns_ttl,

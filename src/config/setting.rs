@@ -10,6 +10,7 @@ use std::{
 use serde::{Deserialize, Deserializer, de};
 
 use super::{DockerMode, PORT};
+pub use crate::core::membership::Profile;
 
 /// The port of DNS.
 const DNS_PORT: u16 = 53;
@@ -34,19 +35,6 @@ pub enum LogFormat {
     Text,
     /// One object a line.
     Json,
-}
-
-/// How patient membership is: the figures are those of `core::membership`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Profile {
-    /// One data centre.
-    #[default]
-    Lan,
-    /// Between data centres.
-    Wan,
-    /// One machine, for tests and demonstrations.
-    Local,
 }
 
 /// What carries the packets of overlay networks.

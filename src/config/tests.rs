@@ -35,6 +35,10 @@ fn a_file_may_say_everything() {
         docker-plugin = "/run/p.sock"
         docker-engine = "/run/e.sock"
         plugin-dir = "/srv/plugins"
+        [membership]
+        probe-period = "3s"
+        copies = 1
+        stream-ping = false
         "#,
     );
 
@@ -45,6 +49,13 @@ fn a_file_may_say_everything() {
     assert_eq!(config.labels.get("zone"), Some("a"));
     assert_eq!(config.log_format, LogFormat::Json);
     assert_eq!(config.profile, Profile::Wan);
+    let expected = membership::Config {
+        probe_period: Duration::from_secs(3),
+        copies: 1,
+        stream_ping: false,
+        ..membership::Config::wan()
+    };
+    assert_eq!(config.membership, expected);
     assert_eq!(config.data_dir, Path::new("/srv/weft"));
     assert_eq!(config.dns_ttl, Some(DnsTtl(Duration::from_secs(60))));
     assert!(config.dns.is_some() && config.docker.is_some() && config.plugin_dir.is_some());
@@ -63,6 +74,39 @@ fn a_file_is_refused_with_the_line_and_what_is_wrong() {
     assert!(refused("join = [\"a:b\"]").contains("HOST or HOST:PORT is expected"));
     assert!(refused("label = [\"zone\"]").contains("is not KEY=VALUE"));
     assert!(refused("name = ").starts_with("weft.toml:1: "));
+    let figure = refused("\n[membership]\ncopies = 9\n");
+    assert!(figure.starts_with("weft.toml:"), "{figure}");
+    assert!(
+        figure.ends_with("copies may be from 1 to 4, and not 9"),
+        "{figure}"
+    );
+    assert!(refused("[membership]\nperiod = \"1s\"").contains("has no figure \"period\""));
+    assert!(refused("[membership]\nprobe-period = 1.5").contains("a text, a whole number"));
+}
+
+#[test]
+fn figures_of_membership_are_layered_one_by_one_and_must_go_together() {
+    let host = Host {
+        name: "n1".to_owned(),
+        ..Host::default()
+    };
+    let flags = layer("[membership]\nprobe-period = \"500ms\"");
+    let file = layer("[membership]\nprobe-period = \"9s\"\nsuspect-for = \"2s\"");
+
+    let config = Config::resolve(flags.clone().over(file), &host).unwrap();
+
+    let expected = membership::Config {
+        probe_period: Duration::from_millis(500),
+        suspect_for: Duration::from_secs(2),
+        ..membership::Config::lan()
+    };
+    assert_eq!(config.membership, expected);
+    let wan = layer("profile = \"wan\"");
+    let refused = Config::resolve(flags.over(wan), &host).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "membership: probe-timeout may be from 5ms to 250ms, half of probe-period, and not 700ms"
+    );
 }
 
 #[test]

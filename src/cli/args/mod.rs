@@ -33,7 +33,10 @@ use crate::{
         Advertise, Carrier, CertificateLife, DnsTtl, DockerMode, KeyRotation, Layer, LogFormat,
         Profile, Resolver, Secret, Seed,
     },
-    core::model::{Label, Name},
+    core::{
+        membership::Setting,
+        model::{Label, Name},
+    },
 };
 
 const STYLES: Styles = Styles::styled()
@@ -124,6 +127,8 @@ Each option may also be set in a TOML file (--config), under its long name:
   listen = \"10.0.0.1:9338\"
   join = [\"n1.example:9338\", \"n2.example:9338\"]
   token-file = \"/etc/weft/token\"
+  [membership]
+  suspect-for = \"2s\"
 What is on the command line goes before the environment, and that before the file.
 
 Examples:
@@ -360,6 +365,10 @@ pub(super) struct UpArgs {
     /// How patient to be with silent members [default: lan]
     #[arg(long, env = "WEFT_PROFILE", hide_env_values = true, value_parser = profile())]
     pub(super) profile: Option<Profile>,
+    /// Figures of membership in place of the profile's, for example probe-period=500ms,suspect-for=600ms; may be given several
+    /// times. `weft debug membership` shows them all, with their bounds
+    #[arg(long, env = "WEFT_MEMBERSHIP", hide_env_values = true, value_name = "FIGURE=VALUE", value_delimiter = ',', action = ArgAction::Append)]
+    pub(super) membership: Vec<Setting>,
     /// What to log: a level, or `target=level` pairs parted by commas [default: info]
     #[arg(long, env = "WEFT_LOG", hide_env_values = true, value_name = "FILTER")]
     pub(super) log: Option<String>,
@@ -418,6 +427,9 @@ impl UpArgs {
             log: self.log,
             log_format: self.log_format,
             profile: self.profile,
+            membership: Some(self.membership)
+                .filter(|set| !set.is_empty())
+                .map(|set| set.into_iter().collect()),
             dns: self.dns,
             dns_upstream: Some(self.dns_upstream).filter(|all| !all.is_empty()),
             dns_ttl: self.dns_ttl,
@@ -440,6 +452,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::config::Figures;
 
     fn up(args: &[&str]) -> Layer {
         let words = ["weft", "up"].iter().chain(args);
@@ -522,6 +535,10 @@ mod tests {
             "json",
             "--profile",
             "local",
+            "--membership",
+            "probe-period=500ms,copies=2",
+            "--membership",
+            "copies=3",
             "--label",
             "zone=a,rack=7",
         ]);
@@ -532,6 +549,9 @@ mod tests {
         assert_eq!(layer.socket, Some("/s".into()));
         assert_eq!(layer.log_format, Some(LogFormat::Json));
         assert_eq!(layer.profile, Some(Profile::Local));
+        let figures = ["probe-period=500ms", "copies=3"].map(|set| set.parse::<Setting>());
+        let figures: Result<Figures, _> = figures.into_iter().collect();
+        assert_eq!(layer.membership, figures.ok());
     }
 
     #[test]

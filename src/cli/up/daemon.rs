@@ -39,7 +39,7 @@ use crate::{
     },
     config::{Config, Host, Profile},
     controller::{Controller, Lives, Parts, Streams},
-    core::{membership, model::Vtep, netdb, node, wire::lifetime::Standing},
+    core::{model::Vtep, netdb, node, wire::lifetime::Standing},
     dns::{self, Upstream},
     driver::Overlay,
     engine::{self, Bell},
@@ -122,7 +122,7 @@ impl Daemon {
             drivers::clear_if_removed(config, &refused).await;
             return Err(refused);
         }
-        let node = node_config(&member, &store, config.profile)?;
+        let node = node_config(&member, &store, config)?;
         let (handle, _ended) =
             runtime::start(node, sockets.udp, dialer.clone(), &tasks, stop_loop.clone());
         let recalled = handle.apply_members(remembered).await;
@@ -382,12 +382,11 @@ async fn refuse_if_run_out(
     Err(Failure::new(Code::CertificateExpired, message).into())
 }
 
-fn node_config(member: &Member, store: &Store, profile: Profile) -> Result<node::Config, CliError> {
+fn node_config(member: &Member, store: &Store, config: &Config) -> Result<node::Config, CliError> {
     let (generation, boot) = store.start(clock::wall().0 / 1_000)?;
-    let (membership, netdb) = match profile {
-        Profile::Lan => (membership::Config::lan(), netdb::Config::lan()),
-        Profile::Wan => (membership::Config::wan(), netdb::Config::wan()),
-        Profile::Local => (membership::Config::local(), netdb::Config::lan()),
+    let netdb = match config.profile {
+        Profile::Lan | Profile::Local => netdb::Config::lan(),
+        Profile::Wan => netdb::Config::wan(),
     };
     Ok(node::Config {
         cluster: member.identity.cluster,
@@ -396,7 +395,7 @@ fn node_config(member: &Member, store: &Store, profile: Profile) -> Result<node:
         boot,
         generation,
         keyring: member.identity.ring.keys.clone(),
-        membership,
+        membership: config.membership.clone(),
         netdb,
         seed: clock::seed(),
     })

@@ -3,10 +3,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
-    num::{NonZeroU8, NonZeroUsize},
 };
 
-use foca::{Foca, NoCustomBroadcast, PeriodicParams, Timer};
+use foca::{Foca, NoCustomBroadcast, Timer};
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
@@ -21,6 +20,7 @@ use super::{
     schedule::Schedule,
     stream_ping::Probe,
     table::{MEMBERS_MAX, Table},
+    tuning::foca_config,
 };
 use crate::core::{
     model::{Instant, Mutation, NodeId},
@@ -71,7 +71,7 @@ pub struct Membership {
     pub(super) incarnation: u16,
     pub(super) left: bool,
     pub(super) foca: Foca<Identity, PacketCodec, StdRng, NoCustomBroadcast>,
-    tuned_for: usize,
+    pub(super) tuned_for: usize,
     pub(super) table: Table,
     pub(super) duties: Schedule<Duty>,
     pub(super) copies: Schedule<(Outgoing, u8)>,
@@ -539,17 +539,6 @@ impl Membership {
         self.plan_retry(now);
     }
 
-    /// Lets changes ride along as often as a cluster of this size needs.
-    fn retune(&mut self) {
-        let nodes = self.table.alive_count() + 1;
-        if nodes == self.tuned_for {
-            return;
-        }
-        self.tuned_for = nodes;
-        let tuned = self.foca.set_config(foca_config(&self.config, nodes));
-        note_refusal(tuned);
-    }
-
     /// Returns this node, as others should see it.
     pub fn as_member(&self) -> MemberState {
         MemberState {
@@ -582,31 +571,5 @@ fn split_hash(body: &[u8]) -> Result<(&[u8], Option<u32>), PacketError> {
 pub(super) fn note_refusal(handled: Result<(), foca::Error>) {
     if let Err(refusal) = handled {
         tracing::debug!(%refusal, "foca refused its input");
-    }
-}
-
-fn foca_config(config: &Config, nodes: usize) -> foca::Config {
-    let at_least_one = |number: usize| NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN);
-    let rides = config.transmissions_among(nodes);
-    foca::Config {
-        probe_period: config.probe_period,
-        probe_rtt: config.probe_timeout,
-        num_indirect_probes: at_least_one(config.indirect_probes),
-        max_transmissions: NonZeroU8::new(rides).unwrap_or(NonZeroU8::MIN),
-        suspect_to_down_after: config.suspect_for,
-        // We forget on our own, so that memory is bounded by number too.
-        remove_down_after: None,
-        max_packet_size: at_least_one(PREAMBLE_LEN + BODY_MAX),
-        notify_down_members: true,
-        periodic_announce: Some(PeriodicParams {
-            frequency: config.announce_every,
-            num_members: NonZeroUsize::MIN,
-        }),
-        // We announce on our own, so that members that left are not asked.
-        periodic_announce_to_down_members: None,
-        periodic_gossip: Some(PeriodicParams {
-            frequency: config.gossip_every,
-            num_members: at_least_one(config.gossip_to),
-        }),
     }
 }

@@ -29,6 +29,7 @@ mod config;
 mod copies;
 mod doubt;
 mod effects;
+mod figures;
 mod hearsay;
 mod history;
 mod identity;
@@ -41,13 +42,16 @@ mod schedule;
 mod sending;
 mod stream_ping;
 mod table;
+mod tuning;
 
 pub use answers::{Health, PROBES_MAX};
-pub use config::Config;
+pub use config::{Config, Profile};
+pub use figures::{FIGURES, Figure, FigureError, Setting, Value};
 pub use history::{History, Missed, RECENT_MAX, TRAIL_MAX, Trail, Transition, What, Why};
 pub use identity::{Identity, Member, MemberState, State};
 pub use machine::Membership;
 pub use output::{Event, MembershipError, Outgoing, PacketError, Stats};
+pub use tuning::Tuned;
 
 #[cfg(test)]
 mod tests;

@@ -11,8 +11,11 @@ use std::time::Duration;
 
 use network::{Network, addr, id, identity};
 
-use super::{Config, Event, Identity, MemberState, Membership, State};
-use crate::core::model::Instant;
+use super::{
+    Config, Event, Identity, MemberState, Membership, State,
+    packet::{Packet, write_preamble},
+};
+use crate::core::{model::Instant, wire::record::RecordKind};
 
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -481,4 +484,63 @@ fn the_same_seed_gives_the_same_story() {
 
     assert_eq!(story(19), story(19));
     assert_ne!(story(19), story(20));
+}
+
+#[test]
+fn what_depends_on_the_size_follows_while_the_cluster_grows_and_shrinks() {
+    let mut now = Instant::from_start(secs(1));
+    let config = Config {
+        copies: 1,
+        ..Config::lan()
+    };
+    let mut machine = Membership::new(config, identity(1, 1), 1, now);
+    let members = |numbers: std::ops::Range<u64>, state| -> Vec<MemberState> {
+        let member = |number| MemberState {
+            identity: identity(number, 1),
+            incarnation: 0,
+            state,
+        };
+        numbers.map(member).collect()
+    };
+    let mut known = 2;
+    // SWIM §4.1: four times the logarithm, and six at least.
+    for (nodes, rides) in [(20, 6), (200, 9), (2_000, 13)] {
+        machine.apply(now, members(known..nodes + 1, State::Alive));
+        known = nodes + 2;
+        assert_eq!(machine.tuned().rides, rides, "among {nodes}");
+
+        // So often is a change of now really sent.
+        let news = members(nodes + 1..nodes + 2, State::Alive);
+        machine.take_in(now, Some(id(2)), news.clone());
+        let mut sent = 0;
+        // No member is held for down by then, though none answers.
+        let until = now + secs(1);
+        while let Some(next) = machine.poll_timeout().filter(|next| *next < until) {
+            now = next;
+            machine.handle_timeout(now);
+            sent += rides_of(&mut machine, news[0].identity);
+        }
+        assert_eq!(sent, usize::from(rides), "among {nodes}");
+    }
+
+    machine.apply(now, members(4..2_001, State::Left));
+    assert_eq!(machine.tuned().rides, 6);
+}
+
+/// Returns how many of the packets that go out now carry a change of a member that is alive.
+fn rides_of(machine: &mut Membership, member: Identity) -> usize {
+    let ours = machine.identity().node;
+    let packets = std::iter::from_fn(|| machine.poll_transmit());
+    packets
+        .filter(|outgoing| outgoing.kind == RecordKind::FOCA)
+        .filter(|outgoing| {
+            let to = identity(outgoing.to.0, 1);
+            let mut bytes = Vec::new();
+            write_preamble(&mut bytes, ours, to);
+            bytes.extend_from_slice(&outgoing.body);
+            let told = Packet::read(&bytes).unwrap().members;
+            told.iter()
+                .any(|told| told.identity == member && told.state == State::Alive)
+        })
+        .count()
 }
