@@ -6,6 +6,7 @@ use super::{
     args::DebugCommand,
     error::CliError,
     output::{Listing, Output, Tone},
+    transitions,
     up::namespaces,
 };
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
         http::{
             Exit,
             dataplane::{Dataplane, Item},
+            members::Membership,
             types::{Code, Failure},
         },
     },
@@ -27,6 +29,11 @@ pub(super) async fn run(
     command: DebugCommand,
 ) -> Result<(), CliError> {
     match command {
+        DebugCommand::Member { member } => transitions::inspect(client, output, &member).await,
+        DebugCommand::Membership => {
+            let membership = client.membership().await?;
+            Ok(output.answer(&membership, show_membership)?)
+        }
         DebugCommand::Dataplane { clean: true, .. } => clean(client, output).await,
         DebugCommand::Dataplane { network, .. } => {
             let all = client.dataplane(network.as_deref()).await?;
@@ -139,6 +146,35 @@ fn show_last(one: &Dataplane) -> String {
     format!(
         "reconciled {ago:.1} s ago ({}), in {took:.1} ms: {came}; {count} times since the start, {failures} failed",
         last.why
+    )
+}
+
+fn show_membership(membership: &Membership) -> String {
+    let mut listing = Listing::new(&["FIGURE", "VALUE", "PROFILE", "LEAST", "MOST", "WHAT"]);
+    for figure in &membership.figures {
+        let tone = match figure.value == figure.default {
+            true => Tone::Plain,
+            false => Tone::Good,
+        };
+        listing.row(
+            tone,
+            [
+                &figure.name,
+                &figure.value,
+                &figure.default,
+                &figure.least,
+                &figure.most,
+                &figure.what,
+            ]
+            .map(String::clone)
+            .to_vec(),
+        );
+    }
+    let (nodes, rides) = (membership.nodes, membership.rides);
+    let profile = membership.profile.as_str();
+    format!(
+        "profile {profile}, tuned for {nodes} nodes: a change rides along {rides} times\n{}",
+        listing.render()
     )
 }
 

@@ -18,6 +18,7 @@ mod plugin;
 mod sim;
 mod status;
 mod table;
+mod transitions;
 mod trust;
 mod up;
 
@@ -78,7 +79,8 @@ async fn dispatch(args: Args) -> Result<(), CliError> {
         Command::Leave { force } => status::leave(&client(), output, force).await,
         Command::Token { rotate } => status::token(&client(), output, rotate).await,
         Command::Status { check } => status::status(&client(), output, check).await,
-        Command::Members => members::list(&client(), output).await,
+        Command::Members { watch: true, from } => transitions::watch(&client(), output, from).await,
+        Command::Members { watch: false, .. } => members::list(&client(), output).await,
         Command::Network(command) => network::run(&client(), output, command).await,
         Command::Endpoint(command) => endpoint::run(&client(), output, command).await,
         Command::Driver(command) => driver::run(&client(), output, command).await,

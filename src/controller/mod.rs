@@ -24,6 +24,7 @@ mod inspect;
 mod ipam;
 mod keys;
 mod labels;
+mod members;
 mod network;
 mod node;
 mod pools;
@@ -54,6 +55,7 @@ pub use certificate::{CertificateView, Lives};
 pub use error::{ControllerError, Owner};
 pub use expel::Expelled;
 pub use keys::{KeysView, Rotated};
+pub use members::{MemberHistory, MemberNews, MemberWatch, TransitionView};
 pub use services::{Streams, says_removed};
 pub use view::{
     AppliedView, DriverCapability, DriverView, EndpointDetail, EndpointState, EndpointView,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Controller, ControllerError, MemberView, StatusView, entropy};
+use super::{Controller, ControllerError, StatusView, entropy};
 use crate::{
     core::{
         allocator::{Action, MEMBERS_TABLE, MemberRecord, TokenSecret},
@@ -48,31 +48,6 @@ impl Controller {
         })
     }
 
-    /// Lists the members, this node included.
-    pub async fn members(&self) -> Result<Vec<MemberView>, ControllerError> {
-        let records = self.node_records().await?;
-        let mut labels = self.node_labels().await?;
-        let mut capabilities = self.node_capabilities().await?;
-        let mut names = self.admitted_names().await?;
-        let leader = self.parts.raft.leader();
-        let members = self.parts.handle.members().await?.into_iter();
-        let views = members.map(|member| {
-            let record = records.get(&member.node);
-            MemberView {
-                // What the node says of itself is hidden while it is down; what it was admitted as is not.
-                name: record
-                    .map(|record| record.name.clone())
-                    .or(names.remove(&member.node)),
-                version: record.map(|record| record.version.clone()),
-                labels: labels.remove(&member.node).unwrap_or_default(),
-                capabilities: capabilities.remove(&member.node).unwrap_or_default(),
-                leads: leader == Some(member.node),
-                member,
-            }
-        });
-        Ok(views.collect())
-    }
-
     /// Adds the owner's name to a refusal that has only its id.
     pub(super) async fn name_owner(&self, mut refused: ControllerError) -> ControllerError {
         if let ControllerError::NotOwner { owner } | ControllerError::EntryExists { owner } =
@@ -111,7 +86,9 @@ impl Controller {
         Ok(names.collect())
     }
 
-    async fn node_records(&self) -> Result<BTreeMap<NodeId, NodeRecord>, ControllerError> {
+    pub(super) async fn node_records(
+        &self,
+    ) -> Result<BTreeMap<NodeId, NodeRecord>, ControllerError> {
         let table = Some(nodes_table());
         let listed = self.parts.handle.list(NetworkId::CLUSTER, table).await?;
         let records = listed.into_iter().filter_map(|entry| {

@@ -251,6 +251,10 @@ pub struct MemberView {
     pub capabilities: Vec<Name>,
     /// Whether it leads.
     pub leads: bool,
+    /// Whether it votes, as far as this node knows.
+    pub votes: bool,
+    /// What became of it last.
+    pub last: Option<super::TransitionView>,
 }
 
 /// A driver of this node, of whatever kind.

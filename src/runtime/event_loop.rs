@@ -44,6 +44,8 @@ pub(super) struct EventLoop {
     calls: JoinSet<Called>,
     revision: watch::Sender<u64>,
     members: watch::Sender<u64>,
+    /// How many transitions of members there were.
+    transitions: watch::Sender<u64>,
     synced: watch::Sender<SyncStates>,
     /// Who waits for which barrier; the network DB bounds them.
     barriers: BTreeMap<BarrierId, oneshot::Sender<Applied>>,
@@ -57,6 +59,8 @@ impl EventLoop {
         let (revision, revision_seen) = watch::channel(0);
         let (members, members_seen) = watch::channel(0);
         let node = Node::new(config, clock.now());
+        let (transitions, transitions_seen) =
+            watch::channel(node.membership().history().revision());
         let (synced, synced_seen) = watch::channel(node.networks().collect());
         let event_loop = Self {
             node,
@@ -67,6 +71,7 @@ impl EventLoop {
             calls: JoinSet::new(),
             revision,
             members,
+            transitions,
             synced,
             barriers: BTreeMap::new(),
         };
@@ -76,6 +81,7 @@ impl EventLoop {
                 commands: sender,
                 revision: revision_seen,
                 members: members_seen,
+                transitions: transitions_seen,
                 synced: synced_seen,
             },
         )
@@ -233,5 +239,8 @@ impl EventLoop {
         if members {
             self.members.send_modify(|count| *count += 1);
         }
+        let newest = self.node.membership().history().revision();
+        self.transitions
+            .send_if_modified(|seen| std::mem::replace(seen, newest) != newest);
     }
 }

@@ -6,8 +6,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::watcher::Watcher;
 use crate::core::{
-    membership::{Event as MemberEvent, MemberState, State},
-    model::{Boot, Dot, Instant, Key, NetworkId, NodeId, Now, TableName, Value},
+    membership::{Event as MemberEvent, MemberState},
+    model::{Dot, Key, NetworkId, NodeId, Now, TableName, Value},
     netdb::{Applied, EntryView, PutMode, SyncState, Version, WriteError},
     node::{Node, Stats, StreamError},
     watch::{Filter, Heard, Lagged},
@@ -50,25 +50,6 @@ pub enum PutError {
     Stopped(#[from] Stopped),
 }
 
-/// A member, as this node sees it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct MemberView {
-    /// The node.
-    pub node: NodeId,
-    /// Where it is reached.
-    pub addr: SocketAddr,
-    /// How it is thought to be.
-    pub state: State,
-    /// Since when, on this node's monotonic clock; nothing for ourselves.
-    pub since: Option<Instant>,
-    /// Which start of its program.
-    pub boot: Boot,
-    /// How often it refuted a suspicion.
-    pub incarnation: u16,
-    /// It is this node.
-    pub ours: bool,
-}
-
 /// What the node has counted, and how far its networks have come.
 #[derive(Clone, Debug)]
 pub struct NodeStatus {
@@ -90,6 +71,7 @@ pub struct Handle {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) revision: watch::Receiver<u64>,
     pub(super) members: watch::Receiver<u64>,
+    pub(super) transitions: watch::Receiver<u64>,
     pub(super) synced: watch::Receiver<SyncStates>,
 }
 
@@ -272,39 +254,6 @@ impl Handle {
     ) -> Result<(), Stopped> {
         self.ask(move |node, now| node.handle_cluster_log(now, &dots, floor, through))
             .await
-    }
-
-    /// Returns every known member and this node, by id.
-    pub async fn members(&self) -> Result<Vec<MemberView>, Stopped> {
-        self.ask(|node, _| {
-            let ours = node.membership().identity();
-            let mut members: Vec<MemberView> = node
-                .membership()
-                .members()
-                .filter(|member| member.identity.node != ours.node)
-                .map(|member| MemberView {
-                    node: member.identity.node,
-                    addr: member.identity.addr,
-                    state: member.state,
-                    since: Some(member.since),
-                    boot: member.identity.boot,
-                    incarnation: member.incarnation,
-                    ours: false,
-                })
-                .collect();
-            members.push(MemberView {
-                node: ours.node,
-                addr: ours.addr,
-                state: State::Alive,
-                since: None,
-                boot: ours.boot,
-                incarnation: 0,
-                ours: true,
-            });
-            members.sort_by_key(|member| member.node);
-            members
-        })
-        .await
     }
 
     /// Returns what to tell others of the members, ourselves included.

@@ -7,12 +7,14 @@ pub mod clock;
 mod event_loop;
 mod handle;
 pub mod join;
+mod members;
 mod sockets;
 pub mod streams;
 pub mod trust;
 mod watcher;
 
-pub use handle::{Handle, MemberView, NodeStatus, PutError, Stopped, SyncStates};
+pub use handle::{Handle, NodeStatus, PutError, Stopped, SyncStates};
+pub use members::{MemberView, MembershipView, TransitionView};
 pub use sockets::{BindError, Sockets};
 pub use watcher::{WatchEvent, Watcher};
 

@@ -334,7 +334,11 @@ impl Client {
 
     /// Watches entries: first those that are there, then every change.
     pub async fn watch(&self, query: &WatchQuery) -> Result<Watch, ClientError> {
-        let opened = self.open(request(Method::GET, &at_watch(query), NOTHING));
+        self.follow(&at_watch(query)).await
+    }
+
+    async fn follow<E: DeserializeOwned>(&self, uri: &str) -> Result<Watch<E>, ClientError> {
+        let opened = self.open(request(Method::GET, uri, NOTHING));
         let (response, connection) = self.in_time(opened).await?;
         if !response.status().is_success() {
             let status = response.status();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hyper::Method;
 
-use super::{Client, ClientError, NOTHING, uri::at_member};
+use super::{Client, ClientError, NOTHING, uri::at_removal};
 use crate::api::http::trust::{Keys, RemovedMember, RotateKeys, Rotated};
 
 /// How long a rotation may take: each of its steps waits for members that do not answer.
@@ -31,7 +31,7 @@ impl Client {
         keep_token: bool,
     ) -> Result<RemovedMember, ClientError> {
         self.patient(ROTATION)
-            .send(Method::DELETE, &at_member(member, keep_token), NOTHING)
+            .send(Method::DELETE, &at_removal(member, keep_token), NOTHING)
             .await
     }
 }

@@ -30,11 +30,20 @@ pub(super) fn at_endpoint(network: &str, endpoint: &str, rest: &str) -> String {
     uri
 }
 
-pub(super) fn at_member(member: &str, keep_token: bool) -> String {
+pub(super) fn at_member(member: &str) -> String {
     let mut uri = String::from("/v1/members/");
     escape(member, &mut uri);
-    uri.push_str(if keep_token { "?keep_token=true" } else { "" });
     uri
+}
+
+pub(super) fn at_removal(member: &str, keep_token: bool) -> String {
+    let kept = keep_token.then_some("true");
+    with_query(at_member(member), &[("keep_token", kept)])
+}
+
+pub(super) fn at_member_watch(from: Option<u64>) -> String {
+    let from = from.map(|revision| revision.to_string());
+    with_query("/v1/watch/members".to_owned(), &[("from", from.as_deref())])
 }
 
 pub(super) fn at_table(network: &str, table: &str) -> String {

@@ -1,12 +1,14 @@
 //! A watch, reading side: server-sent events as they come.
 
 use std::{
+    marker::PhantomData,
     path::{Path, PathBuf},
     pin::Pin,
 };
 
 use http_body_util::BodyExt;
 use hyper::{Response, body::Incoming};
+use serde::de::DeserializeOwned;
 
 use super::{ClientError, Connection, broken};
 use crate::api::http::{
@@ -14,16 +16,17 @@ use crate::api::http::{
     types::WatchEvent,
 };
 
-/// A running watch. It ends with the daemon, or when nobody reads it for long.
+/// A running watch: of entries, unless said otherwise. It ends with the daemon, or when nobody reads it for long.
 #[derive(Debug)]
-pub struct Watch {
+pub struct Watch<E = WatchEvent> {
     socket: PathBuf,
     connection: Option<Pin<Box<Connection>>>,
     body: Incoming,
     reader: SseReader,
+    events: PhantomData<fn() -> E>,
 }
 
-impl Watch {
+impl<E: DeserializeOwned> Watch<E> {
     pub(super) fn new(
         socket: &Path,
         response: Response<Incoming>,
@@ -34,11 +37,12 @@ impl Watch {
             connection: Some(connection),
             body: response.into_body(),
             reader: SseReader::default(),
+            events: PhantomData,
         }
     }
 
     /// Waits for the next event; nothing when the stream has ended. It may be cancelled without losing any.
-    pub async fn next(&mut self) -> Option<Result<WatchEvent, ClientError>> {
+    pub async fn next(&mut self) -> Option<Result<E, ClientError>> {
         loop {
             if let Some(event) = self.reader.poll_event() {
                 let parsed = serde_json::from_str(&event.data);

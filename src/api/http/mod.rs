@@ -19,6 +19,7 @@ mod refusal;
 mod routes;
 pub mod sse;
 mod stream;
+pub mod transitions;
 pub mod trust;
 pub mod types;
 mod views;

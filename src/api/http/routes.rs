@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response, Sse, sse::KeepAlive},
     routing::{get, post, put},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -18,6 +18,7 @@ use super::{
     extract::{Ask, At, Body},
     ipam::{self, Pool},
     metrics, stream,
+    transitions::{self, MemberWatchQuery},
     types::{
         Applied, Blob, CreateEndpoint, CreateNetwork, Driver, Endpoint, EndpointDetail, Entry,
         JoinQuery, KeyQuery, Leave, Left, LeftEndpoint, ListedNetwork, Network, NetworkDetail,
@@ -84,6 +85,7 @@ pub fn routes(controller: Controller, tls: Tls, stop: CancellationToken) -> Rout
         .route("/plugins/{plugin}", get(plugin_inspect))
         .route("/ipam", get(addresses))
         .route("/watch", get(watch))
+        .route("/watch/members", get(watch_members))
         .route("/token", get(token).post(token_rotate))
         .route("/leave", post(leave))
         .route("/metrics", get(measure))
@@ -410,15 +412,9 @@ async fn watch(
     headers: HeaderMap,
     Ask(query): Ask<WatchQuery>,
 ) -> Result<Response, Failure> {
-    let slot = Arc::clone(&api.watchers)
-        .try_acquire_owned()
-        .map_err(|_none_left| {
-            let message = format!("{WATCHERS_MAX} watches run already: end one first");
-            Failure::new(Code::Busy, message)
-        })?;
+    let slot = slot(&api)?;
     let prefix = bytes(query.prefix.as_deref().unwrap_or_default(), query.encoding)?;
-    let seen = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
-    let from = seen.and_then(|id| id.parse().ok()).or(query.from);
+    let from = last_seen(&headers).or(query.from);
     let watcher = api
         .controller
         .watch(&query.network, query.table, prefix.0.to_vec(), from)
@@ -427,6 +423,35 @@ async fn watch(
     Ok(Sse::new(events)
         .keep_alive(KeepAlive::default())
         .into_response())
+}
+
+async fn watch_members(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    Ask(query): Ask<MemberWatchQuery>,
+) -> Result<Response, Failure> {
+    let slot = slot(&api)?;
+    let from = last_seen(&headers).or(query.from);
+    let watch = api.controller.watch_members(from);
+    let events = transitions::events(watch, from, (slot, api.stop));
+    Ok(Sse::new(events)
+        .keep_alive(KeepAlive::default())
+        .into_response())
+}
+
+/// Takes a place among the watches; it is given back when it goes.
+fn slot(api: &Api) -> Result<OwnedSemaphorePermit, Failure> {
+    let slot = Arc::clone(&api.watchers).try_acquire_owned();
+    slot.map_err(|_none_left| {
+        let message = format!("{WATCHERS_MAX} watches run already: end one first");
+        Failure::new(Code::Busy, message)
+    })
+}
+
+/// Returns the revision that the reader has seen last, as `EventSource` says it when it connects again.
+fn last_seen(headers: &HeaderMap) -> Option<u64> {
+    let seen = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
+    seen.and_then(|id| id.parse().ok())
 }
 
 async fn token(State(api): State<Api>) -> Answer<Token> {

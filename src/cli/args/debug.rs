@@ -24,4 +24,21 @@ Examples:
         #[arg(long, conflicts_with = "network")]
         clean: bool,
     },
+    /// Show a member, and what became of it and why, as far as this node knows
+    #[command(after_help = "\
+Who suspected it and why, whether it refuted, who held it for down, when it returned or was started anew, and where it moved. Of each \
+member the last 64 of these are kept; the word of one node may differ from that of another, so ask the node that surprises you.
+
+Examples:
+  weft debug member n3
+  weft debug member 4c43ea8839f18ff9 --json")]
+    Member {
+        /// The member's name or id
+        member: String,
+    },
+    /// Show by which figures members are probed and suspected, and within which bounds they may be set
+    #[command(after_help = "\
+A figure is set with `weft up --membership FIGURE=VALUE`, or in the configuration file in the table [membership]. All nodes of a \
+cluster should have the same.")]
+    Membership,
 }

@@ -163,7 +163,26 @@ Examples:
         check: bool,
     },
     /// List the members of the cluster, as this node sees them
-    Members,
+    #[command(after_help = "\
+RTT is the smoothed time from a probe to its ack, HEALTH how many of the last 16 probes of this node were acknowledged directly. \
+Who is suspected, or held for down, is shown with whom this node has it from; `weft debug member` shows all that led there.
+
+With --watch, the members are followed by what becomes of them, as it happens, until ctrl-C. Whoever reads too slowly is told that \
+some was missed, and gets the members again.
+
+Examples:
+  weft members
+  weft members --json
+  weft members --watch
+  weft members --watch --from 1850154996531203     go on where a watch has ended")]
+    Members {
+        /// Go on with what becomes of them, as it happens
+        #[arg(long)]
+        watch: bool,
+        /// Only what follows this revision, as the watch before has told it
+        #[arg(long, requires = "watch", value_name = "REVISION")]
+        from: Option<u64>,
+    },
     /// Create, list, inspect and remove networks
     #[command(subcommand, arg_required_else_help = true)]
     Network(NetworkCommand),

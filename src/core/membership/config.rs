@@ -19,6 +19,17 @@ pub enum Profile {
     Local,
 }
 
+impl Profile {
+    /// Returns the word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lan => "lan",
+            Self::Wan => "wan",
+            Self::Local => "local",
+        }
+    }
+}
+
 /// How this node probes and spreads what it learns. All nodes of a cluster should use the same profile.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {

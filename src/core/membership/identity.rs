@@ -119,3 +119,14 @@ pub struct Member {
     /// Since when it is in this state.
     pub since: Instant,
 }
+
+impl Member {
+    /// Returns what to tell others of it.
+    pub fn told(&self) -> MemberState {
+        MemberState {
+            identity: self.identity,
+            incarnation: self.incarnation,
+            state: self.state,
+        }
+    }
+}

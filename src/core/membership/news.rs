@@ -152,7 +152,7 @@ impl Membership {
             let before = self.incarnation;
             self.absorb(now, effects, cause);
             if self.identity == ours && self.incarnation != before {
-                self.record_ourselves(now, What::Refuted, from.map_or(Why::Listed, Why::Told));
+                self.record_ourselves(now, What::Refuted, Why::SaidOfUs(from));
             }
             if let Some((node, addr)) = from.and_then(|node| Some((node, self.address(node)?))) {
                 let us = self.as_member();
@@ -180,7 +180,7 @@ impl Membership {
     pub(super) fn renewed(&mut self, now: Instant, from: Option<NodeId>) {
         self.identity = *self.foca.identity();
         self.incarnation = 0;
-        self.record_ourselves(now, What::Returned, from.map_or(Why::Listed, Why::Told));
+        self.record_ourselves(now, What::Returned, Why::SaidOfUs(from));
         self.events.push_back(Event::Renewed(self.identity));
         let mut effects = Effects::default();
         // foca counts as connected again only after an update, even an empty one.

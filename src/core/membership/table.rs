@@ -44,11 +44,7 @@ impl Row {
 
     /// Returns what to tell others.
     pub(super) fn told(&self) -> MemberState {
-        MemberState {
-            identity: self.member.identity,
-            incarnation: self.member.incarnation,
-            state: self.member.state,
-        }
+        self.member.told()
     }
 }
 

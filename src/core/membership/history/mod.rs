@@ -52,6 +52,8 @@ pub enum What {
 pub enum Why {
     /// This node began.
     Started,
+    /// This member, or a list, said of this node itself that it is suspected or down.
+    SaidOfUs(Option<NodeId>),
     /// The member said so itself.
     Itself,
     /// This member told it; it may have it from others.

@@ -107,7 +107,7 @@ fn a_suspicion_and_its_refutation_are_recorded_by_the_suspect_too() {
     let own = trail(&network, 3, 3);
     assert_eq!(own[0], (What::Joined, Why::Started));
     assert!(
-        matches!(own[1..], [(What::Refuted, Why::Told(_))]),
+        matches!(own[1..], [(What::Refuted, Why::SaidOfUs(Some(_)))]),
         "{own:?}"
     );
 }
@@ -183,7 +183,7 @@ fn a_node_that_was_held_for_down_records_that_it_returned_and_so_do_the_others()
     }
     let own = trail(&network, 5, 5);
     assert!(
-        matches!(own.last(), Some((What::Returned, Why::Told(_)))),
+        matches!(own.last(), Some((What::Returned, Why::SaidOfUs(Some(_))))),
         "{own:?}"
     );
     assert_eq!(
