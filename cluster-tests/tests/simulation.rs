@@ -52,6 +52,7 @@ fn fifty_seeds_of_chaos_end_in_calm_and_their_faults_really_happen() {
     assert!(seen.synced_claims > 10, "{seen:?}");
     assert!(seen.downs > 100, "{seen:?}");
     assert!(seen.renewals > 5, "{seen:?}");
+    assert!(seen.transitions > 5_000, "{seen:?}");
     assert!(seen.unknown_keys > 50, "{seen:?}");
     assert!(seen.unknown_records > 50, "{seen:?}");
 }

@@ -59,6 +59,8 @@ pub struct Seen {
     pub downs: u64,
     /// Nodes that were held for down, and returned.
     pub renewals: u64,
+    /// Transitions of members that were recorded.
+    pub transitions: u64,
     /// Suspicions that ran out although they were refuted.
     pub refuted: u64,
     /// Datagrams whose key the receiver did not have.
@@ -165,6 +167,7 @@ impl Run {
         Claims::check(world)?;
         world.observer.connections.check()?;
         world.observer.renewals.check()?;
+        world.observer.histories.check()?;
         world.observer.written.check()?;
         check::only_the_living_show(world)?;
         check::logs_are_sound(world, at)?;
@@ -325,6 +328,7 @@ impl Run {
         self.seen.synced_claims = checkers.claims.checked;
         self.seen.downs = checkers.connections.explained;
         self.seen.renewals = checkers.renewals.renewed;
+        self.seen.transitions = checkers.histories.transitions;
         Ok(Report {
             trace: self.world.trace,
             counts: self.world.counts.clone(),

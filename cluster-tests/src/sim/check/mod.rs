@@ -4,6 +4,7 @@ mod barriers;
 mod bounded;
 mod connected;
 mod converged;
+mod history;
 mod logs;
 mod members;
 mod mirrored;
@@ -33,6 +34,7 @@ pub use barriers::Barriers;
 pub use bounded::{only_what_stands_is_held, queues_are_short};
 pub use connected::Connections;
 pub use converged::converged;
+pub use history::Histories;
 pub use logs::logs_are_sound;
 pub use members::members_agree;
 pub use mirrored::{Mirror, mirrored};
@@ -86,6 +88,8 @@ pub struct Checkers {
     pub connections: Connections,
     /// Who was held for down, and who renewed.
     pub renewals: Renewals,
+    /// What every machine has recorded of the members.
+    pub histories: Histories,
 }
 
 impl Checkers {
@@ -96,8 +100,9 @@ impl Checkers {
 }
 
 impl Observer for Checkers {
-    fn started(&mut self, at: usize, _node: &Node) {
+    fn started(&mut self, at: usize, node: &Node) {
         tracing::info!(at, "started");
+        self.histories.begin(at, node);
         self.mirrors.insert(at, Mirror::default());
     }
 
@@ -107,8 +112,9 @@ impl Observer for Checkers {
         self.claims.forget(at, None);
     }
 
-    fn touched(&mut self, _at: usize, now: Instant, _node: &Node) {
+    fn touched(&mut self, at: usize, now: Instant, node: &Node) {
         clock::set(now);
+        self.histories.follow(at, now, node);
     }
 
     fn wrote(&mut self, at: usize, version: Version, wrote: (&Address, Option<&Value>)) {
