@@ -348,6 +348,7 @@ impl AddAssign for Seen {
         self.synced_claims += other.synced_claims;
         self.downs += other.downs;
         self.renewals += other.renewals;
+        self.transitions += other.transitions;
         self.refuted += other.refuted;
         self.unknown_keys += other.unknown_keys;
         self.unknown_records += other.unknown_records;
