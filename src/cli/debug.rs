@@ -183,7 +183,10 @@ mod tests {
     use super::*;
     use crate::{
         api::http::dataplane::{ItemKind, LastReconciliation},
-        core::model::NetworkId,
+        core::{
+            membership::{Config, FIGURES},
+            model::NetworkId,
+        },
     };
 
     #[test]
@@ -233,5 +236,25 @@ mod tests {
                 "-"
             ]
         );
+    }
+
+    #[test]
+    fn the_guide_shows_every_figure_with_its_profiles_and_bounds() {
+        let guide = include_str!("../../docs/membership.md");
+        let profiles = [Config::lan(), Config::wan(), Config::local()];
+        for figure in &FIGURES {
+            let values = profiles
+                .each_ref()
+                .map(|config| figure.value(config).to_string());
+            let row = format!(
+                "| `{}` | {} | {} to {} | {} |",
+                figure.name,
+                values.join(" | "),
+                figure.least,
+                figure.most,
+                figure.what
+            );
+            assert!(guide.contains(&row), "{row}");
+        }
     }
 }

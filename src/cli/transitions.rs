@@ -148,7 +148,13 @@ fn show_detail(found: &MemberDetail, now: UnixMillis) -> String {
             "version",
             member.version.clone().unwrap_or_else(|| "-".to_owned()),
         ),
-        ("labels", member.labels.to_string()),
+        (
+            "labels",
+            match member.labels.is_empty() {
+                true => "-".to_owned(),
+                false => member.labels.to_string(),
+            },
+        ),
     ];
     let lines: String = lines
         .iter()
