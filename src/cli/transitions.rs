@@ -35,14 +35,17 @@ pub(super) async fn watch(
         let Some(event) = event else {
             return Err(anyhow::anyhow!("the daemon ended the watch").into());
         };
-        match event? {
+        let event = event?;
+        if let MemberEvent::Member(member) = &event
+            && !output.is_json()
+        {
             // People are shown the members in one table.
-            MemberEvent::Member(member) if !output.is_json() => listed.push(*member),
-            MemberEvent::Synced { .. } if !listed.is_empty() => {
-                output.say(show_members(&std::mem::take(&mut listed), clock::wall()).trim_end())?;
-            }
-            event => output.each(&event, show_event)?,
+            listed.push((**member).clone());
+            continue;
         }
+        output.each(&event, |event| {
+            show_event(event, std::mem::take(&mut listed))
+        })?;
     }
 }
 
@@ -54,8 +57,12 @@ pub(super) async fn inspect(client: &Client, output: Output, which: &str) -> Res
     Ok(())
 }
 
-fn show_event(event: &MemberEvent) -> String {
+fn show_event(event: &MemberEvent, listed: Vec<Member>) -> String {
     match event {
+        MemberEvent::Synced { .. } if !listed.is_empty() => {
+            let table = show_members(&listed, clock::wall());
+            table.trim_end().to_owned()
+        }
         MemberEvent::Transition(transition) => show_transition(transition),
         MemberEvent::Lagged => {
             Tone::Bad.paint("-- more became of the members than could be told; as they are now: --")
@@ -262,7 +269,7 @@ mod tests {
             ),
             (listed, "joined    n3: a list of members says so"),
         ] {
-            let shown = show_event(&MemberEvent::Transition(transition));
+            let shown = show_event(&MemberEvent::Transition(transition), Vec::new());
 
             let shown = anstream::adapter::strip_str(&shown).to_string();
             assert_eq!(shown, format!("19:41:51.042Z {said}  (revision 7)"));

@@ -133,13 +133,16 @@ impl Answers {
     /// Takes note of a packet that came in: it may be the ack of a probe. One that comes after its period says nothing of the
     /// way, since it waited for one of the two nodes.
     pub(super) fn hear(&mut self, now: Instant, header: &Header<Identity>, period: Duration) {
-        let (of, number, outcome) = match &header.message {
-            Message::Ack(number) => (header.src, *number, Outcome::Direct),
-            Message::ForwardedAck {
-                origin,
-                probe_number,
-            } => (*origin, *probe_number, Outcome::Through),
-            _ => return,
+        let (of, number, outcome) = if let Message::Ack(number) = header.message {
+            (header.src, number, Outcome::Direct)
+        } else if let Message::ForwardedAck {
+            origin,
+            probe_number,
+        } = header.message
+        {
+            (origin, probe_number, Outcome::Through)
+        } else {
+            return;
         };
         let Some(trip) = self.take(now, of, Some(number)) else {
             return;
