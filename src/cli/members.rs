@@ -180,7 +180,7 @@ mod tests {
 
     fn down_by(by_name: Option<Name>) -> Transition {
         Transition {
-            revision: 1,
+            revision: None,
             at_ms: 1_000,
             node: NodeId(1),
             name: None,

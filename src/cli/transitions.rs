@@ -79,12 +79,11 @@ fn show_transition(transition: &Transition) -> String {
     let name = name(transition);
     let (time, why) = (show_time(transition.at_ms), reason(transition));
     let faint = |text: &str| Tone::Faint.paint(text);
-    format!(
-        "{} {} {name}: {why}  {}",
-        faint(&time),
-        tone(transition.what).paint(&what),
-        faint(&format!("(revision {})", transition.revision))
-    )
+    let revision = transition.revision.map_or_else(String::new, |revision| {
+        faint(&format!("  (revision {revision})"))
+    });
+    let what = tone(transition.what).paint(&what);
+    format!("{} {what} {name}: {why}{revision}", faint(&time))
 }
 
 fn tone(what: What) -> Tone {
@@ -222,7 +221,7 @@ mod tests {
 
     fn transition(what: What, why: Why) -> Transition {
         Transition {
-            revision: 7,
+            revision: Some(7),
             at_ms: 1_764_445_311_042,
             node: NodeId(3),
             name: Name::new("n3").ok(),

@@ -90,7 +90,7 @@ impl MemberWatch {
                 continue;
             }
             let named = self.controller.named(transitions).await?;
-            self.at = named.last().map(|last| last.view.transition.revision);
+            self.at = named.last().and_then(|last| last.view.revision);
             self.read = named.into_iter();
         }
     }

@@ -59,8 +59,7 @@ impl EventLoop {
         let (revision, revision_seen) = watch::channel(0);
         let (members, members_seen) = watch::channel(0);
         let node = Node::new(config, clock.now());
-        let (transitions, transitions_seen) =
-            watch::channel(node.membership().history().revision());
+        let (transitions, transitions_seen) = watch::channel(node.membership().revision());
         let (synced, synced_seen) = watch::channel(node.networks().collect());
         let event_loop = Self {
             node,
@@ -239,7 +238,7 @@ impl EventLoop {
         if members {
             self.members.send_modify(|count| *count += 1);
         }
-        let newest = self.node.membership().history().revision();
+        let newest = self.node.membership().revision();
         self.transitions
             .send_if_modified(|seen| std::mem::replace(seen, newest) != newest);
     }

@@ -39,6 +39,8 @@ pub struct MemberView {
 /// A transition of a member, with its time on the wall clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TransitionView {
+    /// Its place among those of all members; only to a watcher.
+    pub revision: Option<u64>,
     /// What happened.
     pub transition: Transition,
     /// When.
@@ -68,7 +70,7 @@ impl Handle {
                 .flatten()
                 .collect();
             members.sort_by_key(|member| member.node);
-            (members, membership.history().revision())
+            (members, membership.revision())
         })
         .await
     }
@@ -81,9 +83,9 @@ impl Handle {
     /// Returns what became of a member, oldest first, and how many earlier transitions are not kept; nothing if it is not known.
     pub async fn trail(&self, of: NodeId) -> Result<Option<(Vec<TransitionView>, u64)>, Stopped> {
         self.ask(move |node, now| {
-            let trail = node.membership().history().trail(of)?;
-            let transitions = trail.transitions().map(|one| dated(one, now));
-            Some((transitions.collect(), trail.dropped()))
+            let trail = node.membership().trail(of)?;
+            let transitions = trail.transitions.into_iter().map(|one| dated(one, now));
+            Some((transitions.collect(), trail.dropped))
         })
         .await
     }
@@ -95,8 +97,12 @@ impl Handle {
         limit: usize,
     ) -> Result<Result<Vec<TransitionView>, Missed>, Stopped> {
         self.ask(move |node, now| {
-            let since = node.membership().history().since(after, limit)?;
-            Ok(since.iter().map(|one| dated(one, now)).collect())
+            let revised = node.membership().transitions(after, limit)?.into_iter();
+            let views = revised.map(|revised| TransitionView {
+                revision: Some(revised.revision),
+                ..dated(revised.transition, now)
+            });
+            Ok(views.collect())
         })
         .await
     }
@@ -133,14 +139,17 @@ fn view(membership: &Membership, node: NodeId, now: Now) -> Option<MemberView> {
         rejoin: told.identity.rejoin,
         incarnation: told.incarnation,
         health: membership.health(node),
-        last: membership.history().last(node).map(|last| dated(last, now)),
+        last: membership
+            .last_transition(node)
+            .map(|last| dated(last, now)),
         ours,
     })
 }
 
-fn dated(transition: &Transition, now: Now) -> TransitionView {
+fn dated(transition: Transition, now: Now) -> TransitionView {
     TransitionView {
-        transition: *transition,
+        revision: None,
+        transition,
         at: wall(transition.at, now),
     }
 }

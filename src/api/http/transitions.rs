@@ -86,8 +86,9 @@ pub enum Why {
 /// Something that became of a member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transition {
-    /// The watch resumes after it. Not comparable between nodes.
-    pub revision: u64,
+    /// A watch resumes after it; only in a watch, and not comparable between nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
     /// When, in milliseconds since 1970.
     pub at_ms: u64,
     /// The member.
@@ -151,7 +152,7 @@ pub(super) fn transition(named: TransitionView) -> Transition {
     } = named;
     let transition = view.transition;
     Transition {
-        revision: transition.revision,
+        revision: view.revision,
         at_ms: view.at.0,
         node: transition.identity.node,
         name,
@@ -264,9 +265,10 @@ fn written(event: &MemberEvent) -> Event {
     match event {
         MemberEvent::Member(_) => named.event("member"),
         MemberEvent::Synced { revision } => named.event("synced").id(revision.to_string()),
-        MemberEvent::Transition(transition) => named
-            .event("transition")
-            .id(transition.revision.to_string()),
+        MemberEvent::Transition(transition) => match transition.revision {
+            Some(revision) => named.event("transition").id(revision.to_string()),
+            None => named.event("transition"),
+        },
         MemberEvent::Lagged => named.event("lagged"),
     }
 }

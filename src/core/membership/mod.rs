@@ -47,7 +47,7 @@ mod tuning;
 pub use answers::{Health, PROBES_MAX};
 pub use config::{Config, Profile};
 pub use figures::{FIGURES, Figure, FigureError, Setting, Value};
-pub use history::{History, Missed, RECENT_MAX, TRAIL_MAX, Trail, Transition, What, Why};
+pub use history::{Missed, RECENT_MAX, Revised, TRAIL_MAX, Trail, Transition, What, Why};
 pub use identity::{Identity, Member, MemberState, State};
 pub use machine::Membership;
 pub use output::{Event, MembershipError, Outgoing, PacketError, Stats};

@@ -25,12 +25,10 @@ pub struct Histories {
 }
 
 impl Histories {
-    /// A machine's program has started.
+    /// A machine's program has started: what it shows is where the replay begins, as for a watcher that has listed.
     pub fn begin(&mut self, at: usize, node: &Node) {
-        let history = node.membership().history();
-        let before = history.revision() - history.len().1 as u64;
-        self.replays.insert(at, (before, Shown::new()));
-        self.follow(at, Instant::default(), node);
+        let listed = (node.membership().revision(), shown(node));
+        self.replays.insert(at, listed);
     }
 
     /// Replays what a machine has recorded since the last time, and compares with what it shows.
@@ -38,12 +36,12 @@ impl Histories {
         let Some((revision, mut replay)) = self.replays.remove(&at) else {
             return;
         };
-        let history = node.membership().history();
-        match history.since(revision, usize::MAX) {
-            Ok(transitions) => {
-                self.transitions += transitions.len() as u64;
-                for transition in transitions {
-                    self.replay(at, &mut replay, &transition);
+        let membership = node.membership();
+        match membership.transitions(revision, usize::MAX) {
+            Ok(revised) => {
+                self.transitions += revised.len() as u64;
+                for revised in revised {
+                    self.replay(at, &mut replay, &revised.transition);
                 }
             }
             Err(missed) => self.violate(format!("machine {at}: {missed}")),
@@ -58,7 +56,7 @@ impl Histories {
             ));
         }
         let ends = |(member, is): (&NodeId, &(Identity, State))| {
-            let last = history.last(*member);
+            let last = membership.last_transition(*member);
             last.is_some_and(|last| (last.identity, last.state) == (is.0, Some(is.1)))
         };
         if !shown.iter().all(ends) {
@@ -66,7 +64,7 @@ impl Histories {
                 "machine {at} at {now:?}: a trail ends in another state than its member's"
             ));
         }
-        self.replays.insert(at, (history.revision(), replay));
+        self.replays.insert(at, (membership.revision(), replay));
     }
 
     fn replay(&mut self, at: usize, replay: &mut Shown, transition: &Transition) {

@@ -1,7 +1,7 @@
 //! What became of each member, and why: a bounded history that people and watchers read.
 //!
 //! Every change of a member's state or life is one transition. Each member has a trail of its own, so that one that comes and
-//! goes pushes nobody else's out; and the latest of all members stand in one row, in which a watcher has its place.
+//! goes pushes nobody else's out; and the order of the latest of all members is kept, in which a watcher has its place.
 //!
 //! **Invariant:** a trail ends in the state in which the member is shown, and no state changes without a transition.
 
@@ -21,7 +21,7 @@ pub const TRAIL_MAX: usize = 64;
 pub(super) const SUPERSEDED_MAX: usize = 16_384;
 
 /// How many transitions a watcher may lag behind. Of one that lags more, the place is gone: it must list again.
-pub const RECENT_MAX: usize = 4_096;
+pub const RECENT_MAX: usize = 2_048;
 
 /// How many transitions a second of a node's life has room for, as in `core::watch`: boots are numbered by seconds at least.
 const REVISIONS_A_SECOND: u64 = 1 << 20;
@@ -78,8 +78,6 @@ pub enum Why {
 /// A change of what this node takes a member for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Transition {
-    /// One more than that of the transition before, of whichever member; not comparable between nodes.
-    pub revision: u64,
     /// When, on this node's monotonic clock.
     pub at: Instant,
     /// What happened.
@@ -96,29 +94,22 @@ pub struct Transition {
     pub moved_from: Option<SocketAddr>,
 }
 
-/// The transitions of one member that are kept, oldest first.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Trail {
-    /// **Invariant:** never empty in a history.
-    kept: VecDeque<Transition>,
-    dropped: u64,
+/// A transition, and its place among those of all members.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Revised {
+    /// One more than that of the transition before, of whichever member; not comparable between nodes.
+    pub revision: u64,
+    /// What happened.
+    pub transition: Transition,
 }
 
-impl Trail {
-    /// Returns the transitions that are kept, oldest first.
-    pub fn transitions(&self) -> impl Iterator<Item = &Transition> {
-        self.kept.iter()
-    }
-
-    /// Returns the last transition.
-    pub fn last(&self) -> Option<&Transition> {
-        self.kept.back()
-    }
-
-    /// Returns how many earlier ones were dropped at a bound.
-    pub fn dropped(&self) -> u64 {
-        self.dropped
-    }
+/// The transitions of one member.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Trail {
+    /// Those that are kept, oldest first.
+    pub transitions: Vec<Transition>,
+    /// How many earlier ones were dropped at a bound.
+    pub dropped: u64,
 }
 
 /// The watcher's place is no longer in the history: it must list the members again.
@@ -129,14 +120,30 @@ pub struct Missed {
     pub oldest: u64,
 }
 
+/// The revision of a transition that was not written down when it happened.
+const UNKNOWN: u64 = 0;
+
+/// What is kept of one member.
+#[derive(Debug, Default)]
+struct Kept {
+    transitions: VecDeque<Revised>,
+    dropped: u64,
+}
+
 /// The transitions of all members, this node's own included.
+///
+/// That a member stood in a list is not written down: as long as nothing else has become of it, the table of members says
+/// all of it. So a node that gets a list of thousands keeps nothing for it.
 #[derive(Debug)]
-pub struct History {
+pub(super) struct History {
     revision: u64,
-    recent: VecDeque<Transition>,
-    trails: BTreeMap<NodeId, Trail>,
+    /// Whose the latest transitions were.
+    recent: VecDeque<NodeId>,
+    trails: BTreeMap<NodeId, Kept>,
     /// Those in trails that are not the last of theirs.
     superseded: BTreeSet<(u64, NodeId)>,
+    /// The latest that have no trail, because their member is forgotten.
+    forgotten: BTreeMap<u64, Transition>,
 }
 
 impl History {
@@ -147,71 +154,46 @@ impl History {
             recent: VecDeque::new(),
             trails: BTreeMap::new(),
             superseded: BTreeSet::new(),
+            forgotten: BTreeMap::new(),
         }
     }
 
-    /// Returns the revision of the newest transition: where a watcher begins that has just listed.
-    pub fn revision(&self) -> u64 {
-        self.revision
-    }
-
-    /// Returns what is kept of one member; nothing of one that is not known.
-    pub fn trail(&self, node: NodeId) -> Option<&Trail> {
-        self.trails.get(&node)
-    }
-
-    /// Returns what happened last to a member.
-    pub fn last(&self, node: NodeId) -> Option<&Transition> {
-        self.trail(node)?.last()
-    }
-
-    /// Returns how many transitions are held in trails, and how many in the row of the latest.
-    pub fn len(&self) -> (usize, usize) {
-        let trails = self.trails.len() + self.superseded.len();
-        (trails, self.recent.len())
-    }
-
-    /// Returns the transitions that followed revision `after`, no more than `limit`.
-    pub fn since(&self, after: u64, limit: usize) -> Result<Vec<Transition>, Missed> {
-        let oldest = self.revision - self.recent.len() as u64;
-        if after < oldest || after > self.revision {
-            return Err(Missed { oldest });
-        }
-        let skip = usize::try_from(after - oldest).unwrap_or(usize::MAX);
-        Ok(self.recent.iter().skip(skip).take(limit).copied().collect())
-    }
-
-    /// Records what happened to a member.
-    fn record(&mut self, at: Instant, (what, why): (What, Why), change: Step) {
+    /// Records what happened to a member, which was `before` if it was known.
+    fn record(&mut self, before: Option<&Member>, transition: Transition) {
         self.revision += 1;
-        let transition = Transition {
-            revision: self.revision,
-            at,
-            what,
-            why,
-            identity: change.identity,
-            state: change.state,
-            incarnation: change.incarnation,
-            moved_from: change.moved_from,
-        };
+        let node = transition.identity.node;
         if self.recent.len() == RECENT_MAX {
             self.recent.pop_front();
+            self.forgotten.remove(&(self.revision - RECENT_MAX as u64));
         }
-        self.recent.push_back(transition);
-        match change.state {
-            Some(_) => self.lengthen(transition),
-            None => self.end(change.identity.node),
+        self.recent.push_back(node);
+        if transition.state.is_none() {
+            self.end(node);
+            self.forgotten.insert(self.revision, transition);
+            return;
         }
+        if before.is_none() && transition.why == Why::Listed {
+            return;
+        }
+        if let Some(before) = before
+            && !self.trails.contains_key(&node)
+        {
+            self.lengthen(UNKNOWN, listed(before));
+        }
+        self.lengthen(self.revision, transition);
     }
 
-    fn lengthen(&mut self, transition: Transition) {
+    fn lengthen(&mut self, revision: u64, transition: Transition) {
         let node = transition.identity.node;
         let trail = self.trails.entry(node).or_default();
-        if let Some(last) = trail.last() {
+        if let Some(last) = trail.transitions.back() {
             self.superseded.insert((last.revision, node));
         }
-        trail.kept.push_back(transition);
-        if trail.kept.len() > TRAIL_MAX {
+        trail.transitions.push_back(Revised {
+            revision,
+            transition,
+        });
+        if trail.transitions.len() > TRAIL_MAX {
             self.drop_first_of(node);
         }
         if self.superseded.len() > SUPERSEDED_MAX
@@ -223,7 +205,7 @@ impl History {
 
     fn drop_first_of(&mut self, node: NodeId) {
         if let Some(trail) = self.trails.get_mut(&node)
-            && let Some(first) = trail.kept.pop_front()
+            && let Some(first) = trail.transitions.pop_front()
         {
             trail.dropped += 1;
             self.superseded.remove(&(first.revision, node));
@@ -231,19 +213,51 @@ impl History {
     }
 
     fn end(&mut self, node: NodeId) {
-        for transition in self.trails.remove(&node).unwrap_or_default().kept {
-            self.superseded.remove(&(transition.revision, node));
+        for kept in self.trails.remove(&node).unwrap_or_default().transitions {
+            self.superseded.remove(&(kept.revision, node));
         }
+    }
+
+    /// Returns the transition of that revision, which was this member's, if it is kept.
+    fn find(&self, revision: u64, node: NodeId, member: Option<&Member>) -> Option<Transition> {
+        if let Some(forgotten) = self.forgotten.get(&revision) {
+            return Some(*forgotten);
+        }
+        let Some(trail) = self.trails.get(&node) else {
+            return member.map(listed);
+        };
+        let mut kept = trail.transitions.iter();
+        // Where the first one was not written down, none was dropped: then what is not found is the first.
+        let is_it = |kept: &&Revised| kept.revision == revision;
+        let first = trail
+            .transitions
+            .front()
+            .filter(|first| first.revision == UNKNOWN);
+        kept.find(is_it).or(first).map(|kept| kept.transition)
     }
 }
 
-/// A member after a transition.
-#[derive(Clone, Copy, Debug)]
-struct Step {
-    identity: Identity,
-    state: Option<State>,
-    incarnation: u16,
-    moved_from: Option<SocketAddr>,
+/// Returns what became of a member of which nothing is known but that it stood in a list.
+fn listed(member: &Member) -> Transition {
+    Transition {
+        at: member.since,
+        what: first(member.state),
+        why: Why::Listed,
+        identity: member.identity,
+        state: Some(member.state),
+        incarnation: member.incarnation,
+        moved_from: None,
+    }
+}
+
+/// Returns what happened to a member that was not known before.
+fn first(state: State) -> What {
+    match state {
+        State::Alive => What::Joined,
+        State::Suspect => What::Suspected,
+        State::Down => What::Down,
+        State::Left => What::Left,
+    }
 }
 
 /// Where a change comes from that no member in particular has told.
@@ -270,7 +284,7 @@ fn what(before: Option<&Member>, after: &Member) -> Option<What> {
         (_, State::Left) => Some(What::Left),
         (_, State::Suspect) if same_state && !refuted => None,
         (_, State::Suspect) => Some(What::Suspected),
-        (None, State::Alive) => Some(What::Joined),
+        (None, state) => Some(first(state)),
         (Some(State::Down | State::Left), State::Alive) => Some(What::Returned),
         (Some(_), State::Alive) if !same_boot => Some(What::Restarted),
         (Some(_), State::Alive) if !same_life => Some(What::Returned),
@@ -280,9 +294,60 @@ fn what(before: Option<&Member>, after: &Member) -> Option<What> {
 }
 
 impl Membership {
-    /// Returns what became of the members, and why; of this node too, as others made it refute or return.
-    pub fn history(&self) -> &History {
-        &self.history
+    /// Returns what became of a member, oldest first; of this node too, as others made it refute or return. Nothing of one
+    /// that is not known.
+    pub fn trail(&self, node: NodeId) -> Option<Trail> {
+        let Some(kept) = self.history.trails.get(&node) else {
+            let transitions = vec![listed(self.member(node)?)];
+            return Some(Trail {
+                transitions,
+                dropped: 0,
+            });
+        };
+        let transitions = kept.transitions.iter().map(|kept| kept.transition);
+        Some(Trail {
+            transitions: transitions.collect(),
+            dropped: kept.dropped,
+        })
+    }
+
+    /// Returns what happened last to a member.
+    pub fn last_transition(&self, node: NodeId) -> Option<Transition> {
+        match self.history.trails.get(&node) {
+            Some(kept) => kept.transitions.back().map(|last| last.transition),
+            None => self.member(node).map(listed),
+        }
+    }
+
+    /// Returns the revision of the newest transition: where a watcher begins that has just listed.
+    pub fn revision(&self) -> u64 {
+        self.history.revision
+    }
+
+    /// Returns the transitions of all members that followed revision `after`, no more than `limit`.
+    pub fn transitions(&self, after: u64, limit: usize) -> Result<Vec<Revised>, Missed> {
+        let history = &self.history;
+        let oldest = history.revision - history.recent.len() as u64;
+        if after < oldest || after > history.revision {
+            return Err(Missed { oldest });
+        }
+        let skip = usize::try_from(after - oldest).unwrap_or(usize::MAX);
+        let whose = history.recent.iter().zip(oldest + 1..);
+        let wanted = whose.skip(skip).take(limit);
+        let found = wanted.map(|(node, revision)| {
+            let transition = history.find(revision, *node, self.member(*node));
+            let transition = transition.ok_or(Missed { oldest: revision })?;
+            Ok(Revised {
+                revision,
+                transition,
+            })
+        });
+        found.collect()
+    }
+
+    /// Returns how many transitions are held in memory.
+    pub fn transitions_held(&self) -> usize {
+        self.history.trails.len() + self.history.superseded.len() + self.history.forgotten.len()
     }
 
     /// Records what became of another member.
@@ -295,41 +360,48 @@ impl Membership {
         let Some(what) = what(before, after) else {
             return;
         };
-        let why = self.why(after, from, origin);
         let moved_from = before
             .map(|before| before.identity.addr)
             .filter(|addr| *addr != after.identity.addr);
-        let step = Step {
+        let transition = Transition {
+            at: now,
+            what,
+            why: self.why(after, from, origin),
             identity: after.identity,
             state: Some(after.state),
             incarnation: after.incarnation,
             moved_from,
         };
-        self.history.record(now, (what, why), step);
+        self.history.record(before, transition);
     }
 
     /// Records what became of this node itself.
     pub(super) fn record_ourselves(&mut self, now: Instant, what: What, why: Why) {
         let us = self.as_member();
-        let step = Step {
+        let transition = Transition {
+            at: now,
+            what,
+            why,
             identity: us.identity,
             state: Some(us.state),
             incarnation: us.incarnation,
             moved_from: None,
         };
-        self.history.record(now, (what, why), step);
+        self.history.record(None, transition);
     }
 
     /// Records that a member is known no more.
     pub(super) fn record_forgotten(&mut self, now: Instant, identity: Identity) {
-        let step = Step {
+        let transition = Transition {
+            at: now,
+            what: What::Forgotten,
+            why: Why::Outlived,
             identity,
             state: None,
             incarnation: 0,
             moved_from: None,
         };
-        self.history
-            .record(now, (What::Forgotten, Why::Outlived), step);
+        self.history.record(None, transition);
     }
 
     fn why(&self, after: &Member, from: Option<NodeId>, origin: Origin) -> Why {

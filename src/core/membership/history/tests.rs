@@ -20,8 +20,11 @@ fn member((boot, rejoin): (u32, u16), incarnation: u16, state: State) -> Member 
     }
 }
 
-fn step(node: u64, state: Option<State>) -> Step {
-    Step {
+fn transition(node: u64, what: What, state: Option<State>) -> Transition {
+    Transition {
+        at: Instant::default(),
+        what,
+        why: Why::Told(NodeId(1)),
         identity: identity(node, 1, 0),
         state,
         incarnation: 0,
@@ -31,20 +34,26 @@ fn step(node: u64, state: Option<State>) -> Step {
 
 impl History {
     fn suspect(&mut self, node: u64) {
-        let suspected = (What::Suspected, Why::Listed);
-        self.record(
-            Instant::default(),
-            suspected,
-            step(node, Some(State::Suspect)),
-        );
+        let suspected = transition(node, What::Suspected, Some(State::Suspect));
+        self.record(None, suspected);
+    }
+
+    fn kept(&self, node: u64) -> &Kept {
+        &self.trails[&NodeId(node)]
     }
 
     /// Returns how many are held in trails; the index of those that are superseded must agree.
     fn held(&self) -> usize {
-        let held: usize = self.trails.values().map(|trail| trail.kept.len()).sum();
-        assert_eq!(held, self.len().0);
+        let trails = self.trails.values();
+        let held: usize = trails.map(|kept| kept.transitions.len()).sum();
+        assert_eq!(held, self.trails.len() + self.superseded.len());
         held
     }
+}
+
+fn machine(boot: u32) -> Membership {
+    let config = crate::core::membership::Config::lan();
+    Membership::new(config, identity(1, boot, 0), 1, Instant::default())
 }
 
 #[test]
@@ -118,12 +127,12 @@ fn a_trail_keeps_its_latest_and_counts_what_went() {
         history.suspect(7);
     }
 
-    let trail = history.trail(NodeId(7)).unwrap();
+    let kept = history.kept(7);
 
-    assert_eq!(trail.transitions().count(), TRAIL_MAX);
-    assert_eq!(trail.dropped(), 10);
-    assert_eq!(trail.last().unwrap().revision, history.revision());
-    assert_eq!(history.trail(NodeId(8)).unwrap().transitions().count(), 1);
+    assert_eq!(kept.transitions.len(), TRAIL_MAX);
+    assert_eq!(kept.dropped, 10);
+    assert_eq!(kept.transitions.back().unwrap().revision, history.revision);
+    assert_eq!(history.kept(8).transitions.len(), 1);
     assert_eq!(history.held(), TRAIL_MAX + 1);
 }
 
@@ -138,10 +147,8 @@ fn when_too_many_come_and_go_the_oldest_of_all_goes_but_never_a_members_last() {
     }
 
     assert_eq!(history.held(), SUPERSEDED_MAX + members as usize);
-    let kept: Vec<usize> = (0..members)
-        .map(|node| history.trail(NodeId(node)).unwrap().transitions().count())
-        .collect();
-    let (least, most) = (kept.iter().min().unwrap(), kept.iter().max().unwrap());
+    let kept = (0..members).map(|node| history.kept(node).transitions.len());
+    let (least, most) = (kept.clone().min().unwrap(), kept.max().unwrap());
     assert!(most - least <= 1, "{least} to {most}");
     // One that is quiet keeps what was said of it last, whatever the others do.
     history.suspect(members);
@@ -150,51 +157,80 @@ fn when_too_many_come_and_go_the_oldest_of_all_goes_but_never_a_members_last() {
             history.suspect(node);
         }
     }
-    assert!(history.last(NodeId(members)).is_some());
+    assert_eq!(history.kept(members).transitions.len(), 1);
 }
 
 #[test]
-fn the_trail_of_one_that_is_forgotten_goes_and_watchers_hear_of_it() {
-    let mut history = History::of_boot(Boot(0));
+fn the_trail_of_one_that_is_forgotten_goes_and_watchers_hear_of_it_for_a_while() {
+    let mut machine = machine(1);
     for _ in 0..5 {
-        history.suspect(7);
+        machine.history.suspect(7);
     }
+    let before = machine.revision();
 
-    let forgotten = (What::Forgotten, Why::Outlived);
-    history.record(Instant::default(), forgotten, step(7, None));
+    let forgotten = transition(7, What::Forgotten, None);
+    machine.history.record(None, forgotten);
 
-    assert_eq!(history.trail(NodeId(7)), None);
-    assert_eq!(history.held(), 0);
-    let heard = history.since(5, 10).unwrap();
+    assert_eq!(machine.trail(NodeId(7)), None);
+    assert_eq!(machine.history.held(), 1);
+    let heard = machine.transitions(before, 10).unwrap();
     assert_eq!(heard.len(), 1);
-    assert_eq!((heard[0].what, heard[0].state), (What::Forgotten, None));
+    assert_eq!(heard[0].transition, forgotten);
+    // What became of it before is gone with it.
+    assert_eq!(
+        machine.transitions(before - 1, 10),
+        Err(Missed { oldest: before })
+    );
+    for _ in 0..RECENT_MAX {
+        machine.history.suspect(8);
+    }
+    assert!(machine.history.forgotten.is_empty());
 }
 
 #[test]
 fn a_watcher_hears_every_transition_once_or_is_told_that_it_missed_some() {
-    let mut history = History::of_boot(Boot(0));
+    let mut machine = machine(1);
     for node in 0..RECENT_MAX as u64 + 5 {
-        history.suspect(node);
+        machine.history.suspect(10 + node);
+    }
+    let newest = machine.revision();
+    let oldest = newest - RECENT_MAX as u64;
+
+    assert_eq!(machine.transitions(oldest - 1, 1), Err(Missed { oldest }));
+    let first = machine.transitions(oldest, 2).unwrap();
+    let rest = machine.transitions(oldest + 2, usize::MAX).unwrap();
+    let revisions = |heard: &[Revised]| heard.iter().map(|one| one.revision).collect::<Vec<_>>();
+    assert_eq!(revisions(&first), [oldest + 1, oldest + 2]);
+    assert_eq!(first[0].transition.identity.node, NodeId(15));
+    assert_eq!(rest.len(), RECENT_MAX - 2);
+    assert_eq!(machine.transitions(newest, 9), Ok(Vec::new()));
+    assert!(machine.transitions(newest + 1, 9).is_err());
+}
+
+#[test]
+fn a_watcher_is_told_that_it_missed_what_a_trail_keeps_no_more() {
+    let mut machine = machine(1);
+    let began = machine.revision();
+    for _ in 0..TRAIL_MAX + 1 {
+        machine.history.suspect(7);
     }
 
-    assert_eq!(history.since(4, 1), Err(Missed { oldest: 5 }));
-    let first = history.since(5, 2).unwrap();
-    let rest = history.since(7, usize::MAX).unwrap();
-    let revisions = |heard: &[Transition]| heard.iter().map(|one| one.revision).collect::<Vec<_>>();
-    assert_eq!(revisions(&first), [6, 7]);
-    assert_eq!(rest.len(), RECENT_MAX - 2);
-    assert_eq!(history.since(history.revision(), 9), Ok(Vec::new()));
-    assert!(history.since(history.revision() + 1, 9).is_err());
+    let missed = machine.transitions(began, usize::MAX);
+
+    let oldest = began + 1;
+    assert_eq!(missed, Err(Missed { oldest }));
+    let heard = machine.transitions(oldest, usize::MAX).unwrap();
+    assert_eq!(heard.len(), TRAIL_MAX);
 }
 
 #[test]
 fn a_revision_of_the_start_before_is_told_to_list_again() {
-    let mut before = History::of_boot(Boot(1_000));
-    let mut after = History::of_boot(Boot(1_001));
+    let mut before = machine(1_000);
+    let mut after = machine(1_001);
     for _ in 0..10 {
-        before.suspect(7);
-        after.suspect(7);
+        before.history.suspect(7);
+        after.history.suspect(7);
     }
 
-    assert!(after.since(before.revision(), 100).is_err());
+    assert!(after.transitions(before.revision(), 100).is_err());
 }

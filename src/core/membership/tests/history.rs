@@ -8,17 +8,14 @@ use super::{
 };
 use crate::core::{
     membership::{Config, Identity, MemberState, Membership, State, What, Why},
-    model::NodeId,
+    model::{Instant, NodeId},
 };
 
 /// Returns what one node has recorded of another.
 fn trail(network: &Network, at: u64, of: u64) -> Vec<(What, Why)> {
-    let history = network.nodes[&id(at)].history();
-    let trail = history.trail(id(of)).into_iter();
-    trail
-        .flat_map(|trail| trail.transitions())
-        .map(|one| (one.what, one.why))
-        .collect()
+    let trail = network.nodes[&id(at)].trail(id(of)).unwrap_or_default();
+    let transitions = trail.transitions.iter();
+    transitions.map(|one| (one.what, one.why)).collect()
 }
 
 fn whats(network: &Network, at: u64, of: u64) -> Vec<What> {
@@ -153,8 +150,7 @@ fn one_that_left_was_removed_or_came_back_is_recorded_as_that() {
     network.start(elsewhere);
     network.on(4, |machine, now| machine.apply(now, list));
     network.run(secs(1));
-    let history = network.nodes[&id(1)].history();
-    let returned = history.last(id(4)).unwrap();
+    let returned = network.nodes[&id(1)].last_transition(id(4)).unwrap();
     assert_eq!(returned.what, What::Returned);
     assert_eq!(returned.moved_from, Some(addr(4)));
     assert_eq!(returned.identity, elsewhere);
@@ -186,15 +182,8 @@ fn a_node_that_was_held_for_down_records_that_it_returned_and_so_do_the_others()
         matches!(own.last(), Some((What::Returned, Why::SaidOfUs(Some(_))))),
         "{own:?}"
     );
-    assert_eq!(
-        network.nodes[&id(5)]
-            .history()
-            .last(id(5))
-            .unwrap()
-            .identity
-            .rejoin,
-        1
-    );
+    let last = network.nodes[&id(5)].last_transition(id(5)).unwrap();
+    assert_eq!(last.identity.rejoin, 1);
 }
 
 #[test]
@@ -212,15 +201,22 @@ fn what_is_kept_of_the_dead_goes_with_them() {
         network.crash(number);
     }
     network.run(secs(60));
-    let kept = |network: &Network| network.nodes[&id(1)].history().len().0;
+    let kept = |network: &Network| network.nodes[&id(1)].transitions_held();
     assert!(kept(&network) >= 40 * 2);
 
     network.run(secs(600));
 
-    assert_eq!(kept(&network), 1);
+    // This node's own, and what a watcher may still have to hear.
+    assert_eq!(kept(&network), 1 + 39);
     let machine = &network.nodes[&id(1)];
     assert_eq!(machine.members().count(), 0);
-    assert_eq!(machine.history().last(id(2)), None);
+    assert_eq!(machine.last_transition(id(2)), None);
+    let heard = machine.transitions(machine.revision() - 39, 100).unwrap();
+    assert!(
+        heard
+            .iter()
+            .all(|one| one.transition.what == What::Forgotten)
+    );
 }
 
 #[test]
@@ -256,4 +252,40 @@ fn a_member_that_only_answers_on_streams_is_told_from_one_that_does_not_answer()
         .map(|of| network.nodes[&id(1)].health(id(of)).missed)
         .sum();
     assert!(missed > 0);
+}
+
+#[test]
+fn a_long_list_of_members_costs_nothing_and_is_told_all_the_same() {
+    let now = Instant::from_start(secs(1));
+    let mut machine = Membership::new(Config::lan(), identity(1, 1), 1, now);
+    let began = machine.revision();
+    let list = (2..=1_001).map(|number| MemberState {
+        identity: identity(number, 1),
+        incarnation: 0,
+        state: State::Alive,
+    });
+    machine.apply(now, list.collect());
+    assert_eq!(machine.transitions_held(), 1);
+
+    machine.remove(now + secs(5), id(7));
+
+    let trail = machine.trail(id(7)).unwrap().transitions;
+    let all: Vec<_> = trail
+        .iter()
+        .map(|one| (one.at, one.what, one.why))
+        .collect();
+    let joined = (now, What::Joined, Why::Listed);
+    let removed = (now + secs(5), What::Left, Why::Removed);
+    assert_eq!(all, [joined, removed]);
+    assert_eq!(machine.transitions_held(), 3);
+    let heard = machine.transitions(began, usize::MAX).unwrap();
+    let joins = heard
+        .iter()
+        .filter(|one| one.transition.what == What::Joined);
+    assert_eq!((joins.count(), heard.len()), (1_000, 1_001));
+    let last = heard.last().unwrap();
+    assert_eq!(
+        (last.revision, last.transition.what),
+        (began + 1_001, What::Left)
+    );
 }

@@ -321,13 +321,13 @@ impl Network {
 /// Every member's trail ends in what the member is shown as: no state changes without a transition.
 fn assert_history(machine: &Membership) {
     for member in machine.members() {
-        let last = machine.history().last(member.identity.node).unwrap();
+        let last = machine.last_transition(member.identity.node).unwrap();
         assert_eq!(
             (last.identity, last.state),
             (member.identity, Some(member.state))
         );
     }
     let us = machine.as_member();
-    let last = machine.history().last(us.identity.node).unwrap();
+    let last = machine.last_transition(us.identity.node).unwrap();
     assert_eq!((last.identity, last.state), (us.identity, Some(us.state)));
 }
