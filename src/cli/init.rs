@@ -12,17 +12,21 @@ use super::{
     output::Output,
 };
 use crate::{
-    api::http::types::{Code, Failure},
+    api::http::{
+        pools::agreed,
+        types::{Code, Failure},
+    },
     config::{Config, Host, Layer, PORT},
     core::{
         allocator::{Action, Secret, TokenSecret},
+        ipam::DefaultPools,
         model::{ClusterId, Name, NodeId},
         wire::{
             codec,
             keyring::{AgreedRing, ClusterKey, KeyId, Keyring},
         },
     },
-    raft::{Raft, RaftConfig, Service, Timings, Transport, TransportError},
+    raft::{ProposeError, Raft, RaftConfig, Service, Timings, Transport, TransportError},
     runtime::{
         clock,
         trust::{Ca, CertifiedName, NodeKey, Token, VALID_FOR},
@@ -49,6 +53,10 @@ pub(super) async fn run(args: InitArgs, global: &Global, output: Output) -> Resu
         None => Layer::default(),
     };
     let config = Config::resolve(args.place.layer(global).over(file), &Host::here())?;
+    let pools = agreed(&args.default_address_pool);
+    if let Err(refused) = pools.check() {
+        return Err(CliError::Usage(refused.to_string()));
+    }
     let store = open(&config.data_dir).await?;
     if let Some(identity) = store.identity()? {
         let message = format!(
@@ -60,7 +68,7 @@ pub(super) async fn run(args: InitArgs, global: &Global, output: Output) -> Resu
         return Err(Failure::new(Code::Founded, message).into());
     }
     let life = life(&config);
-    let (identity, token) = found(&store, config.name, life).await?;
+    let (identity, token) = found(&store, config.name, (life, pools)).await?;
     if let Some(path) = &config.token_file {
         write_token(path, &token)?;
     }
@@ -102,7 +110,7 @@ pub(super) async fn open(directory: &Path) -> Result<Store, CliError> {
 pub(super) async fn found(
     store: &Store,
     name: Name,
-    life: Duration,
+    (life, pools): (Duration, DefaultPools),
 ) -> Result<(NodeIdentity, Token), CliError> {
     store.clear()?;
     let mut rng = clock::entropy();
@@ -125,7 +133,7 @@ pub(super) async fn found(
         founder: node,
         name: name.clone(),
     };
-    agree(store, node, genesis).await?;
+    agree(store, node, genesis, pools).await?;
     let credentials = key.certified(ca.cert_der, cert).map_err(failed)?;
     let identity = NodeIdentity {
         node,
@@ -141,8 +149,13 @@ pub(super) async fn found(
     Ok((identity, token))
 }
 
-/// Agrees on the genesis with the one voter there is.
-async fn agree(store: &Store, node: NodeId, genesis: Action) -> Result<(), CliError> {
+/// Agrees on the genesis and the default pools with the one voter there is.
+async fn agree(
+    store: &Store,
+    node: NodeId,
+    genesis: Action,
+    pools: DefaultPools,
+) -> Result<(), CliError> {
     let config = RaftConfig {
         node,
         store: store.clone(),
@@ -153,7 +166,14 @@ async fn agree(store: &Store, node: NodeId, genesis: Action) -> Result<(), CliEr
         voters: VOTERS,
     };
     let (raft, _cluster_log) = Raft::start(config).await.map_err(anyhow::Error::from)?;
-    let agreed = raft.bootstrap(genesis).await;
+    let agreed = async {
+        raft.bootstrap(genesis).await?;
+        if pools != DefaultPools::default() {
+            raft.propose(Action::SetPools(pools)).await?;
+        }
+        Ok::<(), ProposeError>(())
+    };
+    let agreed = agreed.await;
     raft.shutdown().await;
     agreed.map_err(anyhow::Error::from)?;
     Ok(())
@@ -198,16 +218,20 @@ pub(super) fn write_token(path: &Path, token: &Token) -> Result<(), CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::trust::Credentials;
+    use crate::{raft::Recovery, runtime::trust::Credentials};
 
     #[tokio::test]
     async fn a_founded_node_has_an_identity_and_the_agreement_knows_it() {
         let directory = tempfile::tempdir().unwrap();
         let store = open(directory.path()).await.unwrap();
 
-        let (identity, token) = found(&store, Name::new("n1").unwrap(), VALID_FOR)
-            .await
-            .unwrap();
+        let (identity, token) = found(
+            &store,
+            Name::new("n1").unwrap(),
+            (VALID_FOR, DefaultPools::default()),
+        )
+        .await
+        .unwrap();
 
         assert_eq!(store.identity().unwrap(), Some(identity.clone()));
         let credentials: Credentials = codec::decode(&identity.credentials).unwrap();
@@ -217,6 +241,21 @@ mod tests {
         );
         let digest = crate::runtime::trust::digest(&credentials.ca_cert_der);
         assert_eq!(digest, token.ca_digest);
+    }
+
+    #[tokio::test]
+    async fn a_cluster_is_founded_with_the_default_pools_that_are_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(directory.path()).await.unwrap();
+        let pools = agreed(&["base=10.10.0.0/16,size=24".parse().unwrap()]);
+
+        let (identity, _token) =
+            found(&store, Name::new("n1").unwrap(), (VALID_FOR, pools.clone()))
+                .await
+                .unwrap();
+
+        let found = Recovery::look(&store, identity.node).unwrap();
+        assert_eq!(found.state().pools(), &pools);
     }
 
     #[test]

@@ -5,7 +5,13 @@ use super::{
     error::CliError,
     output::{Listing, Output, Tone},
 };
-use crate::api::{client::Client, http::ipam::Pool};
+use crate::api::{
+    client::Client,
+    http::{
+        ipam::Pool,
+        pools::{PoolInUse, SetPools},
+    },
+};
 
 /// From which share in use, in percent, a subnet is all but full.
 const FULL_FROM: u8 = 100;
@@ -20,8 +26,38 @@ pub(super) async fn run(
             let pools = client.ipam().await?;
             output.answer(&pools, |pools| show(pools))?;
         }
+        IpamCommand::Pools { set, reset } => {
+            if reset || !set.is_empty() {
+                client.set_default_pools(&SetPools { pools: set }).await?;
+                return Ok(
+                    output.say("the default pools are set; subnets that networks have stay")?
+                );
+            }
+            let pools = client.default_pools().await?;
+            output.answer(&pools, |pools| show_pools(pools))?;
+        }
     }
     Ok(())
+}
+
+fn show_pools(pools: &[PoolInUse]) -> String {
+    let mut listing = Listing::new(&["SPACE", "POOL", "SIZE", "SUBNETS", "IN USE", "FROM"]);
+    for pool in pools {
+        let (tone, from) = match pool.configured {
+            true => (Tone::Plain, "configured"),
+            false => (Tone::Faint, "built in"),
+        };
+        let cells = [
+            pool.space.to_string(),
+            pool.base.to_string(),
+            format!("/{}", pool.size),
+            pool.subnets.to_string(),
+            pool.in_use.to_string(),
+            from.to_owned(),
+        ];
+        listing.row(tone, cells.to_vec());
+    }
+    listing.render()
 }
 
 fn show(pools: &[Pool]) -> String {

@@ -15,6 +15,7 @@ mod applied;
 mod asked;
 mod attachment;
 mod certificate;
+mod default_pools;
 mod endpoint;
 mod engine;
 mod error;
@@ -52,6 +53,7 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use certificate::{CertificateView, Lives};
+pub use default_pools::DefaultPoolView;
 pub use error::{ControllerError, Owner};
 pub use expel::Expelled;
 pub use keys::{KeysView, Rotated};

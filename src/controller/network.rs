@@ -14,7 +14,7 @@ use crate::{
         netdb::SyncState,
         wire::codec,
     },
-    driver::{Allocation, DEFAULT_IPAM, DriverError},
+    driver::{Allocation, DEFAULT_IPAM, DriverError, Scope},
 };
 
 /// How long `network_create` waits for its own node to be set up, which is a courtesy: the network exists all the same.
@@ -57,7 +57,11 @@ impl Controller {
         }
         let avoid = self.routed().await?;
         let wish = wish(request, allocation.unwrap_or_default(), avoid);
-        let outcome = match self.propose(Action::AllocateNetwork(wish)).await {
+        let action = match driver.capability().data_scope {
+            Scope::Global => Action::AllocateNetwork(wish),
+            Scope::Local => Action::AllocateLocal(wish),
+        };
+        let outcome = match self.propose(action).await {
             Ok(outcome) => outcome,
             // It may have been done after all: then the pools are in use.
             Err(late @ ControllerError::Timeout(_)) => return Err(late),

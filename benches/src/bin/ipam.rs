@@ -12,8 +12,11 @@ use clap::Parser;
 use criterion::measurement::Measurement;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use weft::core::{
-    allocator::{Action, Allocator, Command, Outcome, Secret, SubnetRequest, TokenSecret},
-    ipam::{AddressSpace, Block, Fresh, Hand, Lease, Pool, PoolRequest, Space, SpaceName},
+    allocator::{
+        Action, Allocator, Command, NetworkWish, Outcome, Secret, SubnetRequest, SubnetWish,
+        TokenSecret,
+    },
+    ipam::{Block, Fresh, Hand, Lease},
     model::{ClusterId, Family, Hlc, Instant, Name, NetworkId, NodeId, Prefix, Subnet},
 };
 
@@ -47,7 +50,7 @@ fn main() -> anyhow::Result<()> {
     let (encoded, decoded, len) = snapshot()?;
     println!("an address from a block:              {address:?} (at most {ADDRESS_MAX:?})");
     println!("the one address of a full /16:        {full:?} (at most {ADDRESS_MAX:?})");
-    println!("{POOLS} pools of one space:          {pools:?} (at most {POOLS_MAX:?})");
+    println!("{POOLS} networks, a subnet each:      {pools:?} (at most {POOLS_MAX:?})");
     println!(
         "a /16, all in use / all resting:      {in_use} B / {resting} B (at most {SUBNET_BYTES_MAX} B)"
     );
@@ -124,15 +127,13 @@ fn address_from_a_full_subnet() -> anyhow::Result<Duration> {
 }
 
 fn pools() -> anyhow::Result<Duration> {
-    let ten = Pool {
-        base: prefix("10.0.0.0/10")?,
-        length: 24,
-    };
-    let mut space = AddressSpace::new(SpaceName::Global, vec![ten]);
-    let none = Space::default();
+    let mut state = State::founded()?;
+    let wishes: Vec<Action> = (0..POOLS)
+        .map(|n| network(n, None))
+        .collect::<anyhow::Result<_>>()?;
     let (_, took) = timed(|| {
-        for _ in 0..POOLS {
-            space.request_pool(PoolRequest::default(), &none)?;
+        for wish in wishes {
+            state.apply(wish)?;
         }
         Ok(())
     })?;
@@ -164,39 +165,22 @@ fn full() -> anyhow::Result<Block> {
 }
 
 fn snapshot() -> anyhow::Result<(Duration, Duration, usize)> {
-    let mut state = State::default();
-    state.apply(Action::Genesis {
-        cluster: ClusterId(1),
-        ca_cert_der: vec![1; 400],
-        ca_key_der: Secret(vec![2; 120]),
-        keyring: corpus::keyring(),
-        token_secret: TokenSecret([3; 16]),
-        founder: NodeId(1),
-        name: Name::new("n1")?,
-    })?;
+    let mut state = State::founded()?;
     for node in 2..=NODES {
-        let name = Name::new(&format!("n{node}"))?;
-        let node = NodeId(node);
-        state.apply(Action::AdmitMember { node, name })?;
-    }
-    let wide = SubnetRequest {
-        prefix: Some(prefix("0.0.0.0/22")?),
-        gateway: None,
-    };
-    for n in 0..NETWORKS {
-        let made = state.apply(Action::CreateNetwork {
-            name: Name::new(&format!("network{n}"))?,
-            driver: Name::new("overlay")?,
-            options: BTreeMap::new(),
-            subnets: vec![wide],
-            vxlan: true,
+        state.apply(Action::AdmitNode {
+            name: Name::new(&format!("n{node}"))?,
+            node: NodeId(node),
+            key: [7; 32],
         })?;
-        let Outcome::Network(record) = made else {
+    }
+    for n in 0..NETWORKS {
+        let wish = network(n as usize, Some(prefix("0.0.0.0/22")?))?;
+        let Outcome::Network(record) = state.apply(wish)? else {
             continue;
         };
         for node in 1..=NODES {
             let (network, node): (NetworkId, NodeId) = (record.id, NodeId(node));
-            state.apply(Action::LeaseBlock { network, node })?;
+            state.apply(Action::GrowBlocks { network, node })?;
         }
     }
     let (bytes, encoded) = timed(|| Ok(state.allocator.snapshot()))?;
@@ -212,6 +196,20 @@ struct State {
 }
 
 impl State {
+    fn founded() -> anyhow::Result<Self> {
+        let mut state = Self::default();
+        state.apply(Action::Genesis {
+            cluster: ClusterId(1),
+            ca_cert_der: vec![1; 400],
+            ca_key_der: Secret(vec![2; 120]),
+            keyring: corpus::keyring(),
+            token_secret: TokenSecret([3; 16]),
+            founder: NodeId(1),
+            name: Name::new("n1")?,
+        })?;
+        Ok(state)
+    }
+
     fn apply(&mut self, action: Action) -> anyhow::Result<Outcome> {
         self.requests += 1;
         let outcome = self.allocator.apply(&Command {
@@ -222,6 +220,23 @@ impl State {
         self.allocator.take_dots();
         Ok(outcome?)
     }
+}
+
+/// Returns the wish for a network of one subnet: of the default pool's size, or of this one.
+fn network(n: usize, size: Option<Prefix>) -> anyhow::Result<Action> {
+    let subnet = SubnetRequest {
+        prefix: size,
+        gateway: None,
+    };
+    Ok(Action::AllocateNetwork(NetworkWish {
+        name: Name::new(&format!("network{n}"))?,
+        driver: Name::new("overlay")?,
+        options: BTreeMap::new(),
+        subnets: vec![SubnetWish::from(subnet)],
+        vxlan: true,
+        v6: false,
+        avoid: Vec::new(),
+    }))
 }
 
 fn prefix(text: &str) -> anyhow::Result<Prefix> {

@@ -14,6 +14,7 @@ pub(super) mod extract;
 pub mod ipam;
 pub mod members;
 mod metrics;
+pub mod pools;
 mod progress;
 mod refusal;
 mod routes;

@@ -141,7 +141,9 @@ fn pool_code(refused: &PoolRefusal) -> Code {
         | PoolRefusal::RangeAlone(_)
         | PoolRefusal::RangeOutside { .. }
         | PoolRefusal::BadLength(_)
-        | PoolRefusal::AddressOutside { .. } => Code::Invalid,
+        | PoolRefusal::AddressOutside { .. }
+        | PoolRefusal::BadPieces { .. }
+        | PoolRefusal::TooManyPools { .. } => Code::Invalid,
     }
 }
 

@@ -94,7 +94,9 @@ pub fn routes(controller: Controller, tls: Tls, stop: CancellationToken) -> Rout
     let cluster = cluster::routes().with_state(api.controller.clone());
     let members = super::members::routes().with_state(api.controller.clone());
     let dataplane = super::dataplane::routes().with_state(api.controller.clone());
+    let pools = super::pools::routes().with_state(api.controller.clone());
     let parts = trust.merge(members).merge(cluster).merge(dataplane);
+    let parts = parts.merge(pools);
     Router::new()
         .nest("/v1", v1.with_state(api))
         .nest("/v1", parts)

@@ -29,6 +29,7 @@ pub(super) use trust::{KeysCommand, NodeCommand};
 pub(super) use wait::Wait;
 
 use crate::{
+    api::http::pools::DefaultPool,
     config::{
         Advertise, Carrier, CertificateLife, DnsTtl, DockerMode, KeyRotation, Layer, LogFormat,
         Profile, Resolver, Secret, Seed,
@@ -115,7 +116,8 @@ Nothing is started and nothing is sent. The first `weft up` on this data directo
 
 Examples:
   weft init
-  weft init --name n1 --data-dir /srv/weft")]
+  weft init --name n1 --data-dir /srv/weft
+  weft init --default-address-pool base=10.10.0.0/16,size=24     subnets that nobody names come from there")]
     Init(InitArgs),
     /// Run this node, until it is told to stop
     #[command(after_help = "\
@@ -276,6 +278,9 @@ pub(super) struct PlaceArgs {
 pub(super) struct InitArgs {
     #[command(flatten)]
     pub(super) place: PlaceArgs,
+    /// A default pool of the cluster and the length of its subnets' prefixes; may be given more than once. See `weft ipam pools`
+    #[arg(long, value_name = "base=PREFIX,size=LENGTH[,space=local]")]
+    pub(super) default_address_pool: Vec<DefaultPool>,
 }
 
 #[derive(Debug, Clone, clap::Args)]

@@ -5,7 +5,10 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::Subcommand;
 
 use super::wait::{Wait, span};
-use crate::core::model::{Name, Prefix};
+use crate::{
+    api::http::pools::DefaultPool,
+    core::model::{Name, Prefix},
+};
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum NetworkCommand {
@@ -100,6 +103,27 @@ Examples:
   weft ipam status
   weft ipam status --json")]
     Status,
+    /// Show the default pools, where subnets come from that nobody names, or set others for the whole cluster
+    #[command(after_help = "\
+Without pools of one's own there are 31 local ones (172.17.0.0/16 to 172.31.0.0/16, and 192.168.0.0/16 in /20s), of networks \
+whose driver carries no data from node to node, 65,536 global ones (10.0.0.0/8 in /24s), and for IPv6 the /64s of a /48 that is \
+the cluster's own. With --set all configured pools are replaced; a space and a family of which none is given has those again. \
+Subnets that networks have stay.
+
+Examples:
+  weft ipam pools
+  weft ipam pools --set base=10.10.0.0/16,size=24
+  weft ipam pools --set base=10.10.0.0/16,size=24 --set base=10.20.0.0/16,size=26 --set base=fd00:1::/48,size=64
+  weft ipam pools --set base=172.16.0.0/12,size=20,space=local
+  weft ipam pools --reset")]
+    Pools {
+        /// A pool and the length of its subnets' prefixes; may be given more than once
+        #[arg(long = "set", value_name = "base=PREFIX,size=LENGTH[,space=local]")]
+        set: Vec<DefaultPool>,
+        /// Go back to the pools that are built in
+        #[arg(long, conflicts_with = "set")]
+        reset: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -16,6 +16,7 @@ use crate::{
     cli::{error::CliError, init},
     config::{Config, Seed},
     core::{
+        ipam::DefaultPools,
         model::NodeId,
         wire::{codec, lifetime::Standing},
     },
@@ -72,8 +73,8 @@ impl Member {
                 }
             }
             None if may_found => {
-                let life = init::life(config);
-                let (identity, token) = init::found(store, config.name.clone(), life).await?;
+                let terms = (init::life(config), DefaultPools::default());
+                let (identity, token) = init::found(store, config.name.clone(), terms).await?;
                 tracing::info!(cluster = %identity.cluster, "a new cluster is founded");
                 if let Some(path) = &config.token_file {
                     init::write_token(path, &token)?;

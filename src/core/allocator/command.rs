@@ -10,7 +10,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::NetworkWish;
 use crate::core::{
-    ipam::PoolRefusal,
+    ipam::{DefaultPools, PoolRefusal},
     model::{
         BlockRecord, ClusterId, Family, Hlc, Name, NetworkId, NetworkRecord, NodeId, Prefix, Vni,
     },
@@ -190,6 +190,11 @@ pub enum Action {
         /// Of which family its addresses are.
         family: Family,
     },
+    /// As `AllocateNetwork`, of a driver that carries no data from node to node: subnets that are not named come from the local
+    /// default pools.
+    AllocateLocal(NetworkWish),
+    /// Has other default pools from now on; the subnets that networks have stay.
+    SetPools(DefaultPools),
 }
 
 /// The option with VNIs chosen by hand: decimal numbers parted by commas, the first for the first subnet, and so on.
@@ -201,7 +206,7 @@ pub const VXLANID_LIST_DOCKER: &str = "com.docker.network.driver.overlay.vxlanid
 /// One subnet that a network shall have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct SubnetRequest {
-    /// Which addresses; nothing: the next free /24 of the default pool; `0.0.0.0/N` or `::/N`: the next free one of that size.
+    /// Which addresses; nothing: the next free subnet of the default pools; `0.0.0.0/N` or `::/N`: the next free one of that size.
     pub prefix: Option<Prefix>,
     /// The gateway's address; nothing: the first one.
     pub gateway: Option<IpAddr>,
@@ -306,8 +311,10 @@ pub enum AllocatorError {
         /// How many there may be.
         limit: u64,
     },
-    /// The default pool is used up: the caller must name a prefix, or remove networks.
-    #[error("the default pool has no free subnet of length {length}: name a subnet of your own")]
+    /// The default pools are used up: the caller must name a prefix, remove networks, or configure more pools.
+    #[error(
+        "the default pools have no free subnet of length {length}: name a subnet of your own, or configure more pools"
+    )]
     NoFreeSubnet {
         /// The prefix length that was looked for.
         length: u8,

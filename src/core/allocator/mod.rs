@@ -11,6 +11,7 @@ mod log;
 mod member;
 mod network;
 mod overlay;
+mod pools;
 mod recover;
 mod reply;
 mod snapshot;
@@ -31,6 +32,7 @@ pub use log::TOMBSTONES_MAX;
 pub use member::{Founding, MemberRecord};
 pub use network::SUBNETS_MAX;
 pub use overlay::vxlanid_option;
+pub use pools::site_of;
 pub use reply::REPLIES_MAX;
 pub use snapshot::{SNAPSHOT_OLDEST, SNAPSHOT_VERSION, SnapshotError};
 pub use vni::VNI_FIRST;
@@ -38,7 +40,7 @@ pub use wish::{AVOIDED_MAX, NetworkWish, RESERVED_MAX, SubnetWish};
 
 use self::{block::Blocks, log::ClusterLog, reply::Replies, vni::Vnis};
 use super::{
-    ipam::{Rest, Space},
+    ipam::{DefaultPools, Rest, Space, SpaceName},
     model::{
         BlockRecord, ClusterId, Dot, Hlc, Name, NetworkId, NetworkRecord, NodeId, Prefix,
         TableName, UnixMillis,
@@ -61,6 +63,9 @@ pub const REMOVED_TABLE: &str = "removed";
 /// keys themselves go over TLS alone, from voters to those who ask.
 pub const KEYS_TABLE: &str = "keys";
 
+/// The table of the cluster log with the [`DefaultPools`] that were configured last, under the key `default`; nothing before.
+pub const POOLS_TABLE: &str = "pools";
+
 /// The state that every voter holds.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Allocator {
@@ -74,6 +79,8 @@ pub struct Allocator {
     ring_version: u64,
     rotated: Option<Hlc>,
     networks: BTreeMap<NetworkId, NetworkRecord>,
+    /// Where subnets come from that nobody names.
+    pools: DefaultPools,
     /// The number the last network got; numbers are never reused.
     last_network: u32,
     /// The subnets of all networks: follows from `networks`.
@@ -108,7 +115,9 @@ impl Allocator {
         match &command.action {
             Action::Genesis { .. } => Err(AllocatorError::AlreadyFounded),
             Action::CreateNetwork { .. } => self.create_network(command),
-            Action::AllocateNetwork(wish) => self.allocate_network(at, wish),
+            Action::AllocateNetwork(wish) => self.allocate_network(at, wish, SpaceName::Global),
+            Action::AllocateLocal(wish) => self.allocate_network(at, wish, SpaceName::Local),
+            Action::SetPools(pools) => self.set_pools(at, pools),
             Action::RemoveNetwork { id } => self.remove_network(at, *id),
             Action::LeaseBlock { network, node } => self.lease_block(at, *network, *node),
             Action::ClaimAddress {

@@ -8,11 +8,12 @@ use super::{
     block::Blocks,
     networks_table,
     overlay::{network_allocate, network_free},
+    pools::site_of,
     vni::Vnis,
 };
 use crate::core::{
-    ipam::{self, Pool, PoolError, PoolRefusal, Space, checked, global_pool, site_pool},
-    model::{ClusterId, Hlc, Key, NetworkId, NetworkRecord, Prefix, Subnet, Value, Vni},
+    ipam::{self, Pool, PoolError, PoolRefusal, Space, SpaceName, checked},
+    model::{Hlc, Key, NetworkId, NetworkRecord, Prefix, Subnet, Value, Vni},
     wire::codec,
 };
 
@@ -45,27 +46,30 @@ impl Allocator {
             v6: false,
             avoid: Vec::new(),
         };
-        self.allocate_network(command.at, &wish)
+        self.allocate_network(command.at, &wish, SpaceName::Global)
     }
 
     pub(super) fn allocate_network(
         &mut self,
         at: Hlc,
         wish: &NetworkWish,
+        space: SpaceName,
     ) -> Result<Outcome, AllocatorError> {
         let name = wish.name.clone();
         if let Some(existing) = self.network_named(&name) {
             let id = existing.id;
             return Err(AllocatorError::NetworkExists { name, id });
         }
-        let wishes = wish.all_subnets();
+        let site = site_of(self.cluster().ok_or(AllocatorError::NotFounded)?);
+        let pools = [false, true].map(|v6| self.pools.of(space, v6, site).0);
+        let usual = pools[1].first().map_or(site.length, |pool| pool.length);
+        let wishes = wish.all_subnets(usual);
         check_sizes(wish, &wishes)?;
-        let cluster = self.cluster().ok_or(AllocatorError::NotFounded)?;
         self.rest.wake(at.wall());
         let mut draft = Draft {
             space: &mut self.space,
             vnis: &mut self.vnis,
-            pools: default_pools(cluster),
+            pools,
             avoid: union(&wish.avoid),
             resting: self.rest.obstacles(),
             last_vni: 0,
@@ -167,7 +171,8 @@ fn check_sizes(wish: &NetworkWish, wishes: &[SubnetWish]) -> Result<(), Allocato
 struct Draft<'a> {
     space: &'a mut Space,
     vnis: &'a mut Vnis,
-    pools: [Pool; 2],
+    /// The pools of IPv4, and those of IPv6.
+    pools: [Vec<Pool>; 2],
     /// What nodes route.
     avoid: Space,
     /// What other networks had a moment ago.
@@ -231,17 +236,16 @@ impl Draft<'_> {
         if let Some(sized) = asked.filter(|sized| has_no_room(*sized)) {
             return Err(AllocatorError::BadSubnet(sized));
         }
-        let is_v4 = asked.is_none_or(|sized| sized.0.addr().is_ipv4());
-        let mut pools = self.pools.to_vec();
-        pools.retain(|pool| pool.base.0.addr().is_ipv4() == is_v4);
+        let is_v6 = asked.is_some_and(|sized| sized.0.addr().is_ipv6());
+        let pools = &self.pools[usize::from(is_v6)];
         let length = asked.map(|sized| sized.0.prefix_len());
         // What a network had a moment ago is used only if nothing else is free.
         let mut obstacles = self.avoid.clone();
         self.resting
             .iter()
             .for_each(|resting| obstacles.cover(resting));
-        let found = self.space.take_from(&pools, length, &obstacles);
-        let found = found.or_else(|_full| self.space.take_from(&pools, length, &self.avoid));
+        let found = self.space.take_from(pools, length, &obstacles);
+        let found = found.or_else(|_full| self.space.take_from(pools, length, &self.avoid));
         found.map_err(|error| match error {
             PoolError::BadLength(length) => PoolRefusal::BadLength(length).into(),
             PoolError::Exhausted(length) => AllocatorError::NoFreeSubnet { length },
@@ -266,11 +270,6 @@ impl Draft<'_> {
 /// Returns whether a prefix cannot hold a gateway and an endpoint.
 fn has_no_room(prefix: Prefix) -> bool {
     prefix.0.prefix_len() >= prefix.0.max_prefix_len()
-}
-
-/// Returns the pools to choose from: libnetwork's global pool, and the cluster's own /48 by the first bits of its id.
-fn default_pools(cluster: ClusterId) -> [Pool; 2] {
-    [global_pool(), site_pool((cluster.0 >> 88) as u64)]
 }
 
 fn union(prefixes: &[Prefix]) -> Space {

@@ -12,12 +12,13 @@ use super::{
     reply::Reply,
 };
 use crate::core::{
+    ipam::DefaultPools,
     model::{BlockRecord, Dot, Hlc, Name, NetworkId, NetworkRecord, NodeId, Prefix, UnixMillis},
     wire::codec::{self, CodecError},
 };
 
-/// The version of the snapshot's bytes: 2 adds ranges and what rests.
-pub const SNAPSHOT_VERSION: u16 = 2;
+/// The version of the snapshot's bytes: 2 adds ranges and what rests, 3 members' keys and default pools.
+pub const SNAPSHOT_VERSION: u16 = 3;
 
 /// The oldest version that is read.
 pub const SNAPSHOT_OLDEST: u16 = 1;
@@ -68,6 +69,8 @@ enum Part {
     Rotated(u64, Hlc),
     /// The digest of a member's key.
     MemberKey(NodeId, [u8; 32]),
+    /// The default pools that were configured.
+    Pools(DefaultPools),
 }
 
 impl Allocator {
@@ -111,6 +114,8 @@ impl Allocator {
         parts.extend(keys.map(|(node, key)| Part::MemberKey(*node, *key)));
         parts.extend(self.removed.iter().copied().map(Part::Removed));
         parts.extend(self.rotated.map(|at| Part::Rotated(self.ring_version, at)));
+        let pools = Some(self.pools.clone()).filter(|pools| *pools != DefaultPools::default());
+        parts.extend(pools.map(Part::Pools));
         parts.extend(self.networks.values().cloned().map(Part::Network));
         let next = |(id, blocks): (&NetworkId, &Blocks)| Some(Part::NextBlock(*id, blocks.next?));
         parts.extend(self.blocks.iter().filter_map(next));
@@ -179,6 +184,7 @@ impl Restoring {
                 self.state.ring_version = version;
                 self.state.rotated = Some(at);
             }
+            Part::Pools(pools) => self.state.pools = pools,
             Part::Network(record) => self.add_network(record)?,
             Part::NextBlock(network, next) => {
                 self.state.blocks.entry(network).or_default().next = Some(next);

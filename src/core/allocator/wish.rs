@@ -1,8 +1,12 @@
 //! A network as somebody wants it: all that `weft network create` can say.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use bincode::{Decode, Encode};
+use ipnet::IpNet;
 
 use super::{AllocatorError, SubnetRequest};
 use crate::core::{
@@ -25,7 +29,7 @@ pub struct NetworkWish {
     pub driver: Name,
     /// Options, passed to the driver unchanged; [`VXLANID_LIST`](super::VXLANID_LIST) is read here too.
     pub options: BTreeMap<String, String>,
-    /// The subnets it shall have. None: one of the default pool with `vxlan`, else a network without addresses.
+    /// The subnets it shall have. None: one of the default pools with `vxlan`, else a network without addresses.
     pub subnets: Vec<SubnetWish>,
     /// Whether each subnet needs a VNI.
     pub vxlan: bool,
@@ -56,8 +60,8 @@ impl From<SubnetRequest> for SubnetWish {
 }
 
 impl NetworkWish {
-    /// Returns the subnets to look for: what was asked for, and what goes without saying.
-    pub(super) fn all_subnets(&self) -> Vec<SubnetWish> {
+    /// Returns the subnets to look for: what was asked for, and what goes without saying. One of IPv6 is of `usual` size then.
+    pub(super) fn all_subnets(&self, usual: u8) -> Vec<SubnetWish> {
         let mut subnets = self.subnets.clone();
         if subnets.is_empty() && self.vxlan {
             subnets.push(SubnetWish::default());
@@ -67,9 +71,9 @@ impl NetworkWish {
             prefix.is_some_and(|prefix| prefix.0.addr().is_ipv6())
         };
         if self.v6 && !subnets.iter().any(is_v6) {
-            let any = "::/64".parse().map(Prefix).ok();
+            let any = IpNet::new(Ipv6Addr::UNSPECIFIED.into(), usual);
             subnets.push(SubnetWish::from(SubnetRequest {
-                prefix: any,
+                prefix: any.map(Prefix).ok(),
                 gateway: None,
             }));
         }

@@ -4,8 +4,9 @@
 //! was given back is used again only under a newer lease. Source: libnetwork's default IPAM and its test vectors, but for:
 //!
 //! - a pool of length 0 is refused, where libnetwork takes `::/0` for a wish of that size: nothing else would fit beside it;
-//! - a range that several networks share a pool for is checked against the others' ranges, where libnetwork only refuses
-//!   an equal one;
+//! - a subnet is one network's, with at most one range to hand out from, where libnetwork lets several networks share it by
+//!   ranges;
+//! - default pools that overlap are refused, where libnetwork drops one of them in silence;
 //! - a released address rests, where libnetwork may hand it out at once.
 
 mod block;
@@ -18,10 +19,8 @@ mod space;
 
 pub use block::{AddressError, Block, COOL_DOWN};
 pub use hand::{Fresh, Hand, Lease, NoAddress};
-pub use pools::{
-    AddressSpace, LOW_FROM, PoolId, PoolRefusal, PoolRequest, SpaceName, Utilisation, checked,
-};
-pub use predefined::{deduplicated, global_pool, local_pools, site_pool};
+pub use pools::{LOW_FROM, PoolRefusal, Utilisation, checked};
+pub use predefined::{DefaultPools, POOLS_MAX, SpaceName, site_pool};
 pub use rest::{RESTING_MAX, Rest};
 pub use space::{Overlap, Pool, PoolError, Space};
 

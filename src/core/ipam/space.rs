@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use bincode::{Decode, Encode};
 use ipnet::IpNet;
 
 use super::add;
 use crate::core::model::Prefix;
 
 /// Prefixes to choose from: `base`, from its address on, cut into prefixes of length `length`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct Pool {
     /// What is cut. Its address may lie inside: that is where the search begins.
     pub base: Prefix,

@@ -185,6 +185,8 @@ pub(super) fn of(action: &Action) -> Option<(NetworkId, NodeId)> {
         | Action::ReplaceOptions { .. }
         | Action::AdmitNode { .. }
         | Action::RecordKey { .. }
-        | Action::AllocateNetwork(_) => None,
+        | Action::AllocateNetwork(_)
+        | Action::AllocateLocal(_)
+        | Action::SetPools(_) => None,
     }
 }

@@ -1,8 +1,11 @@
 //! Addresses as a person asks for them: ranges, what is set aside, IPv6, and how much is left.
 
-use super::{Node, name, named, refused};
+use super::{Node, eventually, name, named, refused};
 use crate::{
-    api::http::types::{Code, CreateEndpoint, CreateNetwork, CreateSubnet},
+    api::http::{
+        pools::{DefaultPool, SetPools},
+        types::{Code, CreateEndpoint, CreateNetwork, CreateSubnet},
+    },
     core::model::Prefix,
 };
 
@@ -96,6 +99,62 @@ async fn what_cannot_be_is_refused_with_its_code() {
     assert_eq!(refused(overlap), Code::InUse);
     let taken = create(&node, "a", Some("10.7.0.9")).await;
     assert_eq!(refused(taken), Code::InUse);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn default_pools_are_set_through_any_node_and_listed_on_all() {
+    let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let first = Node::start(&directories[0], named("n1")).await.unwrap();
+    first.until_led().await;
+    let invitation = first.invite("n2").await;
+    let second = Node::start(&directories[1], invitation).await.unwrap();
+    let pool = |text: &str| text.parse::<DefaultPool>().unwrap();
+    let wish = SetPools {
+        pools: vec![
+            pool("base=10.10.0.0/16,size=26"),
+            pool("base=fd00:1::/48,size=64"),
+        ],
+    };
+    let before = second.client.default_pools().await.unwrap();
+
+    second.client.set_default_pools(&wish).await.unwrap();
+    let null = CreateNetwork {
+        driver: name("null"),
+        subnets: vec![CreateSubnet {
+            prefix: Some(prefix("0.0.0.0/24")),
+            ..CreateSubnet::default()
+        }],
+        ..CreateNetwork::overlay(name("local"))
+    };
+    let app = CreateNetwork::overlay(name("app"));
+    let global = first.client.network_create(&app).await.unwrap();
+    let local = first.client.network_create(&null).await.unwrap();
+    let twice = SetPools {
+        pools: vec![
+            pool("base=10.10.0.0/16,size=26"),
+            pool("base=10.10.9.0/24,size=26"),
+        ],
+    };
+    let refused_twice = first.client.set_default_pools(&twice).await;
+
+    assert_eq!(before.len(), 7 + 1 + 1 + 1);
+    assert!(before.iter().all(|pool| !pool.configured));
+    assert_eq!(global.subnets[0].prefix, prefix("10.10.0.0/26"));
+    // This host may route the first ones.
+    let of_local = prefix("172.16.0.0/12");
+    assert!(of_local.0.contains(&local.subnets[0].prefix.0), "{local:?}");
+    assert_eq!(refused(refused_twice), Code::InUse);
+    for node in [&first, &second] {
+        eventually(async || {
+            let pools = node.client.default_pools().await.unwrap();
+            let mut ours = pools.iter().filter(|pool| pool.configured);
+            let of_v4 = ours
+                .next()
+                .map(|pool| (pool.base, pool.subnets, pool.in_use));
+            of_v4 == Some((prefix("10.10.0.0/16"), 1_024, 1)) && ours.count() == 1
+        })
+        .await;
+    }
 }
 
 async fn create(

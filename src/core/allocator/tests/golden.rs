@@ -1,6 +1,7 @@
 //! What earlier versions wrote is read by this one: files of their bytes, kept as they were.
 
 use super::*;
+use crate::core::ipam::{Pool, PoolRefusal};
 
 #[test]
 fn a_snapshot_of_the_second_version_and_its_commands_come_to_the_same_state() {
@@ -13,7 +14,30 @@ fn a_snapshot_of_the_second_version_and_its_commands_come_to_the_same_state() {
     assert_eq!(read, wanted);
     assert_eq!(codec::encode(&read), commands);
     assert_eq!(Allocator::restore(bytes).unwrap(), allocator);
+}
+
+#[test]
+fn a_snapshot_of_the_third_version_and_its_commands_come_to_the_same_state() {
+    let bytes = include_bytes!("golden/snapshot.v3.bin");
+    let commands = include_bytes!("golden/commands.v3.bin");
+    let (wanted, allocator) = third_version();
+
+    let read: Vec<Command> = codec::decode(commands).unwrap();
+
+    assert_eq!(read, wanted);
+    assert_eq!(codec::encode(&read), commands);
+    assert_eq!(Allocator::restore(bytes).unwrap(), allocator);
     assert_eq!(allocator.snapshot(), bytes);
+}
+
+#[test]
+fn replies_of_the_third_version_are_read_and_written_as_they_were() {
+    let bytes = include_bytes!("golden/replies.v3.bin");
+
+    let replies: Vec<Result<Outcome, AllocatorError>> = codec::decode(bytes).unwrap();
+
+    assert_eq!(replies, replies_v3());
+    assert_eq!(codec::encode(&replies), bytes);
 }
 
 #[test]
@@ -284,6 +308,50 @@ fn second_version() -> (Vec<Command>, Allocator) {
         Action::RemoveNetwork { id: NetworkId(2) },
         Action::RemoveMember { node },
     ];
+    applied(actions)
+}
+
+/// Every action that the third version added, and the state they come to.
+fn third_version() -> (Vec<Command>, Allocator) {
+    let (network, node) = (NetworkId(2), NodeId(2));
+    let (wish, other) = wishes();
+    let mut pools = DefaultPools::default();
+    for (space, base, length) in [
+        (SpaceName::Local, prefix("10.20.0.0/16"), 24),
+        (SpaceName::Global, prefix("10.30.0.0/16"), 26),
+        (SpaceName::Global, prefix("fd00:1::/48"), 64),
+    ] {
+        pools.add(space, Pool { base, length });
+    }
+    let was = wish.options.clone();
+    applied([
+        genesis(),
+        Action::AdmitNode {
+            node,
+            name: name("n2"),
+            key: [2; 32],
+        },
+        Action::RecordKey {
+            node: FOUNDER,
+            key: [1; 32],
+        },
+        Action::SetPools(pools),
+        Action::AllocateNetwork(wish),
+        Action::AllocateLocal(other),
+        Action::ReplaceOptions {
+            id: NetworkId(1),
+            was,
+            options: BTreeMap::from([("k".to_owned(), "v".to_owned())]),
+        },
+        Action::GrowFamily {
+            network,
+            node,
+            family: Family::V6,
+        },
+    ])
+}
+
+fn applied<const N: usize>(actions: [Action; N]) -> (Vec<Command>, Allocator) {
     let command = |(n, action): (u64, Action)| Command {
         at: Hlc(n << 16),
         request: n.into(),
@@ -299,9 +367,30 @@ fn second_version() -> (Vec<Command>, Allocator) {
     (commands, allocator)
 }
 
+/// One of every reply that the third version added.
+fn replies_v3() -> Vec<Result<Outcome, AllocatorError>> {
+    let refused = [
+        PoolRefusal::BadPieces {
+            base: prefix("10.0.0.0/16"),
+            length: 15,
+            longest: 31,
+        },
+        PoolRefusal::TooManyPools {
+            asked: 65,
+            limit: 64,
+        },
+    ];
+    let mut replies = vec![
+        Err(AllocatorError::NetworkChanged(NetworkId(1))),
+        Err(AllocatorError::NotItsKey(NodeId(2))),
+    ];
+    replies.extend(refused.map(|refusal| Err(AllocatorError::BadPool(refusal))));
+    replies
+}
+
 /// One of every reply that the second version added.
 fn replies_v2() -> Vec<Result<Outcome, AllocatorError>> {
-    use crate::core::ipam::PoolRefusal as Refusal;
+    use PoolRefusal as Refusal;
 
     let (network, node, pool) = (NetworkId(1), NodeId(2), prefix("10.0.0.0/24"));
     let address: IpAddr = "10.0.0.7".parse().unwrap();

@@ -3,8 +3,8 @@
 //!
 //! - here and in `wishes`: A2–A6, A14, O1–O5 (A2 is a name that is taken; an id cannot be given twice, the log counts them);
 //! - in `blocks`: A7, A9, A10, A15, for the node that asks and for any voter that goes on from a snapshot;
-//! - A1: an IPAM driver cannot be named, and the driver is checked before anything is proposed, by the controller, which
-//!   keeps a network whose driver a node lacks as pending there; O6 is a setting of `core::overlay`;
+//! - A1: drivers, of IPAM too, are looked for before anything is proposed, by the controller, which keeps a network whose
+//!   driver a node lacks as pending there; O6 is a setting of `core::overlay`;
 //! - A8, A12 and A13 are of services, virtual addresses and published ports, and A11 of load balancers' addresses on nodes:
 //!   there are none here.
 

@@ -1,7 +1,7 @@
 //! Networks with all that can be said of one: ranges, addresses set aside, IPv6, what nodes route.
 
 use super::*;
-use crate::core::ipam::{COOL_DOWN, PoolRefusal};
+use crate::core::ipam::{COOL_DOWN, POOLS_MAX, Pool, PoolRefusal};
 
 fn wish(text: &str, subnets: Vec<SubnetWish>) -> NetworkWish {
     NetworkWish {
@@ -268,6 +268,137 @@ fn a_resting_subnet_is_used_where_no_other_is_free() {
     let found = rig.network(allocate(wish("c", Vec::new())));
 
     assert_eq!(prefixes(&found), ["10.0.0.0/24"]);
+}
+
+fn pools(pools: &[(SpaceName, &str, u8)]) -> Action {
+    let mut configured = DefaultPools::default();
+    for (space, base, length) in pools {
+        let (base, length) = (prefix(base), *length);
+        configured.add(*space, Pool { base, length });
+    }
+    Action::SetPools(configured)
+}
+
+/// The pools of libnetwork's local space, one after another; they are not in the way of a global network.
+#[test]
+fn a_local_network_has_one_of_31_subnets_and_a_global_one_none_of_them() {
+    let mut rig = Rig::founded();
+    let local = |text: &str| Action::AllocateLocal(wish(text, Vec::new()));
+
+    let all: Vec<String> = (0..31)
+        .flat_map(|n| prefixes(&rig.network(local(&format!("local{n}")))))
+        .collect();
+    let more = rig.apply(local("more"));
+    let global = rig.network(allocate(wish("global", Vec::new())));
+
+    let sorted = all.clone();
+    assert!(sorted.is_sorted_by_key(|text| prefix(text)));
+    assert_eq!(
+        (all[0].as_str(), all[15].as_str()),
+        ("172.17.0.0/16", "192.168.0.0/20")
+    );
+    assert_eq!(all[30], "192.168.240.0/20");
+    assert_eq!(more, Err(AllocatorError::NoFreeSubnet { length: 20 }));
+    assert_eq!(prefixes(&global), ["10.0.0.0/24"]);
+}
+
+#[test]
+fn subnets_that_nobody_names_come_from_the_configured_pools_in_their_order() {
+    let mut rig = Rig::founded();
+    let before = rig.network(allocate(wish("before", Vec::new())));
+    rig.apply(pools(&[
+        (SpaceName::Global, "10.0.0.0/23", 24),
+        (SpaceName::Global, "10.9.0.0/30", 31),
+        (SpaceName::Global, "fd00:1::/48", 56),
+        (SpaceName::Local, "10.200.0.0/16", 24),
+    ]))
+    .unwrap();
+    rig.succeed();
+    let dual = NetworkWish {
+        v6: true,
+        ..wish("dual", Vec::new())
+    };
+
+    let dual = rig.network(allocate(dual));
+    let next = rig.network(allocate(wish("next", Vec::new())));
+    let last = rig.network(allocate(wish("last", Vec::new())));
+    let full = rig.apply(allocate(wish("full", Vec::new())));
+    let local = rig.network(Action::AllocateLocal(wish("local", Vec::new())));
+    let long = rig.apply(allocate(wish("long", vec![named("::/47")])));
+
+    assert_eq!(prefixes(&before), ["10.0.0.0/24"]);
+    assert_eq!(prefixes(&dual), ["10.0.1.0/24", "fd00:1::/56"]);
+    assert_eq!(prefixes(&next), ["10.9.0.0/31"]);
+    assert_eq!(prefixes(&last), ["10.9.0.2/31"]);
+    assert_eq!(full, Err(AllocatorError::NoFreeSubnet { length: 31 }));
+    assert_eq!(prefixes(&local), ["10.200.0.0/24"]);
+    assert_eq!(
+        long,
+        Err(AllocatorError::BadPool(PoolRefusal::BadLength(47)))
+    );
+    rig.apply(pools(&[])).unwrap();
+    assert_eq!(
+        prefixes(&rig.network(allocate(wish("again", Vec::new())))),
+        ["10.0.2.0/24"]
+    );
+}
+
+#[test]
+fn pools_that_cannot_be_change_nothing_and_those_that_are_set_are_told_to_every_node() {
+    let mut rig = Rig::founded();
+    rig.apply(pools(&[(SpaceName::Global, "10.10.0.0/16", 24)]))
+        .unwrap();
+    let told = rig.allocator.take_dots();
+    let before = rig.allocator.pools().clone();
+
+    let refused = rig.apply(pools(&[(SpaceName::Local, "10.10.0.0/16", 15)]));
+
+    let wanted = PoolRefusal::BadPieces {
+        base: prefix("10.10.0.0/16"),
+        length: 15,
+        longest: 31,
+    };
+    assert_eq!(refused, Err(AllocatorError::BadPool(wanted)));
+    assert_eq!(rig.allocator.pools(), &before);
+    assert!(rig.allocator.take_dots().is_empty());
+    let dot = told.last().unwrap();
+    assert_eq!(dot.table.as_str(), POOLS_TABLE);
+    let value = dot.value.as_ref().unwrap();
+    assert_eq!(
+        codec::decode::<DefaultPools>(value.as_bytes()).unwrap(),
+        before
+    );
+    let restored = Allocator::restore(&rig.allocator.snapshot()).unwrap();
+    assert_eq!(restored.pools(), &before);
+}
+
+#[test]
+fn the_most_pools_that_may_be_fit_into_an_entry() {
+    let mut rig = Rig::founded();
+    let mut most = DefaultPools::default();
+    for n in 0..POOLS_MAX as u8 {
+        for space in SpaceName::ALL {
+            let base = prefix(&format!("fd00:{n:x}::/32"));
+            most.add(space, Pool { base, length: 64 });
+        }
+    }
+
+    assert_eq!(rig.apply(Action::SetPools(most)), Ok(Outcome::Done));
+}
+
+#[test]
+fn as_many_subnets_of_ten_as_there_are_are_handed_out_each_once() {
+    let mut rig = Rig::founded();
+    rig.apply(pools(&[(SpaceName::Global, "10.0.0.0/14", 24)]))
+        .unwrap();
+
+    let all: BTreeSet<String> = (0..1_024)
+        .flat_map(|n| prefixes(&rig.network(allocate(wish(&format!("net{n}"), Vec::new())))))
+        .collect();
+
+    assert_eq!(all.len(), 1_024);
+    let more = rig.apply(allocate(wish("more", Vec::new())));
+    assert_eq!(more, Err(AllocatorError::NoFreeSubnet { length: 24 }));
 }
 
 #[test]
