@@ -129,16 +129,18 @@ impl Transport for Streams {
     }
 }
 
-/// Tells apart what was surely not carried out: only that may be sent elsewhere without a thought.
+/// Tells apart what was surely not carried out: whoever asked is told so.
 fn failure(node: NodeId, error: &StreamError) -> TransportError {
     let reason = error.to_string();
     match error {
         StreamError::Late { .. } | StreamError::Overdue { .. } => TransportError::TimedOut(node),
         StreamError::Lost { .. } | StreamError::BadAnswer { .. } => {
+            TransportError::Broken { node, reason }
+        }
+        StreamError::Unreachable { .. } | StreamError::NotSent { .. } => {
             TransportError::Unreachable { node, reason }
         }
-        StreamError::Unreachable { .. }
-        | StreamError::Busy { .. }
+        StreamError::Busy { .. }
         | StreamError::WrongNode { .. }
         | StreamError::ForeignCluster { .. }
         | StreamError::NotValidNow { .. }

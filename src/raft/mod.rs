@@ -34,7 +34,10 @@ use openraft::{
     Config, EmptyNode, RaftMetrics, ServerState, SnapshotPolicy, error::RaftError as OpenError,
 };
 use rand::{SeedableRng, rngs::StdRng};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use autopilot::{Standing, VoterReport, VoterRole, VotersReport, Wait};
@@ -251,6 +254,8 @@ struct Inner {
     /// Who leads by what others say, for a node that takes no part.
     hint: Mutex<Option<NodeId>>,
     members: watch::Sender<Members>,
+    /// When it was told anew who is there.
+    told: Mutex<Option<Instant>>,
     /// How many voters there shall be, and what the leader saw last.
     wanted: usize,
     seen: watch::Receiver<Option<Look>>,
@@ -316,6 +321,7 @@ impl Raft {
             timings,
             hint: Mutex::new(None),
             members,
+            told: Mutex::default(),
             wanted: config.voters,
             seen,
             leadership,
@@ -373,6 +379,10 @@ impl Raft {
         };
         self.inner.members.send_if_modified(|known| {
             let is_new = *known != members;
+            if known.alive != members.alive {
+                let told = self.inner.told.lock();
+                *told.unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            }
             *known = members;
             is_new
         });

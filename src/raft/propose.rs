@@ -1,6 +1,6 @@
 //! Proposals from any node: to the leader, wherever it is, as often as it takes, done once.
 
-use std::{sync::PoisonError, time::Duration};
+use std::{collections::BTreeSet, sync::PoisonError, time::Duration};
 
 use bytes::Bytes;
 use openraft::error::{ClientWriteError, RaftError};
@@ -8,7 +8,7 @@ use rand::RngExt;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Inner, Raft,
+    Inner, Raft, Role,
     transport::{Service, TransportError},
     types::Applied,
     wire::{self, Proposed},
@@ -30,10 +30,10 @@ pub enum ProposeError {
     /// The caller asked for what cannot be. Nothing was done.
     #[error(transparent)]
     Refused(#[from] AllocatorError),
-    /// The leader did not answer in time. It may have been done, or may yet be.
+    /// There was no answer after it was sent. It may have been done, or may yet be.
     #[error("the leader did not answer in time: it may have been done, look before trying again")]
     Timeout,
-    /// This node is shutting down, or its disk failed.
+    /// This node is shutting down, or its disk failed. Nothing was done.
     #[error("this node takes no part in the agreement any more")]
     Stopped,
 }
@@ -47,6 +47,7 @@ enum Attempt {
     Unreachable,
     /// No answer: it may have been done.
     Unanswered,
+    /// The node takes no part any more; nothing was done.
     Stopped,
 }
 
@@ -85,7 +86,7 @@ impl Inner {
         let mut turn = 0;
         let mut unanswered = false;
         let mut silent = None;
-        loop {
+        while !self.is_cut_off() {
             // Who did not answer may be dead, and what we know of the leader old: another node may know better.
             let leader = self
                 .leader()
@@ -107,7 +108,9 @@ impl Inner {
                     }
                 }
                 Attempt::NotLeader(_) => {}
-                Attempt::Stopped if target == Some(self.node) => return Err(ProposeError::Stopped),
+                Attempt::Stopped if target == Some(self.node) && !unanswered => {
+                    return Err(ProposeError::Stopped);
+                }
                 Attempt::Unreachable | Attempt::Stopped => silent = target,
                 Attempt::Unanswered => {
                     unanswered = true;
@@ -115,18 +118,44 @@ impl Inner {
                 }
             }
             if Instant::now() + RETRY_AFTER >= deadline {
-                let error = if unanswered {
-                    ProposeError::Timeout
-                } else {
-                    ProposeError::NoLeader
-                };
-                return Err(error);
+                break;
             }
             tokio::select! {
-                () = self.stop.cancelled() => return Err(ProposeError::Stopped),
+                () = self.stop.cancelled() => match unanswered {
+                    true => break,
+                    false => return Err(ProposeError::Stopped),
+                },
                 () = tokio::time::sleep(RETRY_AFTER) => {}
             }
         }
+        Err(match unanswered {
+            true => ProposeError::Timeout,
+            false => ProposeError::NoLeader,
+        })
+    }
+
+    /// Returns whether nobody can lead, for all that this node knows: most voters, or all other nodes, have been down for longer
+    /// than an election takes.
+    fn is_cut_off(&self) -> bool {
+        let told = *self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_settled = told.is_some_and(|at| at.elapsed() >= self.timings.heard_within());
+        if !is_settled {
+            return false;
+        }
+        let members = self.members.borrow();
+        let is_up = |node: &&u64| **node == self.node.0 || members.alive.contains(*node);
+        if !self.is_voter() {
+            let others = |nodes: &BTreeSet<u64>| nodes.iter().any(|node| *node != self.node.0);
+            return others(&members.all) && !others(&members.alive);
+        }
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let mut halves = metrics
+            .membership_config
+            .membership()
+            .get_joint_config()
+            .iter();
+        halves.any(|voters| voters.iter().filter(is_up).count() <= voters.len() / 2)
     }
 
     async fn forwarded(&self, from: NodeId, command: Command) -> Proposed {
@@ -153,14 +182,19 @@ impl Inner {
             return self.attempt_here(command, left).await;
         }
         let request = wire::seal(command);
-        let asked = self.transport.call(target, Service::Propose, request, left);
+        // Not for all that is left: who is cut off shall find out, and another may lead by then.
+        let within = left.min(self.timings.heard_within());
+        let asked = self
+            .transport
+            .call(target, Service::Propose, request, within);
         let answer = match asked.await {
             Ok(answer) => answer,
-            Err(TransportError::NoAddress(_) | TransportError::Refused { .. }) => {
-                return Attempt::Unreachable;
-            }
-            // The connection may have broken after the request was through.
-            Err(TransportError::Unreachable { .. } | TransportError::TimedOut(_)) => {
+            Err(
+                TransportError::NoAddress(_)
+                | TransportError::Unreachable { .. }
+                | TransportError::Refused { .. },
+            ) => return Attempt::Unreachable,
+            Err(TransportError::Broken { .. } | TransportError::TimedOut(_)) => {
                 return Attempt::Unanswered;
             }
         };
@@ -186,6 +220,9 @@ impl Inner {
         if self.leads_alone() || self.disk.is_full() || self.stop.is_cancelled() {
             return Attempt::NotLeader(None);
         }
+        if self.status().role == Role::Stopped {
+            return Attempt::Stopped;
+        }
         let written = match timeout(left, self.raft.client_write(command.clone())).await {
             Ok(written) => written,
             Err(_late) => return Attempt::Unanswered,
@@ -198,7 +235,8 @@ impl Inner {
             Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(_))) => {
                 Attempt::NotLeader(None)
             }
-            Err(RaftError::Fatal(_)) => Attempt::Stopped,
+            // It may be in the log, which others may have.
+            Err(RaftError::Fatal(_)) => Attempt::Unanswered,
         }
     }
 

@@ -17,14 +17,24 @@ pub enum Service {
 }
 
 /// Why there was no answer. It passes by itself, or the node is gone.
+///
+/// After [`Self::Broken`] and [`Self::TimedOut`] the request may have been carried out; after all others it was not.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
     /// No address is known for the node.
     #[error("no address is known for node {0}")]
     NoAddress(NodeId),
-    /// The node could not be reached, or the connection broke.
+    /// There was no connection to the node: nothing was sent.
     #[error("node {node} cannot be reached: {reason}")]
     Unreachable {
+        /// The node.
+        node: NodeId,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The connection broke once the request was under way, or the answer made no sense.
+    #[error("the connection to node {node} broke: {reason}")]
+    Broken {
         /// The node.
         node: NodeId,
         /// What went wrong.

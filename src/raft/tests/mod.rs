@@ -2,6 +2,7 @@
 
 mod faults;
 mod handover;
+mod propose;
 mod recover;
 mod rig;
 mod snapshot;

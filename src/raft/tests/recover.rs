@@ -20,7 +20,7 @@ async fn one_survivor_of_five_goes_on_with_all_that_was_agreed_and_the_lost_ones
     let mut rig = Rig::new(5, LEASE);
     rig.found(5).await;
     let app = rig.create(1, "app").await;
-    let lease = Action::LeaseBlock {
+    let lease = Action::GrowBlocks {
         network: app,
         node: NodeId(2),
     };

@@ -14,11 +14,14 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     core::{
-        allocator::{Action, Outcome, Secret, TokenSecret},
+        allocator::{Action, NetworkWish, Outcome, Secret, TokenSecret},
         model::{ClusterId, Name, NetworkId, NodeId, UnixMillis},
         wire::keyring::{ClusterKey, KeyId, Keyring},
     },
-    raft::{Raft, RaftConfig, Role, Service, Timings, Transport, TransportError, Wait},
+    raft::{
+        Raft, RaftConfig, Role, Service, Timings, Transport, TransportError, Wait,
+        wire::{self, Message},
+    },
     store::Store,
 };
 
@@ -30,10 +33,29 @@ pub(super) struct Rig {
     timings: Timings,
     voters: usize,
     running: Running,
+    ways: Ways,
+    pages: Pages,
     disks: BTreeMap<u64, (TempDir, Store)>,
+    /// How often a node was started.
+    starts: u64,
 }
 
 type Running = Arc<Mutex<BTreeMap<u64, Raft>>>;
+
+/// From whom to whom calls do not simply pass, and what becomes of them.
+type Ways = Arc<Mutex<BTreeMap<(u64, u64), Way>>>;
+
+/// The pages of snapshots that passed, and how many may.
+type Pages = Arc<Mutex<(usize, usize)>>;
+
+/// What becomes of a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    /// There is no connection.
+    Shut,
+    /// It arrives, and its answer is lost.
+    Mute,
+}
 
 impl Rig {
     pub(super) fn new(voters: usize, lease: Duration) -> Self {
@@ -49,13 +71,48 @@ impl Rig {
             },
             voters,
             running: Running::default(),
+            ways: Ways::default(),
+            pages: Arc::new(Mutex::new((0, usize::MAX))),
             disks: BTreeMap::new(),
+            starts: 0,
         }
     }
 
     /// Has the wait for an answer to a proposal be this long.
     pub(super) fn propose_within(&mut self, limit: Duration) {
         self.timings.propose = limit;
+    }
+
+    /// Has snapshots be made after so many entries of the log.
+    pub(super) fn snapshot_every(&mut self, entries: u64) {
+        self.timings.snapshot_every = entries;
+    }
+
+    /// Has the calls from one node to another come to this; nothing: they pass.
+    pub(super) fn set_way(&self, from: u64, to: u64, way: Option<Way>) {
+        let mut ways = self.ways.lock().unwrap();
+        match way {
+            Some(way) => ways.insert((from, to), way),
+            None => ways.remove(&(from, to)),
+        };
+    }
+
+    /// Has no more than so many pages of snapshots pass in all.
+    pub(super) fn limit_pages(&self, most: usize) {
+        self.pages.lock().unwrap().1 = most;
+    }
+
+    /// Returns how many pages of snapshots have passed.
+    pub(super) fn pages(&self) -> usize {
+        self.pages.lock().unwrap().0
+    }
+
+    /// Has a node hear nobody, while all hear it; or lets it hear again.
+    pub(super) fn deafen(&self, node: u64, deaf: bool) {
+        for other in self.rafts().into_keys().filter(|other| *other != node) {
+            self.set_way(node, other, deaf.then_some(Way::Mute));
+            self.set_way(other, node, deaf.then_some(Way::Shut));
+        }
     }
 
     /// Gives a node a disk.
@@ -70,16 +127,19 @@ impl Rig {
             let store = Store::open(directory.path()).unwrap();
             self.add_disk(node, directory, store);
         }
+        self.starts += 1;
         let wire = Wire {
             from: node,
             running: Arc::clone(&self.running),
+            ways: Arc::clone(&self.ways),
+            pages: Arc::clone(&self.pages),
         };
         let (raft, _news) = Raft::start(RaftConfig {
             node: NodeId(node),
             store: self.store(node).clone(),
             transport: Arc::new(wire),
             clock: Arc::new(|| UnixMillis(1)),
-            seed: node + self.disks.len() as u64,
+            seed: self.starts,
             timings: self.timings,
             voters: self.voters,
         })
@@ -104,9 +164,10 @@ impl Rig {
         };
         first.bootstrap(genesis).await.unwrap();
         for node in 2..=nodes {
-            let action = Action::AdmitMember {
+            let action = Action::AdmitNode {
                 node: NodeId(node),
                 name: name(&format!("n{node}")),
+                key: [7; 32],
             };
             first.propose(action).await.unwrap();
             self.start(node).await;
@@ -214,13 +275,15 @@ impl Rig {
 }
 
 pub(super) fn network(called: &str) -> Action {
-    Action::CreateNetwork {
+    Action::AllocateNetwork(NetworkWish {
         name: name(called),
         driver: name("overlay"),
         options: BTreeMap::new(),
         subnets: Vec::new(),
         vxlan: true,
-    }
+        v6: false,
+        avoid: Vec::new(),
+    })
 }
 
 pub(super) fn name(text: &str) -> Name {
@@ -231,6 +294,20 @@ pub(super) fn name(text: &str) -> Name {
 struct Wire {
     from: u64,
     running: Running,
+    ways: Ways,
+    pages: Pages,
+}
+
+impl Wire {
+    /// Counts a page of a snapshot; returns whether a call may pass.
+    fn count(&self, service: Service, request: &Bytes) -> bool {
+        let is_page =
+            service == Service::Raft && matches!(wire::open(request), Ok(Message::Snapshot { .. }));
+        let (passed, most) = &mut *self.pages.lock().unwrap();
+        let may = !is_page || *passed < *most;
+        *passed += usize::from(is_page && may);
+        may
+    }
 }
 
 impl Transport for Wire {
@@ -248,8 +325,13 @@ impl Transport for Wire {
             let speaks = running.contains_key(&self.from) || running.is_empty();
             running.get(&to.0).filter(|_| speaks).cloned()
         };
+        let way = self.ways.lock().unwrap().get(&(self.from, to.0)).copied();
         Box::pin(async move {
             let raft = raft.ok_or(TransportError::NoAddress(to))?;
+            if way == Some(Way::Shut) || !self.count(service, &request) {
+                let (node, reason) = (to, "the way is shut".to_owned());
+                return Err(TransportError::Unreachable { node, reason });
+            }
             let answer = async {
                 match service {
                     Service::Raft => raft.handle_raft(from, request).await,
@@ -257,7 +339,12 @@ impl Transport for Wire {
                 }
             };
             let answer = timeout(deadline, answer).await;
-            answer.map_err(|_late| TransportError::TimedOut(to))
+            let answer = answer.map_err(|_late| TransportError::TimedOut(to))?;
+            if way == Some(Way::Mute) {
+                let (node, reason) = (to, "the answer is lost".to_owned());
+                return Err(TransportError::Broken { node, reason });
+            }
+            Ok(answer)
         })
     }
 }

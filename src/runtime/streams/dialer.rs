@@ -2,8 +2,12 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -69,10 +73,13 @@ impl Dialer {
                 limit: BODY_MAX,
             });
         }
-        let call = self.call_in_turn((to, addr), service, &request);
-        tokio::time::timeout(deadline, call)
-            .await
-            .unwrap_or(Err(StreamError::Late { addr, deadline }))
+        let sent = AtomicBool::new(false);
+        let call = self.call_in_turn((to, addr), (service, &request), &sent);
+        match tokio::time::timeout(deadline, call).await {
+            Ok(answer) => answer,
+            Err(_late) if sent.load(Ordering::Relaxed) => Err(StreamError::Late { addr, deadline }),
+            Err(_late) => Err(StreamError::NotSent { addr, deadline }),
+        }
     }
 
     /// Returns how many idle connections are kept.
@@ -83,8 +90,8 @@ impl Dialer {
     async fn call_in_turn(
         &self,
         whom: Whom,
-        service: Service,
-        request: &[u8],
+        (service, request): (Service, &[u8]),
+        sent: &AtomicBool,
     ) -> Result<Bytes, StreamError> {
         let shared = &*self.shared;
         let _permit = shared.permits[service as usize - 1]
@@ -97,6 +104,7 @@ impl Dialer {
                 continue;
             }
             shared.tls.counters().reused();
+            sent.store(true, Ordering::Relaxed);
             match connection.call(service, request).await {
                 // The server closed it at the moment we wrote, most likely because it restarted.
                 Err(StreamError::Lost { .. }) => break,
@@ -106,7 +114,21 @@ impl Dialer {
         let (to, addr) = whom;
         let name = shared.tls.server_name(to);
         let counters = shared.tls.counters();
-        let mut connection = Connection::open(addr, shared.tls.connector(), name, counters).await?;
+        let opened = Connection::open(addr, shared.tls.connector(), name, counters).await;
+        let mut connection = match opened {
+            Ok(connection) => connection,
+            // The kept connection may have broken after the request was through.
+            Err(error) if sent.load(Ordering::Relaxed) => {
+                let reason = error.to_string();
+                return Err(StreamError::Lost { addr, reason });
+            }
+            Err(StreamError::Lost { addr, reason }) => {
+                let source = io::Error::other(reason);
+                return Err(StreamError::Unreachable { addr, source });
+            }
+            Err(error) => return Err(error),
+        };
+        sent.store(true, Ordering::Relaxed);
         let answer = connection.call(service, request).await;
         self.finish(whom, connection, answer)
     }

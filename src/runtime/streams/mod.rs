@@ -188,6 +188,16 @@ pub enum StreamError {
         /// What broke it.
         reason: String,
     },
+    /// No connection was to be had within the deadline, so nothing was sent. It may pass.
+    #[error(
+        "no connection to {addr} within {deadline:?}; check that the node is up and that its port is open for TCP"
+    )]
+    NotSent {
+        /// Where we called.
+        addr: SocketAddr,
+        /// How long the caller was willing to wait.
+        deadline: Duration,
+    },
     /// No answer came within the deadline. It may pass.
     #[error("{addr} did not answer within {deadline:?}")]
     Late {

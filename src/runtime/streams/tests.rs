@@ -290,20 +290,18 @@ async fn a_second_connection_resumes_the_session_of_the_first() {
 async fn a_node_that_never_answers_is_given_up_at_the_deadline() {
     let cluster = Cluster::new(1);
     let server = Listening::start(cluster.tls(2), Never, Limits::default()).await;
-    let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let dialer = cluster.dialer(5);
+    let (to, addr) = (NodeId(2), server.addr);
+    let deadline = Duration::from_secs(2);
 
-    for addr in [server.addr, mute.local_addr().unwrap()] {
-        let deadline = Duration::from_millis(100);
-        let answer = dialer
-            .call(NodeId(2), addr, Service::Raft, Bytes::new(), deadline)
-            .await;
+    let answer = dialer
+        .call(to, addr, Service::Raft, Bytes::new(), deadline)
+        .await;
 
-        assert!(
-            matches!(answer, Err(StreamError::Late { .. })),
-            "{answer:?}"
-        );
-    }
+    assert!(
+        matches!(answer, Err(StreamError::Late { .. })),
+        "{answer:?}"
+    );
     assert_eq!(dialer.idle(), 0);
 }
 
@@ -336,6 +334,66 @@ async fn an_address_where_nothing_listens_cannot_be_reached() {
 
     assert!(
         matches!(answer, Err(StreamError::Unreachable { .. })),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test]
+async fn who_accepts_and_says_nothing_was_sent_nothing() {
+    let cluster = Cluster::new(1);
+    let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (to, addr) = (NodeId(2), mute.local_addr().unwrap());
+    let soon = Duration::from_millis(50);
+    let dialer = cluster.dialer(5);
+
+    let answer = dialer
+        .call(to, addr, Service::Raft, Bytes::new(), soon)
+        .await;
+
+    assert!(
+        matches!(answer, Err(StreamError::NotSent { .. })),
+        "{answer:?}"
+    );
+    assert_eq!(dialer.idle(), 0);
+}
+
+#[tokio::test]
+async fn who_hangs_up_amid_the_handshake_was_sent_nothing() {
+    let cluster = Cluster::new(1);
+    let rude = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = rude.local_addr().unwrap();
+    let dialer = cluster.dialer(5);
+
+    let (answer, accepted) = tokio::join!(call(&dialer, 2, addr, Service::Raft, ""), async {
+        rude.accept().await.map(drop)
+    });
+
+    accepted.unwrap();
+    assert!(
+        matches!(answer, Err(StreamError::Unreachable { .. })),
+        "{answer:?}"
+    );
+}
+
+/// The request may have been carried out, whatever the second try comes to.
+#[tokio::test]
+async fn a_node_that_ends_amid_a_call_on_a_kept_connection_has_lost_it() {
+    let cluster = Cluster::new(1);
+    let gate = Arc::new(Gate::default());
+    let server = Listening::start(cluster.tls(2), Gated(gate.clone()), Limits::default()).await;
+    let dialer = cluster.dialer(5);
+    let addr = server.addr;
+    gate.open.notify_one();
+    call(&dialer, 2, addr, Service::Raft, "kept").await.unwrap();
+    gate.called.notified().await;
+
+    let (answer, ()) = tokio::join!(call(&dialer, 2, addr, Service::Raft, "cut"), async {
+        gate.called.notified().await;
+        drop(server);
+    });
+
+    assert!(
+        matches!(answer, Err(StreamError::Lost { .. })),
         "{answer:?}"
     );
 }
@@ -418,7 +476,7 @@ async fn a_further_call_waits_for_its_turn_within_its_deadline() {
 
     assert_eq!(first.unwrap(), "first");
     assert!(
-        matches!(second, Err(StreamError::Late { .. })),
+        matches!(second, Err(StreamError::NotSent { .. })),
         "{second:?}"
     );
     assert_eq!(server.tls.stats().answered, 1);
