@@ -1,7 +1,5 @@
 //! Answering other voters.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use openraft::{
     error::{InstallSnapshotError, RaftError as OpenError},
@@ -26,7 +24,7 @@ impl Raft {
 }
 
 impl Inner {
-    async fn answer(self: &Arc<Self>, from: NodeId, message: Message) -> Reply {
+    async fn answer(&self, from: NodeId, message: Message) -> Reply {
         if let Some(why) = self.refusal(from, &message) {
             return Reply::Refused(why);
         }
@@ -78,10 +76,11 @@ impl Inner {
                     Err(OpenError::Fatal(_)) => Reply::Stopped,
                 }
             }
+            Message::PreVote { last, .. } => Reply::PreVote {
+                granted: self.would_vote(last.map(Into::into)).await,
+            },
             Message::Resign => {
-                if self.leadership.borrow().leader == Some(from) {
-                    self.tasks.spawn(Arc::clone(self).replace_leader(from));
-                }
+                self.hint_gone(from);
                 Reply::Noted
             }
             Message::Transfer { term, to } => self.handle_transfer(from, term, to).await,
@@ -95,7 +94,9 @@ impl Inner {
     /// Returns why a message is not for the engine, if it is not.
     fn refusal(&self, from: NodeId, message: &Message) -> Option<String> {
         let (vote, snapshot_to) = match message {
-            Message::Append { vote, .. } | Message::Vote { vote, .. } => (vote, 0),
+            Message::Append { vote, .. }
+            | Message::Vote { vote, .. }
+            | Message::PreVote { vote, .. } => (vote, 0),
             Message::Snapshot {
                 vote, offset, data, ..
             } => (vote, offset.saturating_add(data.len() as u64)),

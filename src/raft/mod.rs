@@ -49,6 +49,7 @@ pub use transport::{Service, Transport, TransportError};
 use self::{
     autopilot::{Autopilot, Look, Members},
     disk::Disk,
+    election::Gone,
     log_store::LogStore,
     machine::{Machine, Shared},
     network::Network,
@@ -95,7 +96,7 @@ pub struct RaftConfig {
 pub struct Timings {
     /// A leader that is silent for this long may be replaced; it speaks twice in this time.
     pub lease: Duration,
-    /// After the lease, a follower waits for a random part of this, at least half of it, before it stands for election.
+    /// After the lease, a follower waits for a random part of this, at least half of it, before it asks for votes.
     pub election: Duration,
     /// How long a proposal may take.
     pub propose: Duration,
@@ -110,11 +111,11 @@ pub struct Timings {
 }
 
 impl Default for Timings {
-    /// A silent leader is replaced after 2.2 to 3 s, one that is known to be down after 1.5 s.
+    /// A silent leader is replaced after 1.3 to 1.5 s, one that is known to be down after 1 s, both from its last word on.
     fn default() -> Self {
         Self {
-            lease: Duration::from_millis(1_500),
-            election: Duration::from_millis(1_500),
+            lease: Duration::from_secs(1),
+            election: Duration::from_millis(500),
             propose: Duration::from_secs(10),
             voter_gone: Duration::from_secs(60),
             voter_settled: Duration::from_secs(3),
@@ -130,19 +131,16 @@ impl Timings {
         self.lease * 2
     }
 
-    fn lease(&self) -> Duration {
-        self.lease
-    }
-
     fn openraft(&self) -> Result<Config, RaftError> {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        // openraft takes one range for both: its end is the lease, and the wait after the lease is drawn from it. Its leader
-        // speaks at ticks of 3/2 of the heartbeat interval.
+        // The end of openraft's range of election timeouts is the lease, its beginning how long a vote may take: when to stand is
+        // decided in `election`. Its leader speaks at ticks of 3/2 of the heartbeat interval.
         let config = Config {
             cluster_name: "weft".to_owned(),
             heartbeat_interval: millis(self.lease) / 3,
-            election_timeout_min: millis(self.election) / 2,
+            election_timeout_min: millis(self.lease) / 2,
             election_timeout_max: millis(self.lease),
+            enable_elect: false,
             install_snapshot_timeout: 10_000,
             snapshot_max_chunk_size: SNAPSHOT_PAGE as u64,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every),
@@ -256,6 +254,7 @@ struct Inner {
     members: watch::Sender<Members>,
     /// When it was told anew who is there.
     told: Mutex<Option<Instant>>,
+    gone: watch::Sender<Gone>,
     /// How many voters there shall be, and what the leader saw last.
     wanted: usize,
     seen: watch::Receiver<Option<Look>>,
@@ -322,6 +321,7 @@ impl Raft {
             hint: Mutex::new(None),
             members,
             told: Mutex::default(),
+            gone: watch::Sender::default(),
             wanted: config.voters,
             seen,
             leadership,
@@ -329,6 +329,7 @@ impl Raft {
             tasks,
         };
         let inner = Arc::new(inner);
+        inner.tasks.spawn(Arc::clone(&inner).elections());
         Ok((Self { inner }, news_taken))
     }
 
@@ -399,10 +400,7 @@ impl Raft {
 
     /// Tells that a node is down. If it leads, another is elected as soon as its lease has run out.
     pub fn hint_down(&self, node: NodeId) {
-        if self.inner.leadership.borrow().leader == Some(node) {
-            let inner = Arc::clone(&self.inner);
-            self.inner.tasks.spawn(inner.replace_leader(node));
-        }
+        self.inner.hint_gone(node);
     }
 
     /// Stops taking part. A leader hands over first, so that the others need not wait for its lease to run out.
@@ -418,6 +416,14 @@ impl Raft {
 }
 
 impl Inner {
+    /// Notes that a node is gone, if it leads.
+    fn hint_gone(&self, node: NodeId) {
+        let Leadership { leader, term } = *self.leadership.borrow();
+        if leader == Some(node) {
+            self.gone.send_replace(Some((node, term)));
+        }
+    }
+
     fn leader(&self) -> Option<NodeId> {
         let hint = *self.hint.lock().unwrap_or_else(PoisonError::into_inner);
         let heard = self.leadership.borrow().leader;

@@ -121,6 +121,7 @@ impl RaftNetwork<Types> for Link {
             | Reply::SnapshotMismatch(..)
             | Reply::Noted
             | Reply::Voters(_)
+            | Reply::PreVote { .. }
             | Reply::Stopped
             | Reply::Refused(_) => Err(self.unexpected()),
         }
@@ -154,6 +155,7 @@ impl RaftNetwork<Types> for Link {
             | Reply::Vote { .. }
             | Reply::Noted
             | Reply::Voters(_)
+            | Reply::PreVote { .. }
             | Reply::Stopped
             | Reply::Refused(_) => Err(self.unexpected()),
         }
@@ -185,6 +187,7 @@ impl RaftNetwork<Types> for Link {
             | Reply::SnapshotMismatch(..)
             | Reply::Noted
             | Reply::Voters(_)
+            | Reply::PreVote { .. }
             | Reply::Stopped
             | Reply::Refused(_) => Err(self.unexpected()),
         }

@@ -115,6 +115,11 @@ pub(super) enum Message {
     Voters,
     /// The leader of this term hands over: the next one is promised to that node.
     Transfer { term: u64, to: NodeId },
+    /// Would the node vote for this one, whose log ends there? It is asked before anybody stands.
+    PreVote {
+        vote: WireVote,
+        last: Option<WireLogId>,
+    },
 }
 
 /// The answer to a [`Message`].
@@ -138,6 +143,9 @@ pub(super) enum Reply {
     /// The node cannot read the message, or the sender is not who the message says.
     Refused(String),
     Voters(VotersReport),
+    PreVote {
+        granted: bool,
+    },
 }
 
 /// The answer to a forwarded proposal.

@@ -401,12 +401,15 @@ fn node_config(member: &Member, store: &Store, config: &Config) -> Result<node::
     })
 }
 
-/// A node whose death goes unnoticed for longer must be up for longer before it gets a vote.
+/// A node whose death goes unnoticed for longer must be up for longer before it gets a vote; and as a call must be through within a
+/// third of the lease, on a new connection after three round trips, there is more time for it on links of many miles.
 fn timings(profile: Profile) -> Timings {
     let timings = Timings::default();
     match profile {
         Profile::Lan | Profile::Local => timings,
         Profile::Wan => Timings {
+            lease: Duration::from_secs(3),
+            election: Duration::from_millis(1_500),
             voter_settled: Duration::from_secs(15),
             ..timings
         },
