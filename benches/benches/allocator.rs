@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use benches::processor::ProcessorTime;
 use criterion::{BatchSize, Criterion, Throughput};
 use weft::core::{
-    allocator::{Action, Allocator, Command, Outcome, Secret, SubnetRequest, TokenSecret},
+    allocator::{
+        Action, Allocator, Command, NetworkWish, Outcome, Secret, SubnetRequest, SubnetWish,
+        TokenSecret,
+    },
     model::{ClusterId, Hlc, Name, NetworkId, NodeId, Prefix},
 };
 
@@ -102,13 +105,15 @@ impl State {
     }
 
     fn create_with(&mut self, name: Name, subnets: Vec<SubnetRequest>) -> NetworkId {
-        let outcome = self.apply(Action::CreateNetwork {
+        let outcome = self.apply(Action::AllocateNetwork(NetworkWish {
             name,
             driver: Name::new("overlay").expect("within the limits"),
             options: BTreeMap::new(),
-            subnets,
+            subnets: subnets.into_iter().map(SubnetWish::from).collect(),
             vxlan: true,
-        });
+            v6: false,
+            avoid: Vec::new(),
+        }));
         match outcome {
             Outcome::Network(record) => record.id,
             Outcome::Done
@@ -124,12 +129,13 @@ impl State {
     fn admit(&mut self, node: u64) {
         let name = name(&format!("n{node}"));
         let node = NodeId(node);
-        self.apply(Action::AdmitMember { node, name });
+        let key = [7; 32];
+        self.apply(Action::AdmitNode { node, name, key });
     }
 
     fn lease(&mut self, network: NetworkId, node: u64) {
         let node = NodeId(node);
-        self.apply(Action::LeaseBlock { network, node });
+        self.apply(Action::GrowBlocks { network, node });
     }
 
     fn apply(&mut self, action: Action) -> Outcome {

@@ -46,7 +46,7 @@ pub struct IpamRequest {
 /// A subnet that somebody wants.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SubnetRequest {
-    /// Which addresses; nothing: the next free ones of the default pool.
+    /// Which addresses; nothing: the next free subnet of the default pools.
     pub prefix: Option<Prefix>,
     /// The gateway; nothing: the first address.
     pub gateway: Option<IpAddr>,

@@ -13,7 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     controller::{Controller, Lives, Parts, Streams},
     core::{
-        allocator::{Action, Allocator, Command, Outcome, Secret, TokenSecret},
+        allocator::{Action, Allocator, Command, NetworkWish, Outcome, Secret, TokenSecret},
         ipam::Lease,
         membership,
         model::{
@@ -88,9 +88,10 @@ impl Rig {
             name: name("n1"),
         });
         for node in 2..=3 {
-            rig.agree(Action::AdmitMember {
+            rig.agree(Action::AdmitNode {
                 node: NodeId(node),
                 name: name(&format!("n{node}")),
+                key: [7; 32],
             });
         }
         rig
@@ -123,13 +124,15 @@ impl Rig {
 
     /// Makes a network of the driver `spy` with a block of addresses for each node.
     pub(super) async fn network(&mut self, text: &str, nodes: &[&Node]) -> NetworkRecord {
-        let made = self.agree(Action::CreateNetwork {
+        let made = self.agree(Action::AllocateNetwork(NetworkWish {
             name: name(text),
             driver: name("spy"),
             options: BTreeMap::new(),
             subnets: Vec::new(),
             vxlan: true,
-        });
+            v6: false,
+            avoid: Vec::new(),
+        }));
         let Outcome::Network(record) = made else {
             panic!("a network: {made:?}")
         };

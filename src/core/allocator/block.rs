@@ -163,17 +163,6 @@ fn has_usable_address(subnet: &Subnet, block: Prefix) -> bool {
 }
 
 impl Allocator {
-    pub(super) fn lease_block(
-        &mut self,
-        at: Hlc,
-        network: NetworkId,
-        node: NodeId,
-    ) -> Result<Outcome, AllocatorError> {
-        let subnets = self.subnets_for(network, node)?;
-        let (record, _) = self.lease_next(at, (network, node), (&subnets, |_| 0))?;
-        Ok(Outcome::Block(record))
-    }
-
     /// The block is the larger the more the node has, so that a node of a thousand containers asks a dozen times.
     pub(super) fn grow_blocks(
         &mut self,
@@ -188,7 +177,7 @@ impl Allocator {
         Ok(Outcome::Leased(record, lease))
     }
 
-    fn lease_next(
+    pub(super) fn lease_next(
         &mut self,
         at: Hlc,
         (network, node): (NetworkId, NodeId),
@@ -209,20 +198,6 @@ impl Allocator {
         Ok((record, lease))
     }
 
-    /// The node asks for its own address twice only when an answer got lost, so that is no error.
-    pub(super) fn claim_address(
-        &mut self,
-        at: Hlc,
-        (network, node): (NetworkId, NodeId),
-        address: IpAddr,
-    ) -> Result<Outcome, AllocatorError> {
-        let (record, is_held) = self.claimed(at, (network, node), address)?;
-        if !is_held {
-            self.lease(at, &record);
-        }
-        Ok(Outcome::Block(record))
-    }
-
     /// A lease that the node has is numbered anew: a return of it that is still under way is refused when it arrives.
     pub(super) fn hold_address(
         &mut self,
@@ -236,7 +211,7 @@ impl Allocator {
     }
 
     /// Returns the block that the address may be leased with, and whether the node holds it already.
-    fn claimed(
+    pub(super) fn claimed(
         &mut self,
         at: Hlc,
         (network, node): (NetworkId, NodeId),
@@ -378,7 +353,11 @@ impl Allocator {
         }
     }
 
-    fn subnets_for(&self, network: NetworkId, node: NodeId) -> Result<Vec<Subnet>, AllocatorError> {
+    pub(super) fn subnets_for(
+        &self,
+        network: NetworkId,
+        node: NodeId,
+    ) -> Result<Vec<Subnet>, AllocatorError> {
         if !self.members.contains_key(&node) {
             return Err(AllocatorError::NotMember(node));
         }
@@ -393,7 +372,7 @@ impl Allocator {
     }
 
     /// Writes the lease down, for the first time or anew; returns its number.
-    fn lease(&mut self, at: Hlc, record: &BlockRecord) -> u64 {
+    pub(super) fn lease(&mut self, at: Hlc, record: &BlockRecord) -> u64 {
         let blocks = self.blocks.entry(record.network).or_default();
         blocks.insert(record.prefix, record.node);
         let value = Value::new(codec::encode(record)).expect("a block's record is small");

@@ -48,7 +48,7 @@ pub enum Action {
         /// Its name.
         name: Name,
     },
-    /// Makes a network.
+    /// Makes a network, as the first version did; today it is `AllocateNetwork`.
     CreateNetwork {
         /// Its name, unique in the cluster.
         name: Name,
@@ -56,7 +56,7 @@ pub enum Action {
         driver: Name,
         /// Options for the driver; [`VXLANID_LIST`] is read here too.
         options: BTreeMap<String, String>,
-        /// The subnets it shall have. None: one of the default pool with `vxlan`, else a network without addresses.
+        /// The subnets it shall have. None: one of the default pools with `vxlan`, else a network without addresses.
         subnets: Vec<SubnetRequest>,
         /// Whether each subnet needs a VNI.
         vxlan: bool,
@@ -66,14 +66,15 @@ pub enum Action {
         /// The network.
         id: NetworkId,
     },
-    /// Leases a further block of addresses of a network to a node.
+    /// Leases a further block of addresses, as the first version did; today it is `GrowFamily`.
     LeaseBlock {
         /// The network.
         network: NetworkId,
         /// Who will hand out its addresses.
         node: NodeId,
     },
-    /// Leases the one address that somebody asked for, unless the node's own blocks have it already.
+    /// Leases the one address that somebody asked for, unless the node's own blocks have it already, as the first version did; today it
+    /// is `HoldAddress`.
     ClaimAddress {
         /// The network.
         network: NetworkId,
@@ -91,7 +92,7 @@ pub enum Action {
         /// The block.
         prefix: Prefix,
     },
-    /// Lets a node in.
+    /// Lets a node in, as the first version did; today it is `AdmitNode`.
     AdmitMember {
         /// The node.
         node: NodeId,
@@ -124,7 +125,7 @@ pub enum Action {
         /// Who will hand out its addresses.
         node: NodeId,
     },
-    /// As `ClaimAddress`, and the lease is numbered anew if the node has it already.
+    /// Leases the one address that somebody asked for; if the node's own blocks have it already, that lease is numbered anew.
     HoldAddress {
         /// The network.
         network: NetworkId,

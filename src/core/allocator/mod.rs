@@ -15,6 +15,7 @@ mod pools;
 mod recover;
 mod reply;
 mod snapshot;
+mod v1;
 mod vni;
 mod wish;
 

@@ -3,8 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{
-    AVOIDED_MAX, Action, Allocator, AllocatorError, Command, NetworkWish, Outcome, SubnetRequest,
-    SubnetWish,
+    AVOIDED_MAX, Allocator, AllocatorError, NetworkWish, Outcome, SubnetWish,
     block::Blocks,
     networks_table,
     overlay::{network_allocate, network_free},
@@ -21,34 +20,6 @@ use crate::core::{
 pub const SUBNETS_MAX: usize = 32;
 
 impl Allocator {
-    /// The first way to say it: prefixes are taken as they are meant.
-    pub(super) fn create_network(&mut self, command: &Command) -> Result<Outcome, AllocatorError> {
-        let Action::CreateNetwork {
-            name,
-            driver,
-            options,
-            subnets,
-            vxlan,
-        } = &command.action
-        else {
-            return Err(AllocatorError::NotFounded);
-        };
-        let meant = |subnet: &SubnetRequest| {
-            let prefix = subnet.prefix.map(|prefix| Prefix(prefix.0.trunc()));
-            SubnetWish::from(SubnetRequest { prefix, ..*subnet })
-        };
-        let wish = NetworkWish {
-            name: name.clone(),
-            driver: driver.clone(),
-            options: options.clone(),
-            subnets: subnets.iter().map(meant).collect(),
-            vxlan: *vxlan,
-            v6: false,
-            avoid: Vec::new(),
-        };
-        self.allocate_network(command.at, &wish, SpaceName::Global)
-    }
-
     pub(super) fn allocate_network(
         &mut self,
         at: Hlc,

@@ -484,7 +484,12 @@ impl World {
 
     pub(super) fn admit(&mut self, id: NodeId) {
         let name = Name::new(&format!("n{id}")).expect("a short name");
-        self.propose_at_leader(Action::AdmitMember { node: id, name });
+        let key = [7; 32];
+        self.propose_at_leader(Action::AdmitNode {
+            node: id,
+            name,
+            key,
+        });
         self.nodes.insert(id, Node::new(id));
         let first = self.rng.random_range(0..2_000);
         self.after(first, Event::Act(id));
