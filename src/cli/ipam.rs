@@ -3,6 +3,7 @@
 use super::{
     args::IpamCommand,
     error::CliError,
+    fresh,
     output::{Listing, Output, Tone},
 };
 use crate::api::{
@@ -22,17 +23,23 @@ pub(super) async fn run(
     command: IpamCommand,
 ) -> Result<(), CliError> {
     match command {
-        IpamCommand::Status => {
+        IpamCommand::Status { confirmed } => {
+            fresh::ensure(client, output, confirmed).await?;
             let pools = client.ipam().await?;
             output.answer(&pools, |pools| show(pools))?;
         }
-        IpamCommand::Pools { set, reset } => {
+        IpamCommand::Pools {
+            set,
+            reset,
+            confirmed,
+        } => {
             if reset || !set.is_empty() {
                 client.set_default_pools(&SetPools { pools: set }).await?;
                 return Ok(
                     output.say("the default pools are set; subnets that networks have stay")?
                 );
             }
+            fresh::ensure(client, output, confirmed).await?;
             let pools = client.default_pools().await?;
             output.answer(&pools, |pools| show_pools(pools))?;
         }

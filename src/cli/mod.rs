@@ -9,6 +9,7 @@ mod demo;
 mod driver;
 mod endpoint;
 mod error;
+mod fresh;
 mod init;
 mod ipam;
 mod members;

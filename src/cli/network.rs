@@ -6,6 +6,7 @@ use super::{
     args::NetworkCommand,
     endpoint::show_endpoints,
     error::CliError,
+    fresh,
     output::{Listing, Output, Tone},
 };
 use crate::{
@@ -50,7 +51,8 @@ pub(super) async fn run(
             let network = client.network_create(&wish).await?;
             output.answer(&network, show_network)?;
         }
-        NetworkCommand::Ls => {
+        NetworkCommand::Ls { confirmed } => {
+            fresh::ensure(client, output, confirmed).await?;
             let networks = client.network_states().await?;
             output.answer(&networks, |networks| show_listed(networks))?;
         }

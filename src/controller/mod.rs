@@ -15,6 +15,7 @@ mod applied;
 mod asked;
 mod attachment;
 mod certificate;
+mod confirm;
 mod default_pools;
 mod endpoint;
 mod engine;
@@ -53,6 +54,7 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use certificate::{CertificateView, Lives};
+pub use confirm::Freshness;
 pub use default_pools::DefaultPoolView;
 pub use error::{ControllerError, Owner};
 pub use expel::Expelled;

@@ -84,6 +84,10 @@ impl Inner {
                 Reply::Noted
             }
             Message::Transfer { term, to } => self.handle_transfer(from, term, to).await,
+            Message::Confirm => match self.confirm().await {
+                Some(last) => Reply::Confirmed(last),
+                None => Reply::Refused("the node does not lead".to_owned()),
+            },
             Message::Voters => match self.voters() {
                 Some(report) => Reply::Voters(report),
                 None => Reply::Refused("the node does not lead".to_owned()),
@@ -100,7 +104,9 @@ impl Inner {
             Message::Snapshot {
                 vote, offset, data, ..
             } => (vote, offset.saturating_add(data.len() as u64)),
-            Message::Resign | Message::Voters | Message::Transfer { .. } => return None,
+            Message::Resign | Message::Voters | Message::Confirm | Message::Transfer { .. } => {
+                return None;
+            }
         };
         if vote.node != from.0 {
             return Some("the message speaks for another node".to_owned());

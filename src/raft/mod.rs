@@ -7,6 +7,7 @@
 //! sent. Source: Ongaro, "Consensus: Bridging Theory and Practice" (2014), as openraft builds it; §6.4.1 for the leases.
 
 mod autopilot;
+mod confirm;
 mod disk;
 mod election;
 mod handle;

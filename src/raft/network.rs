@@ -122,6 +122,7 @@ impl RaftNetwork<Types> for Link {
             | Reply::Noted
             | Reply::Voters(_)
             | Reply::PreVote { .. }
+            | Reply::Confirmed(_)
             | Reply::Stopped
             | Reply::Refused(_) => Err(self.unexpected()),
         }
@@ -156,6 +157,7 @@ impl RaftNetwork<Types> for Link {
             | Reply::Noted
             | Reply::Voters(_)
             | Reply::PreVote { .. }
+            | Reply::Confirmed(_)
             | Reply::Stopped
             | Reply::Refused(_) => Err(self.unexpected()),
         }
@@ -188,6 +190,7 @@ impl RaftNetwork<Types> for Link {
             | Reply::Noted
             | Reply::Voters(_)
             | Reply::PreVote { .. }
+            | Reply::Confirmed(_)
             | Reply::Stopped
             | Reply::Refused(_) => Err(self.unexpected()),
         }

@@ -120,6 +120,8 @@ pub(super) enum Message {
         vote: WireVote,
         last: Option<WireLogId>,
     },
+    /// Any member asks the leader how far the cluster log goes.
+    Confirm,
 }
 
 /// The answer to a [`Message`].
@@ -146,6 +148,7 @@ pub(super) enum Reply {
     PreVote {
         granted: bool,
     },
+    Confirmed(u64),
 }
 
 /// The answer to a forwarded proposal.
@@ -306,6 +309,13 @@ impl Reply {
             granted: response.vote_granted,
             last: response.last_log_id.as_ref().map(Into::into),
         }
+    }
+
+    pub(super) fn confirmed(self) -> Option<u64> {
+        if let Self::Confirmed(last) = self {
+            return Some(last);
+        }
+        None
     }
 
     pub(super) fn voters(self) -> Option<VotersReport> {

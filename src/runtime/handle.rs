@@ -287,6 +287,11 @@ impl Handle {
         self.members.clone()
     }
 
+    /// Returns how far this node has the log of what the cluster agreed, without a hole.
+    pub async fn agreed(&self) -> Result<u64, Stopped> {
+        self.ask(|node, _| node.agreed()).await
+    }
+
     /// Returns what the node has counted.
     pub async fn status(&self) -> Result<NodeStatus, Stopped> {
         self.ask(|node, now| NodeStatus {

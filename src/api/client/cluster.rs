@@ -1,10 +1,12 @@
 //! The cluster's agreement, as an operator looks at it.
 
+use std::time::Duration;
+
 use hyper::Method;
 
-use super::{Client, ClientError};
+use super::{Client, ClientError, NOTHING, uri::waiting};
 use crate::api::http::{
-    cluster::Voters,
+    cluster::{Freshness, Voters},
     pools::{PoolInUse, SetPools},
 };
 
@@ -12,6 +14,12 @@ impl Client {
     /// Asks who votes and why.
     pub async fn voters(&self) -> Result<Voters, ClientError> {
         self.get("/v1/cluster/voters").await
+    }
+
+    /// Waits until the node has heard of all that was agreed by now, at most for `wait`: what is read then is as fresh as that.
+    pub async fn confirm(&self, wait: Duration) -> Result<Freshness, ClientError> {
+        let uri = waiting("/v1/cluster/confirm".to_owned(), wait);
+        self.patient(wait).send(Method::POST, &uri, NOTHING).await
     }
 
     /// Asks where subnets come from that nobody names.

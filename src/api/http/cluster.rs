@@ -1,15 +1,22 @@
-//! The cluster's agreement: `/v1/cluster/voters`.
+//! The cluster's agreement: `/v1/cluster/voters` and `/v1/cluster/confirm`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use axum::{Json, Router, extract::State, routing::get};
+use axum::{
+    Json, Router,
+    extract::State,
+    routing::{get, post},
+};
 use serde::{Deserialize, Serialize};
 
-use super::error::Failure;
+use super::{error::Failure, extract::Ask, routes::limit, types::WaitQuery};
 use crate::{
     controller::{self, Controller, Standing, VoterReport, VotersReport, Wait},
     core::model::{Name, NodeId},
 };
+
+/// How long a confirmation waits unless it is told otherwise.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
 
 /// `GET /v1/cluster/voters`: who votes and why, as the leader sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,8 +146,46 @@ pub struct Voter {
     pub why: Why,
 }
 
+/// `POST /v1/cluster/confirm`: how fresh reads of this node are, once it has heard of all that the leader says was agreed before,
+/// or after `wait_ms`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freshness {
+    /// Who confirmed it; nothing: there is no leader to say.
+    pub leader: Option<NodeId>,
+    /// How many changes of what is agreed this node has heard of.
+    pub here: u64,
+    /// How many there are; nothing: there is no leader to say.
+    pub agreed: Option<u64>,
+}
+
+impl Freshness {
+    /// Returns whether this node has all that was agreed when it was asked.
+    pub fn is_confirmed(&self) -> bool {
+        self.agreed.is_some_and(|agreed| self.here >= agreed)
+    }
+}
+
 pub(super) fn routes() -> Router<Controller> {
-    Router::new().route("/cluster/voters", get(voters))
+    Router::new()
+        .route("/cluster/voters", get(voters))
+        .route("/cluster/confirm", post(confirm))
+}
+
+async fn confirm(
+    State(controller): State<Controller>,
+    Ask(query): Ask<WaitQuery>,
+) -> Result<Json<Freshness>, Failure> {
+    let wait = limit(query)?.unwrap_or(CONFIRM_WITHIN);
+    let controller::Freshness {
+        leader,
+        here,
+        agreed,
+    } = controller.confirm(wait).await?;
+    Ok(Json(Freshness {
+        leader,
+        here,
+        agreed,
+    }))
 }
 
 async fn voters(State(controller): State<Controller>) -> Result<Json<Voters>, Failure> {

@@ -188,7 +188,7 @@ async fn applied(
 }
 
 /// Returns how long to wait, if that was asked for.
-fn limit(query: WaitQuery) -> Result<Option<Duration>, Failure> {
+pub(super) fn limit(query: WaitQuery) -> Result<Option<Duration>, Failure> {
     match query.wait_ms.map(Duration::from_millis) {
         Some(limit) if limit > WAIT.1 => {
             let message = format!("wait_ms may be {} at most", WAIT.1.as_millis());

@@ -55,8 +55,21 @@ Examples:
         ipam_options: Vec<(String, String)>,
     },
     /// List all networks, and how far each has come on this node
-    #[command(visible_alias = "list")]
-    Ls,
+    #[command(
+        visible_alias = "list",
+        after_help = "\
+It needs no leader: it is what this node has heard, which may be a moment old, or older on a node that is cut off. With --confirmed \
+the leader says first what was agreed.
+
+Examples:
+  weft network ls
+  weft network ls --confirmed     exits 6 if no leader can say"
+    )]
+    Ls {
+        /// List all that was agreed by now: the leader says so, and this node waits until it has heard of it
+        #[arg(long)]
+        confirmed: bool,
+    },
     /// Show a network, its endpoints, and how far it has come on this node
     #[command(after_help = "\
 Examples:
@@ -101,8 +114,13 @@ What is in use is as this node has heard it. A share of 80 % and more is shown i
 
 Examples:
   weft ipam status
-  weft ipam status --json")]
-    Status,
+  weft ipam status --json
+  weft ipam status --confirmed     all leases that were agreed by now; exits 6 if no leader can say")]
+    Status {
+        /// Show all leases that were agreed by now: the leader says so, and this node waits until it has heard of it
+        #[arg(long)]
+        confirmed: bool,
+    },
     /// Show the default pools, where subnets come from that nobody names, or set others for the whole cluster
     #[command(after_help = "\
 Without pools of one's own there are 31 local ones (172.17.0.0/16 to 172.31.0.0/16, and 192.168.0.0/16 in /20s), of networks \
@@ -123,6 +141,9 @@ Examples:
         /// Go back to the pools that are built in
         #[arg(long, conflicts_with = "set")]
         reset: bool,
+        /// Show the pools that were agreed by now: the leader says so, and this node waits until it has heard of it
+        #[arg(long, conflicts_with_all = ["set", "reset"])]
+        confirmed: bool,
     },
 }
 

@@ -409,6 +409,13 @@ impl NetDb {
         logs.map(|log| (log.id, log.have.prefix(), log.floor))
     }
 
+    /// Returns how far this node has the log of what the cluster agreed, without a hole.
+    pub fn agreed(&self) -> u64 {
+        let replica = self.replicas.get(&NetworkId::CLUSTER);
+        let log = replica.and_then(|replica| replica.log(&write::CLUSTER_LOG));
+        log.map_or(0, |log| log.have.prefix())
+    }
+
     /// Returns what was counted.
     pub fn stats(&self) -> Stats {
         Stats {

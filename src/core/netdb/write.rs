@@ -236,7 +236,7 @@ impl NetDb {
 }
 
 /// The log whose owner is the cluster: what Raft has agreed, numbered by the allocator.
-const CLUSTER_LOG: LogId = LogId {
+pub(super) const CLUSTER_LOG: LogId = LogId {
     network: NetworkId::CLUSTER,
     owner: NodeId::CLUSTER,
     generation: Generation(0),

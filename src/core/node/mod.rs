@@ -525,6 +525,11 @@ impl Node {
         self.netdb.root(network)
     }
 
+    /// Returns how far this node has the log of what the cluster agreed, without a hole.
+    pub fn agreed(&self) -> u64 {
+        self.netdb.agreed()
+    }
+
     /// Returns how many entries and tombstones are held.
     pub fn held(&self) -> usize {
         self.netdb.len()

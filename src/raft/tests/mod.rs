@@ -1,5 +1,6 @@
 //! The log store and the state machine against the suite that openraft keeps for them, and on a damaged disk.
 
+mod confirm;
 mod election;
 mod faults;
 mod handover;

@@ -157,6 +157,27 @@ async fn default_pools_are_set_through_any_node_and_listed_on_all() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_was_confirmed_shows_what_was_agreed_before_it() {
+    let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let first = Node::start(&directories[0], named("n1")).await.unwrap();
+    first.until_led().await;
+    let invitation = first.invite("n2").await;
+    let second = Node::start(&directories[1], invitation).await.unwrap();
+    let limit = std::time::Duration::from_secs(20);
+
+    for n in 0..10 {
+        let app = CreateNetwork::overlay(name(&format!("app{n}")));
+        first.client.network_create(&app).await.unwrap();
+        let fresh = second.client.confirm(limit).await.unwrap();
+        let listed = second.client.networks().await.unwrap();
+
+        assert!(fresh.is_confirmed(), "{fresh:?}");
+        assert!(fresh.leader.is_some(), "{fresh:?}");
+        assert_eq!(listed.len(), n + 1);
+    }
+}
+
 async fn create(
     node: &Node,
     endpoint: &str,
