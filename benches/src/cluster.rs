@@ -32,6 +32,9 @@ const ASK_EVERY: Duration = Duration::from_millis(20);
 /// How long a node may take to end when it is asked to.
 const END_MAX: Duration = Duration::from_secs(3);
 
+/// The variable that says where a node listens.
+const LISTEN: &str = "WEFT_LISTEN";
+
 /// The name of the directory of a node's driver plugins.
 const PLUGINS: &str = "plugins";
 
@@ -76,7 +79,10 @@ impl Cluster {
             let whole = |status: &Status| {
                 status.ready && status.leader.is_some() && status.members.alive == count as u64
             };
-            cluster.until(place, whole).await?;
+            let address = cluster.until(place, whole).await?.address;
+            // One that comes back has the port it had, as anywhere else: the others look for it there.
+            let command = &mut cluster.members[place].command;
+            command.env(LISTEN, address.to_string());
         }
         Ok(cluster)
     }
@@ -94,7 +100,8 @@ impl Cluster {
         let client = Client::new(place.join("sock")).with_deadline(Duration::from_secs(10));
         let mut command = Command::new(program);
         command
-            .args(["up", "--listen", "127.0.0.1:0", "--profile", profile])
+            .args(["up", "--profile", profile])
+            .env(LISTEN, "127.0.0.1:0")
             .args(["--name", name.as_str(), "--docker", "off"])
             .arg("--data-dir")
             .arg(place.join("data"))
