@@ -80,6 +80,8 @@ pub struct Allocator {
     ring_version: u64,
     rotated: Option<Hlc>,
     networks: BTreeMap<NetworkId, NetworkRecord>,
+    /// The networks by name: follows from `networks`.
+    names: BTreeMap<Name, NetworkId>,
     /// Where subnets come from that nobody names.
     pools: DefaultPools,
     /// The number the last network got; numbers are never reused.
@@ -223,7 +225,7 @@ impl Allocator {
 
     /// Returns the network of that name.
     pub fn network_named(&self, name: &Name) -> Option<&NetworkRecord> {
-        self.networks.values().find(|network| network.name == *name)
+        self.networks.get(self.names.get(name)?)
     }
 
     /// Returns what of a network was given back less than the cool-down ago.

@@ -67,6 +67,7 @@ impl Allocator {
             }
         };
         self.last_network = record.id.0;
+        self.names.insert(record.name.clone(), record.id);
         self.networks.insert(record.id, record.clone());
         self.blocks.insert(record.id, Blocks::default());
         self.log
@@ -106,6 +107,7 @@ impl Allocator {
             .networks
             .remove(&id)
             .ok_or(AllocatorError::NoSuchNetwork(id))?;
+        self.names.remove(&record.name);
         for subnet in &record.subnets {
             self.space.release(subnet.prefix);
             self.rest.add(at.wall(), subnet.prefix, false);

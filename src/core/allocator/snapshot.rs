@@ -220,6 +220,14 @@ impl Restoring {
                 taken.map_err(|_in_use| SnapshotError::Twice("a VNI"))?;
             }
         }
+        if self
+            .state
+            .names
+            .insert(record.name.clone(), record.id)
+            .is_some()
+        {
+            return Err(SnapshotError::Twice("a network's name"));
+        }
         self.state.blocks.entry(record.id).or_default();
         self.state.networks.insert(record.id, record);
         Ok(())
