@@ -27,7 +27,7 @@ const MARGIN: Duration = Duration::from_millis(50);
 
 type Metrics = RaftMetrics<u64, EmptyNode>;
 
-/// A leader that is known to be gone, and its term: of another one nothing is said.
+/// A leader that is known to be gone, or is missed, and its term: of another one nothing is said.
 pub(super) type Gone = Option<(NodeId, u64)>;
 
 /// What the wait for a leader to be heard of came to.
@@ -68,6 +68,7 @@ impl Inner {
                 }
                 continue;
             }
+            self.note_missed();
             let pause = self.draw(self.timings.election / 4);
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -90,6 +91,10 @@ impl Inner {
             let Ok(silence) = silence else {
                 return Wait::Stopped;
             };
+            if silence.is_some_and(|silence| silence <= self.timings.lease) {
+                self.missed
+                    .send_if_modified(|missed| missed.take().is_some());
+            }
             let limit = {
                 let metrics = self.raft.metrics();
                 let metrics = metrics.borrow();
@@ -120,6 +125,19 @@ impl Inner {
             () if gone == Some(leads) => self.timings.lease + MARGIN,
             () => self.timings.lease + patience,
         }
+    }
+
+    /// Notes that the leader is missed, so that nobody is told any more that it leads: it was silent, and this node is not wanted.
+    fn note_missed(&self) {
+        let vote = self.raft.metrics().borrow().vote;
+        let leads = (NodeId(vote.leader_id.node_id), vote.leader_id.term);
+        self.missed.send_if_modified(|missed| {
+            let is_new = vote.committed && *missed != Some(leads);
+            if is_new {
+                *missed = Some(leads);
+            }
+            is_new
+        });
     }
 
     /// Draws a wait of at least half of this.
@@ -192,7 +210,7 @@ impl Inner {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
         if metrics.state == ServerState::Leader {
-            return leader(&metrics, self.timings.lease).is_some();
+            return leader(&metrics, self.timings.lease, None).is_some();
         }
         metrics.vote.committed && silence.is_some_and(|silence| silence <= self.timings.lease)
     }

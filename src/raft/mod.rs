@@ -256,6 +256,7 @@ struct Inner {
     /// When it was told anew who is there.
     told: Mutex<Option<Instant>>,
     gone: watch::Sender<Gone>,
+    missed: watch::Sender<Gone>,
     /// How many voters there shall be, and what the leader saw last.
     wanted: usize,
     seen: watch::Receiver<Option<Look>>,
@@ -288,6 +289,7 @@ impl Raft {
             .map_err(|fatal| RaftError::Log(fatal.to_string()))?;
         let (members, members_seen) = watch::channel(Members::default());
         let (leadership_told, leadership) = watch::channel(Leadership::default());
+        let (missed, missed_seen) = watch::channel(Gone::default());
         let (seen_told, seen) = watch::channel(None);
         let tasks = TaskTracker::new();
         let autopilot = Autopilot {
@@ -303,7 +305,7 @@ impl Raft {
         };
         tasks.spawn(autopilot.run());
         tasks.spawn(follow_leadership(
-            raft.clone(),
+            (raft.clone(), missed_seen),
             timings.heard_within(),
             leadership_told,
             stop.clone(),
@@ -323,6 +325,7 @@ impl Raft {
             members,
             told: Mutex::default(),
             gone: watch::Sender::default(),
+            missed,
             wanted: config.voters,
             seen,
             leadership,
@@ -450,7 +453,7 @@ impl Inner {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
         metrics.current_leader == Some(metrics.id)
-            && leader(&metrics, self.timings.heard_within()).is_none()
+            && leader(&metrics, self.timings.heard_within(), None).is_none()
     }
 
     fn status(&self) -> RaftStatus {
@@ -470,7 +473,7 @@ impl Inner {
         RaftStatus {
             role,
             term: metrics.current_term,
-            leader: leader(&metrics, self.timings.heard_within()),
+            leader: leader(&metrics, self.timings.heard_within(), *self.missed.borrow()),
             voters: membership.voter_ids().map(NodeId).collect(),
             learners: membership.learner_ids().map(NodeId).collect(),
             applied: index(metrics.last_applied),
@@ -482,17 +485,24 @@ impl Inner {
 }
 
 /// Returns who leads. This node does while a quorum hears it and no longer: after a restart the vote on the disk alone makes
-/// it lead by its own account, before anybody has answered.
-fn leader(metrics: &RaftMetrics<u64, EmptyNode>, heard_within: Duration) -> Option<NodeId> {
+/// it lead by its own account, before anybody has answered. Another does until it is missed.
+fn leader(
+    metrics: &RaftMetrics<u64, EmptyNode>,
+    heard_within: Duration,
+    missed: Gone,
+) -> Option<NodeId> {
     let heard = metrics.millis_since_quorum_ack.map(Duration::from_millis);
-    let leads = metrics.current_leader == Some(metrics.id);
-    let counts = !leads || heard.is_some_and(|before| before <= heard_within);
-    metrics.current_leader.filter(|_| counts).map(NodeId)
+    let leader = NodeId(metrics.current_leader?);
+    let counts = match leader.0 == metrics.id {
+        true => heard.is_some_and(|before| before <= heard_within),
+        false => missed != Some((leader, metrics.vote.leader_id.term)),
+    };
+    counts.then_some(leader)
 }
 
 /// Tells who leads whenever it changes.
 async fn follow_leadership(
-    raft: openraft::Raft<Types>,
+    (raft, mut missed): (openraft::Raft<Types>, watch::Receiver<Gone>),
     heard_within: Duration,
     tell: watch::Sender<Leadership>,
     stop: CancellationToken,
@@ -502,7 +512,7 @@ async fn follow_leadership(
         let leadership = {
             let metrics = metrics.borrow_and_update();
             Leadership {
-                leader: leader(&metrics, heard_within),
+                leader: leader(&metrics, heard_within, *missed.borrow_and_update()),
                 term: metrics.vote.leader_id.term,
             }
         };
@@ -514,6 +524,7 @@ async fn follow_leadership(
         let changed = tokio::select! {
             () = stop.cancelled() => return,
             changed = metrics.changed() => changed,
+            changed = missed.changed() => changed,
         };
         if changed.is_err() {
             return;

@@ -6,7 +6,7 @@ use openraft::testing::log_id;
 use tokio::time::Instant;
 
 use super::rig::Rig;
-use crate::raft::Role;
+use crate::{core::model::NodeId, raft::Role};
 
 const LEASE: Duration = Duration::from_millis(600);
 
@@ -25,6 +25,7 @@ async fn a_voter_that_hears_nobody_raises_no_term_and_deposes_nobody_when_it_hea
     })
     .await;
     let alone = rig.raft(deaf).status();
+    let told = rig.raft(deaf).leader();
     rig.create(leader, "meanwhile").await;
     rig.deafen(deaf, false);
     rig.until("it has what it missed", || {
@@ -33,6 +34,11 @@ async fn a_voter_that_hears_nobody_raises_no_term_and_deposes_nobody_when_it_hea
     .await;
 
     assert_eq!((alone.role, alone.term), (Role::Follower, term));
+    assert_eq!((alone.leader, told), (None, None));
+    rig.until("it knows the leader again", || {
+        rig.raft(deaf).leader() == Some(NodeId(leader))
+    })
+    .await;
     assert_eq!(rig.leader(), Some(leader));
     assert_eq!(rig.raft(leader).status().term, term);
 }
