@@ -156,9 +156,7 @@ impl Answers {
 
     /// A member is asked on a stream.
     pub(super) fn ask_on_stream(&mut self, node: NodeId) {
-        if let Some(row) = self.rows.get_mut(&node) {
-            row.asked_on_stream = true;
-        }
+        self.rows.entry(node).or_default().asked_on_stream = true;
     }
 
     /// A member has answered on a stream.

@@ -99,7 +99,7 @@ pub struct Figure {
 }
 
 /// Every figure, in the order of [`Config`].
-pub static FIGURES: [Figure; 14] = [
+pub static FIGURES: [Figure; 15] = [
     figure(
         "probe-period",
         "how often a member is probed; who does not answer within it is suspected",
@@ -123,6 +123,12 @@ pub static FIGURES: [Figure; 14] = [
         "whether a member that is late is asked on a stream too",
         (Value::Switch(false), Value::Switch(true)),
         |config| Slot::Switch(&mut config.stream_ping),
+    ),
+    figure(
+        "neighbour-silence",
+        "how long a neighbour on the ring may be silent before it is probed out of turn",
+        time(ms(100), secs(600)),
+        |config| Slot::Time(&mut config.neighbour_silence),
     ),
     figure(
         "suspect-for",

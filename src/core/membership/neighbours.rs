@@ -131,6 +131,7 @@ impl Membership {
                 if self.config.stream_ping {
                     // Where datagrams are lost this happens often, and a stream costs less than two copies and theirs.
                     self.probe.ask(node);
+                    self.answers.ask_on_stream(node);
                 } else {
                     self.send_message(now, neighbour, Message::Ping(PROBE_NUMBER));
                 }
