@@ -79,7 +79,7 @@ impl Controller {
         match tokio::time::timeout(WITHDRAW_MAX, self.withdraw_now()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "a driver was not told that this node is no member any more")
+                tracing::warn!(%error, "a driver was not told that this node is no member any more");
             }
             Err(_late) => tracing::warn!(
                 "a driver is slow to hear that this node is no member any more: it may keep what it had"
