@@ -223,7 +223,7 @@ async fn figures_of_membership_are_set_shown_and_refused_out_of_bounds() -> anyh
     up.args([
         "--init",
         "--membership",
-        "probe-period=500ms,suspect-for=700ms",
+        "probe-period=500ms,suspect-for=900ms",
     ]);
     cluster[at].start_as(up)?;
     cluster[at].until_ready().await?;
@@ -236,7 +236,7 @@ async fn figures_of_membership_are_set_shown_and_refused_out_of_bounds() -> anyh
         found.map(|figure| (figure.value.as_str(), figure.default.as_str()))
     };
     assert_eq!(figure("probe-period"), Some(("500ms", "450ms")));
-    assert_eq!(figure("suspect-for"), Some(("700ms", "600ms")));
+    assert_eq!(figure("suspect-for"), Some(("900ms", "700ms")));
     assert_eq!(figure("copies"), Some(("2", "2")));
     assert_eq!(membership.nodes, 1);
     let table = cluster[at].run(&["debug", "membership"]).await?;

@@ -409,6 +409,7 @@ mod tests {
         let Config {
             profile: _,
             probe_period: _,
+            neighbour_silence: _,
             probe_timeout: _,
             indirect_probes: _,
             stream_ping: _,
