@@ -21,10 +21,7 @@ use crate::{
         allocator::{Action, Secret, TokenSecret},
         ipam::DefaultPools,
         model::{ClusterId, Name, NodeId},
-        wire::{
-            codec,
-            keyring::{AgreedRing, ClusterKey, KeyId, Keyring},
-        },
+        wire::keyring::{AgreedRing, ClusterKey, KeyId, Keyring},
     },
     raft::{ProposeError, Raft, RaftConfig, Service, Timings, Transport, TransportError},
     runtime::{
@@ -139,7 +136,7 @@ pub(super) async fn found(
         node,
         name,
         cluster,
-        credentials: codec::encode(&credentials),
+        credentials: credentials.to_bytes(),
         ring: AgreedRing {
             version: 0,
             keys: keyring,
@@ -234,7 +231,7 @@ mod tests {
         .unwrap();
 
         assert_eq!(store.identity().unwrap(), Some(identity.clone()));
-        let credentials: Credentials = codec::decode(&identity.credentials).unwrap();
+        let credentials = Credentials::from_bytes(&identity.credentials).unwrap();
         assert_eq!(
             (credentials.node, credentials.cluster),
             (identity.node, identity.cluster)

@@ -18,7 +18,7 @@ use crate::{
     runtime::{
         join::{JoinRefusal, JoinReply, JoinRequest, Joined},
         streams::{Caller, Service},
-        trust::{Token, TrustError, key_digest, secrets_match},
+        trust::{Token, TrustError, digest, key_digest, secrets_match},
     },
 };
 
@@ -31,12 +31,21 @@ const TOKEN_QUESTION: &[u8] = &[0];
 /// What the leader answers to [`TOKEN_QUESTION`]: the secret, or nothing if it does not lead.
 type TokenAnswer = Option<[u8; 16]>;
 
+/// As [`TOKEN_QUESTION`], and which authority the token pins.
+const WHOLE_TOKEN_QUESTION: &[u8] = &[0, 1];
+
+/// What the leader answers to [`WHOLE_TOKEN_QUESTION`]: the secret and the digest, or nothing if it does not lead.
+type WholeTokenAnswer = Option<([u8; 16], [u8; 32])>;
+
 impl Controller {
     /// Answers a call of the join service: a newcomer's, one that another member hands on, or a member's for the token.
     pub async fn answer_join(&self, caller: Caller, request: &[u8]) -> Bytes {
         if caller.node.is_some() && request == TOKEN_QUESTION {
             let answer: TokenAnswer = self.own_secret();
             return codec::encode(&answer).into();
+        }
+        if caller.node.is_some() && request == WHOLE_TOKEN_QUESTION {
+            return codec::encode(&self.own_token()).into();
         }
         let reply: JoinReply = match JoinRequest::decode(request) {
             Ok(request) => self.admit(request, caller).await,
@@ -118,18 +127,23 @@ impl Controller {
         let leads = self.parts.raft.leader() == Some(self.parts.node);
         let asked = match leads {
             true => None,
-            false => self.ask_secret().await,
+            false => self.ask_leader_for_token().await,
         };
-        let known = asked.or_else(|| self.own_secret());
-        let secret = known.ok_or(ControllerError::NoLeader)?;
-        let ca_digest = self.parts.tls.ca_digest();
+        let known = asked.or_else(|| self.own_token());
+        let (secret, ca_digest) = known.ok_or(ControllerError::NoLeader)?;
         Ok(Token { ca_digest, secret })
     }
 
-    async fn ask_secret(&self) -> TokenAnswer {
+    async fn ask_leader_for_token(&self) -> WholeTokenAnswer {
         let leader = self.parts.raft.leader()?;
+        let answer = self.ask_leader(leader, Bytes::from_static(WHOLE_TOKEN_QUESTION));
+        if let Ok(known) = codec::decode::<WholeTokenAnswer>(&answer.await?) {
+            return known;
+        }
+        // It is of a version that never changes the authority.
         let answer = self.ask_leader(leader, Bytes::from_static(TOKEN_QUESTION));
-        codec::decode::<TokenAnswer>(&answer.await?).ok().flatten()
+        let secret = codec::decode::<TokenAnswer>(&answer.await?).ok()??;
+        Some((secret, self.parts.tls.ca_digest()))
     }
 
     async fn ask_leader(&self, leader: NodeId, request: Bytes) -> Option<Bytes> {
@@ -150,6 +164,12 @@ impl Controller {
     /// The secret as this node has it applied; nothing on a node that is no voter.
     fn own_secret(&self) -> TokenAnswer {
         self.parts.raft.read(|state| Some(state.token_secret()?.0))
+    }
+
+    /// The whole token as this node has it applied; nothing on a node that is no voter.
+    fn own_token(&self) -> WholeTokenAnswer {
+        let raft = &self.parts.raft;
+        raft.read(|state| Some((state.token_secret()?.0, digest(state.ca()?.0))))
     }
 }
 

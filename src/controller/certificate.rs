@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use bincode::{Decode, Encode};
-use tokio::time::sleep;
+use tokio::time::timeout;
 
 use super::{Controller, ControllerError, entropy, keys::Request};
 use crate::{
@@ -76,7 +76,7 @@ pub(super) struct Certified {
 
 /// Why a certificate was not renewed. The one that this node has is as good as before.
 #[derive(Debug, thiserror::Error)]
-enum RenewError {
+pub(super) enum RenewError {
     #[error("no leader can be reached")]
     NoLeader,
     #[error("the leader refuses: {0}")]
@@ -110,9 +110,23 @@ impl Controller {
     pub(super) async fn renew_in_time(self) -> Result<(), Stopped> {
         let mut rng = entropy();
         let mut renewal = Renewal::new(self.parts.tls.validity(), &mut rng);
+        let mut superseded = self.desk.superseded.subscribe();
+        match self.own_credentials().await {
+            Ok(own) => drop(self.desk.superseded.send_replace(own.is_superseded())),
+            Err(error) => tracing::warn!(%error, "the certificate cannot be looked at"),
+        }
         loop {
+            if renewal.validity() != self.parts.tls.validity() {
+                renewal = Renewal::new(self.parts.tls.validity(), &mut rng);
+            }
+            if *superseded.borrow_and_update() {
+                renewal.handle_superseded();
+            }
             match renewal.due(self.parts.clock.now()) {
-                Due::After(pause) => sleep(pause).await,
+                Due::After(pause) => {
+                    // Whether it was woken or has slept: it looks again.
+                    let _ = timeout(pause, superseded.changed()).await;
+                }
                 Due::Now => match self.renew().await {
                     Ok(()) => renewal = Renewal::new(self.parts.tls.validity(), &mut rng),
                     Err(error) => {
@@ -124,7 +138,13 @@ impl Controller {
         }
     }
 
-    async fn renew(&self) -> Result<(), RenewError> {
+    pub(super) async fn renew(&self) -> Result<(), RenewError> {
+        let is_superseded = || *self.desk.superseded.borrow();
+        let was_superseded = is_superseded();
+        let _one = self.desk.renewing.lock().await;
+        if was_superseded && !is_superseded() {
+            return Ok(()); // Meanwhile somebody else has.
+        }
         let credentials = self.own_credentials().await?;
         let key = NodeKey::from(credentials.key_der.clone());
         let certified = self.ask_certificate(key.csr(self.parts.node)?).await?;
@@ -188,8 +208,11 @@ impl Controller {
     }
 
     /// Writes credentials down and uses them; the caller holds the lock of adoptions.
-    async fn replace_credentials(&self, credentials: Credentials) -> Result<(), ControllerError> {
-        let bytes = codec::encode(&credentials);
+    pub(super) async fn replace_credentials(
+        &self,
+        credentials: Credentials,
+    ) -> Result<(), ControllerError> {
+        let bytes = credentials.to_bytes();
         self.disk(move |store| {
             let Some(mut identity) = store.identity()? else {
                 return Ok(());
@@ -199,12 +222,16 @@ impl Controller {
         })
         .await?;
         let replaced = self.parts.tls.replace(&credentials);
-        replaced.map_err(|_checked_before| ControllerError::Broken("credentials do not fit"))
+        replaced.map_err(|_checked_before| ControllerError::Broken("credentials do not fit"))?;
+        self.desk
+            .superseded
+            .send_replace(credentials.is_superseded());
+        Ok(())
     }
 
     pub(super) async fn own_credentials(&self) -> Result<Credentials, ControllerError> {
         let identity = self.own_identity().await?;
-        let read = codec::decode(&identity.credentials);
+        let read = Credentials::from_bytes(&identity.credentials);
         read.map_err(|_damaged| ControllerError::Broken("the credentials on disk cannot be read"))
     }
 
@@ -244,15 +271,20 @@ impl Controller {
         }
     }
 
-    /// Signs with the authority that the cluster agreed on.
-    pub(super) fn sign(&self, csr_der: &[u8], node: NodeId) -> Result<Certified, TrustError> {
-        let ca = self.parts.raft.read(|state| {
+    /// The authority that signs, as this node has it applied; nothing on a node that does not vote.
+    pub(super) fn authority(&self) -> Option<Ca> {
+        self.parts.raft.read(|state| {
             let (cert_der, key_der) = state.ca()?;
             Some(Ca {
                 cert_der: cert_der.to_vec(),
                 key_der: key_der.0.clone().into(),
             })
-        });
+        })
+    }
+
+    /// Signs with the authority that the cluster agreed on.
+    pub(super) fn sign(&self, csr_der: &[u8], node: NodeId) -> Result<Certified, TrustError> {
+        let ca = self.authority();
         let ca = ca.ok_or_else(|| TrustError::BadCa("this node has none".to_owned()))?;
         let name = CertifiedName {
             node,

@@ -39,10 +39,10 @@ use crate::{
 /// How often the leader looks whether it is time to rotate, at most and at least.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// How many members are told of a ring at once.
-const TOLD_AT_ONCE: usize = 16;
+pub(super) const TOLD_AT_ONCE: usize = 16;
 /// How long the leader has to answer with its ring, and how long to wait before it is asked again.
-const NEWEST_WITHIN: Duration = Duration::from_secs(10);
-const ASK_AGAIN: Duration = Duration::from_millis(200);
+pub(super) const NEWEST_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// How long a member may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// How often a node looks whether it lacks keys, how seldom if it asked and lacked none, and how many others it asks at most:
@@ -61,13 +61,23 @@ pub(super) enum Request {
     Fetch(u64),
     /// A certificate, for this request. Answered with a [`CertifyAnswer`](super::certificate::CertifyAnswer).
     Certify(Vec<u8>),
+    /// Which authorities to trust.
+    Authorities,
+    /// To trust that version of the authorities and be certified by the one that signs, and to say what it
+    /// [has](crate::core::wire::succession::Has) then.
+    Trust(u64),
+    /// To replace the authority. Answered with a [`SucceedAnswer`](super::authority::SucceedAnswer).
+    Succeed {
+        /// Whether who does not answer is left behind.
+        waits_for_nobody: bool,
+    },
 }
 
-/// What a member says to [`Request::Ring`].
+/// What a member says to [`Request::Ring`] and [`Request::Authorities`], which voters know.
 #[derive(Encode, Decode)]
-enum RingAnswer {
-    /// A voter's ring.
-    Ring(AgreedRing),
+enum VoterAnswer<T> {
+    /// A voter's.
+    Has(T),
     /// It does not vote. That node leads, for all it knows.
     Ask(NodeId, SocketAddr),
     /// It does not vote, and knows of no leader.
@@ -170,19 +180,27 @@ impl Controller {
     ) -> Result<Rotated, ControllerError> {
         let retired = goal == Goal::Replace;
         tracing::info!(key = key.0, retired, "the datagram keys were rotated");
+        Ok(Rotated {
+            key,
+            retired,
+            behind: self.names_of(behind).await?,
+        })
+    }
+
+    /// Names nodes; one without a name by its id.
+    pub(super) async fn names_of(
+        &self,
+        nodes: BTreeSet<NodeId>,
+    ) -> Result<BTreeSet<Name>, ControllerError> {
         let mut names = self.admitted_names().await?;
         let name = |node: NodeId| {
             let id = || Name::new(&node.to_string()).expect("hexadecimal digits are a name");
             names.remove(&node).unwrap_or_else(id)
         };
-        Ok(Rotated {
-            key,
-            retired,
-            behind: behind.into_iter().map(name).collect(),
-        })
+        Ok(nodes.into_iter().map(name).collect())
     }
 
-    async fn live_others(&self) -> Result<BTreeMap<NodeId, SocketAddr>, Stopped> {
+    pub(super) async fn live_others(&self) -> Result<BTreeMap<NodeId, SocketAddr>, Stopped> {
         let members = self.parts.handle.members().await?.into_iter();
         let others = members.filter(|member| !member.ours && member.state.is_alive());
         Ok(others.map(|member| (member.node, member.addr)).collect())
@@ -257,7 +275,10 @@ impl Controller {
         let malformed = |error: codec::CodecError| Refusal(error.to_string());
         let failed = |error: ControllerError| Refusal(error.to_string());
         match codec::decode(request).map_err(malformed)? {
-            Request::Ring => Ok(codec::encode(&self.ring_answer().await).into()),
+            Request::Ring => {
+                let answer = self.voter_answer(self.agreed_ring()).await;
+                Ok(codec::encode(&answer).into())
+            }
             Request::Fetch(version) => {
                 if self.own_ring().await.map_err(failed)?.version < version {
                     let leader = self.parts.raft.leader().unwrap_or(from);
@@ -269,19 +290,30 @@ impl Controller {
             Request::Certify(csr_der) => {
                 Ok(codec::encode(&self.certify_member(from, &csr_der).await).into())
             }
+            Request::Authorities => {
+                let answer = self.voter_answer(self.own_authorities()).await;
+                Ok(codec::encode(&answer).into())
+            }
+            Request::Trust(version) => {
+                let has = self.come_to_trust(version, from).await.map_err(failed)?;
+                Ok(codec::encode(&has).into())
+            }
+            Request::Succeed { waits_for_nobody } => {
+                Ok(codec::encode(&self.begin_succession(waits_for_nobody).await).into())
+            }
         }
     }
 
-    async fn ring_answer(&self) -> RingAnswer {
-        if let Some(ring) = self.agreed_ring() {
-            return RingAnswer::Ring(ring);
+    async fn voter_answer<T>(&self, known: Option<T>) -> VoterAnswer<T> {
+        if let Some(known) = known {
+            return VoterAnswer::Has(known);
         }
         let Some(leader) = self.parts.raft.leader() else {
-            return RingAnswer::Unknown;
+            return VoterAnswer::Unknown;
         };
         match self.parts.handle.address(leader).await {
-            Ok(Some(address)) => RingAnswer::Ask(leader, address),
-            Ok(None) | Err(Stopped) => RingAnswer::Unknown,
+            Ok(Some(address)) => VoterAnswer::Ask(leader, address),
+            Ok(None) | Err(Stopped) => VoterAnswer::Unknown,
         }
     }
 
@@ -307,16 +339,28 @@ impl Controller {
     }
 
     /// Takes the ring of whoever it is at that address, or of whom that one says to ask.
-    async fn fetch_from(&self, mut whom: (NodeId, SocketAddr)) -> Result<bool, ControllerError> {
+    async fn fetch_from(&self, whom: (NodeId, SocketAddr)) -> Result<bool, ControllerError> {
+        match self.ask_voter(whom, &Request::Ring).await {
+            Some(ring) => self.adopt_ring(ring).await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Asks for what voters know: whoever it is at that address, or whom that one says to ask.
+    pub(super) async fn ask_voter<T: Decode<()>>(
+        &self,
+        mut whom: (NodeId, SocketAddr),
+        request: &Request,
+    ) -> Option<T> {
         for _hop in 0..2 {
-            let answer = self.ask_keys(whom, &Request::Ring).await;
-            match answer.and_then(|answer| codec::decode(&answer).ok()) {
-                Some(RingAnswer::Ring(ring)) => return self.adopt_ring(ring).await.map(|()| true),
-                Some(RingAnswer::Ask(node, address)) => whom = (node, address),
-                Some(RingAnswer::Unknown) | None => return Ok(false),
+            let answer = self.ask_keys(whom, request).await?;
+            match codec::decode(&answer).ok()? {
+                VoterAnswer::Has(known) => return Some(known),
+                VoterAnswer::Ask(node, address) => whom = (node, address),
+                VoterAnswer::Unknown => return None,
             }
         }
-        Ok(false)
+        None
     }
 
     async fn own_ring(&self) -> Result<AgreedRing, ControllerError> {
@@ -350,7 +394,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Fetches the ring whenever the cluster log says that it has changed.
+    /// Fetches the ring and the authorities whenever the cluster log says that they have changed.
     pub(super) async fn follow_keys(self) -> Result<(), Stopped> {
         let table = TableName::new(KEYS_TABLE).expect("letters are a table name");
         let mut watcher = self.parts.handle.watch(cluster_table(table), None);
@@ -359,10 +403,15 @@ impl Controller {
                 WatchEvent::Snapshot { .. } | WatchEvent::Change(_) => {}
                 WatchEvent::State { .. } | WatchEvent::Lagged => continue,
             }
-            if let Some(leader) = self.parts.raft.leader()
-                && let Err(error) = self.fetch_from_node(leader).await
-            {
-                tracing::warn!(%error, "the datagram keys were not renewed; it is tried again");
+            let Some(leader) = self.parts.raft.leader() else {
+                continue;
+            };
+            let fetched = async {
+                self.fetch_from_node(leader).await?;
+                self.fetch_authorities(leader).await
+            };
+            if let Err(error) = fetched.await {
+                tracing::warn!(%error, "keys and authorities were not renewed; it is tried again");
             }
         }
     }

@@ -14,6 +14,7 @@ mod allocation;
 mod applied;
 mod asked;
 mod attachment;
+mod authority;
 mod certificate;
 mod confirm;
 mod default_pools;
@@ -53,6 +54,7 @@ use rand::{SeedableRng, rngs::StdRng};
 use tokio::sync::{Mutex, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use authority::AuthorityChange;
 pub use certificate::{CertificateView, Lives};
 pub use confirm::Freshness;
 pub use default_pools::DefaultPoolView;
@@ -141,6 +143,11 @@ struct Desk {
     /// One rotation of keys at a time, and one adoption of a ring.
     rotating: Mutex<()>,
     adopting: Mutex<()>,
+    /// One renewal of the certificate at a time, and whether another authority signs now than signed it.
+    renewing: Mutex<()>,
+    superseded: watch::Sender<bool>,
+    /// Whom this node waits for while it leads a change of the authority.
+    lacking: watch::Sender<BTreeSet<NodeId>>,
     /// This node's labels, once they were read from disk; who changes them holds them.
     labels: Mutex<Option<Labels>>,
     /// This node is about to be removed at its own wish.
@@ -164,6 +171,9 @@ impl Controller {
             removed: watch::Sender::default(),
             rotating: Mutex::default(),
             adopting: Mutex::default(),
+            renewing: Mutex::default(),
+            superseded: watch::Sender::default(),
+            lacking: watch::Sender::default(),
             labels: Mutex::default(),
             leaving: CancellationToken::new(),
             expelled: CancellationToken::new(),

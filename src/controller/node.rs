@@ -101,7 +101,7 @@ impl Controller {
     /// Returns the join token, with a new secret if `rotate`: then the token before is worth nothing.
     pub async fn token(&self, rotate: bool) -> Result<Token, ControllerError> {
         if rotate {
-            let token = Token::random(self.parts.tls.ca_digest(), &mut entropy());
+            let token = Token::random(self.signing_authority().await?, &mut entropy());
             let secret = TokenSecret(token.secret);
             self.propose(Action::RotateToken { secret }).await?;
             return Ok(token);

@@ -55,6 +55,7 @@ impl Controller {
         tasks.spawn(self.clone().retry_removals());
         tasks.spawn(self.clone().follow_removed());
         tasks.spawn(self.clone().follow_keys());
+        tasks.spawn(self.clone().lead_succession());
         tasks.spawn(self.clone().ask_for_keys());
         tasks.spawn(self.clone().rotate_in_time());
         tasks.spawn(self.clone().renew_in_time());

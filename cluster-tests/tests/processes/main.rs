@@ -4,6 +4,7 @@ mod aborts;
 mod addresses;
 mod agreement;
 mod allocators;
+mod authority;
 mod certificates;
 mod figures;
 mod ipams;

@@ -3,6 +3,7 @@
 //! **Invariant:** nothing here is without a bound: connections, the length of a body, watchers, and how long a reader
 //! may leave an answer unread.
 
+pub mod authority;
 mod blob;
 pub mod cluster;
 mod counters;

@@ -93,6 +93,7 @@ fn allocator_code(refused: &AllocatorError) -> Code {
         | AllocatorError::AlreadyFounded
         | AllocatorError::NoSuchBlock { .. }
         | AllocatorError::NoSuchKey(_)
+        | AllocatorError::AuthoritiesChanged
         | AllocatorError::StaleLease { .. }
         | AllocatorError::NetworkChanged(_)
         | AllocatorError::Removed(_) => Code::Failed,

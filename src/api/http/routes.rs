@@ -91,7 +91,9 @@ pub fn routes(controller: Controller, tls: Tls, stop: CancellationToken) -> Rout
         .route("/metrics", get(measure))
         .route("/healthz", get(healthz));
     let trust = super::trust::routes().with_state(api.controller.clone());
-    let cluster = cluster::routes().with_state(api.controller.clone());
+    let cluster = cluster::routes()
+        .merge(super::authority::routes())
+        .with_state(api.controller.clone());
     let members = super::members::routes().with_state(api.controller.clone());
     let dataplane = super::dataplane::routes().with_state(api.controller.clone());
     let pools = super::pools::routes().with_state(api.controller.clone());

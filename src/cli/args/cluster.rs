@@ -19,6 +19,24 @@ Examples:
   weft cluster voters --json"
     )]
     Voters,
+    /// Show which authority signs the nodes' certificates, and how a change of it stands
+    Authority,
+    /// Replace the authority that signs the nodes' certificates, while the cluster runs
+    #[command(after_help = "\
+The leader makes a new one. Once all live members trust it beside the present one it signs, and every member has its \
+certificate renewed at once; the former one is dropped when every member has a new certificate. A member that is away is waited \
+for, until it is back, is removed with `weft node rm`, or its certificate has run out. The change goes on by itself, also under \
+another leader; say this again, or `weft cluster authority`, to see how it stands. Join tokens pin the authority: those from \
+before are refused once the new one signs.
+
+Examples:
+  weft cluster rotate-ca
+  weft cluster rotate-ca --now     somebody else may have the authority's key")]
+    RotateCa {
+        /// Wait ten seconds at each step and for nobody longer: members that do not answer must join again, with a new token
+        #[arg(long)]
+        now: bool,
+    },
     /// Make this node the only voter, after most voters are lost for ever: the last resort
     #[command(after_help = "\
 Works on the data directory while no daemon runs on it, on a node that votes or has the log. All that this node has agreed to \

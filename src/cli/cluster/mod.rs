@@ -1,5 +1,6 @@
-//! `weft cluster`: who votes, and the last resort when most voters are lost.
+//! `weft cluster`: who votes, who signs, and the last resort when most voters are lost.
 
+mod authority;
 mod recover;
 mod voters;
 
@@ -15,6 +16,8 @@ pub(super) async fn run(
 ) -> Result<(), CliError> {
     match command {
         ClusterCommand::Voters => voters::run(client, output).await,
+        ClusterCommand::Authority => authority::show(client, output).await,
+        ClusterCommand::RotateCa { now } => authority::rotate(client, output, now).await,
         ClusterCommand::Recover {
             data_dir,
             keep,

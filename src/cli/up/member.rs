@@ -102,7 +102,7 @@ fn nowhere(config: &Config) -> CliError {
 }
 
 fn credentials(identity: &NodeIdentity) -> Result<Credentials, CliError> {
-    codec::decode(&identity.credentials).map_err(|malformed| {
+    Credentials::from_bytes(&identity.credentials).map_err(|malformed| {
         anyhow::anyhow!("the credentials in the data directory cannot be read: {malformed}").into()
     })
 }
@@ -128,6 +128,20 @@ impl Certified {
         valid.is_ok_and(|valid| valid.standing(clock::wall()) == Standing::RunOut)
     }
 
+    /// Returns whether a token pins the authority that certified this node, or one that this one trusts.
+    fn knows(&self, token: &Token) -> bool {
+        let mut trusted = self.credentials.trusted().into_iter();
+        let own = trust::digest(&self.credentials.ca_cert_der);
+        token.ca_digest == own || trusted.any(|cert| trust::digest(cert) == token.ca_digest)
+    }
+
+    /// Returns the authorities that are trusted no longer once another one has certified this node.
+    fn former(&self) -> Vec<[u8; 32]> {
+        let trusted = self.credentials.trusted().into_iter().map(trust::digest);
+        let former = self.credentials.anchors.former.iter().copied();
+        former.chain(trusted).collect()
+    }
+
     /// Gets another certificate as who it was, with the key that it has. If nobody lets it in, it stays as it was.
     async fn join_again(
         self,
@@ -139,14 +153,20 @@ impl Certified {
             node: self.identity.node,
             name: self.identity.name.clone(),
             listen: advertised(config, listening),
+            member_of: Some(self.identity.cluster),
             key: NodeKey::from(self.credentials.key_der.clone()),
         };
         let seeds = resolve(&config.join).await;
         let joined = join::join(&seeds, &token, &newcomer, TELL_EVERY, &mut clock::entropy()).await;
         match joined {
-            Ok(admission) => {
+            Ok(mut admission) => {
                 tracing::info!(through = %admission.seed, "joined again, with a new certificate");
+                admission.credentials.anchors.former = self.former();
                 joined_as(store, newcomer, admission)
+            }
+            // It pins what this node does not know, and no member of this cluster knows it either.
+            Err(JoinError::ForeignSeed { .. }) if !self.knows(&token) => {
+                Err(foreign_token(config, &self.identity))
             }
             // All of a cluster may have been away for so long: those who vote sign for themselves.
             Err(error) if self.has_run_out() => {
@@ -158,7 +178,9 @@ impl Certified {
     }
 }
 
-/// Returns the token to join again with, if the certificate has run out. One of another cluster is refused at any time.
+/// Returns the token to join again with, if the certificate has run out or the token pins an authority that this node does not know:
+/// it may have slept through a change of it. One of another cluster is refused at any time, and one of a former authority is of no
+/// use.
 fn token_to_join_again(config: &Config, node: &Certified) -> Result<Option<Token>, CliError> {
     let token = match &config.token {
         Some(token) => Some(parse_token(&token.0)?),
@@ -169,15 +191,23 @@ fn token_to_join_again(config: &Config, node: &Certified) -> Result<Option<Token
     let Some(token) = token else {
         return Ok(None);
     };
-    if token.ca_digest != trust::digest(&node.credentials.ca_cert_der) {
+    if node.credentials.anchors.former.contains(&token.ca_digest) {
+        tracing::warn!(
+            "the token is of an authority that was replaced: it is of no use, `weft token` shows the one that is"
+        );
+        return Ok(None);
+    }
+    let is_known = node.knows(&token);
+    if !is_known && config.join.is_empty() {
         return Err(foreign_token(config, &node.identity));
     }
-    Ok(Some(token).filter(|_| node.has_run_out() && !config.join.is_empty()))
+    let joins_again = (node.has_run_out() || !is_known) && !config.join.is_empty();
+    Ok(Some(token).filter(|_| joins_again))
 }
 
 fn foreign_token(config: &Config, identity: &NodeIdentity) -> CliError {
     let message = format!(
-        "{} belongs to cluster {}, and the token to another: `weft leave` first, or choose another --data-dir",
+        "{} belongs to cluster {}, and the token to another, or to an authority of this one that was replaced: `weft leave` first, choose another --data-dir, or give the token that `weft token` shows on a member and --join",
         config.data_dir.display(),
         identity.cluster
     );
@@ -229,6 +259,7 @@ async fn join_through(
         node,
         name: config.name.clone(),
         listen: advertised(config, listening),
+        member_of: None,
         key,
     };
     let admission = loop {
@@ -263,7 +294,7 @@ fn joined_as(
         node: newcomer.node,
         name: newcomer.name,
         cluster: admission.credentials.cluster,
-        credentials: codec::encode(&admission.credentials),
+        credentials: admission.credentials.to_bytes(),
         ring: admission.ring,
     };
     store.set_members(&admission.members)?;

@@ -196,6 +196,31 @@ pub enum Action {
     AllocateLocal(NetworkWish),
     /// Has other default pools from now on; the subnets that networks have stay.
     SetPools(DefaultPools),
+    /// Announces the authority that shall sign next: it is trusted from now on.
+    AnnounceAuthority {
+        /// Its certificate.
+        cert_der: Vec<u8>,
+        /// Its key.
+        key_der: Secret,
+        /// A certificate of it that the present one signed.
+        cross_der: Vec<u8>,
+        /// Whether the change goes on without those that do not answer.
+        waits_for_nobody: bool,
+    },
+    /// Has the announced authority sign, and replaces the secret of the join token, which pins the former one.
+    PromoteAuthority {
+        /// Which change of the authorities this is about.
+        version: u64,
+        /// The new secret.
+        secret: TokenSecret,
+    },
+    /// Drops the authority that signs no longer: what it signed is worth nothing.
+    RetireAuthority {
+        /// Which change of the authorities this is about.
+        version: u64,
+    },
+    /// Has the change that is under way go on without those that do not answer.
+    HurryAuthority,
 }
 
 /// The option with VNIs chosen by hand: decimal numbers parted by commas, the first for the first subnet, and so on.
@@ -419,4 +444,7 @@ pub enum AllocatorError {
     /// Whoever asks is not the member that has the id: it must draw another one.
     #[error("node {0} is a member, and has another key")]
     NotItsKey(NodeId),
+    /// The authority is being changed, or is not: the proposer must look again.
+    #[error("the authorities were changed meanwhile")]
+    AuthoritiesChanged,
 }

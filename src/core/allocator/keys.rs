@@ -59,20 +59,20 @@ impl Allocator {
         if founding.keyring != before {
             self.ring_version += 1;
             let version = version_value(self.ring_version);
-            self.log.put(at, table(), key(), version);
+            self.log.put(at, table(), ring_key(), version);
         }
         Ok(outcome)
     }
 }
 
-fn table() -> TableName {
+pub(super) fn table() -> TableName {
     TableName::new(KEYS_TABLE).expect("a constant within the limits")
 }
 
-fn key() -> Key {
+fn ring_key() -> Key {
     Key::new(b"ring".to_vec()).expect("a constant within the limits")
 }
 
-fn version_value(version: u64) -> Value {
+pub(super) fn version_value(version: u64) -> Value {
     Value::new(version.to_be_bytes().to_vec()).expect("eight bytes are short")
 }

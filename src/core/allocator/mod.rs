@@ -4,6 +4,7 @@
 //! that is refused changes nothing; no two networks share a VNI or overlap in their subnets, no two nodes in their blocks; a
 //! request that is applied again gets its first reply. What every node shall know of it comes out as the dots of the cluster log.
 
+mod authority;
 mod block;
 mod command;
 mod keys;
@@ -39,7 +40,13 @@ pub use snapshot::{SNAPSHOT_OLDEST, SNAPSHOT_VERSION, SnapshotError};
 pub use vni::VNI_FIRST;
 pub use wish::{AVOIDED_MAX, NetworkWish, RESERVED_MAX, SubnetWish};
 
-use self::{block::Blocks, log::ClusterLog, reply::Replies, vni::Vnis};
+use self::{
+    authority::{Authorities, Next},
+    block::Blocks,
+    log::ClusterLog,
+    reply::Replies,
+    vni::Vnis,
+};
 use super::{
     ipam::{DefaultPools, Rest, Space, SpaceName},
     model::{
@@ -61,7 +68,7 @@ pub const MEMBERS_TABLE: &str = "members";
 pub const REMOVED_TABLE: &str = "removed";
 
 /// The table of the cluster log with the version of the ring of datagram keys, 8 bytes big endian, under the key `ring`. The
-/// keys themselves go over TLS alone, from voters to those who ask.
+/// keys themselves go over TLS alone, from voters to those who ask. So does what the version under the key `authorities` stands for.
 pub const KEYS_TABLE: &str = "keys";
 
 /// The table of the cluster log with the [`DefaultPools`] that were configured last, under the key `default`; nothing before.
@@ -79,6 +86,8 @@ pub struct Allocator {
     /// How often the ring of datagram keys was changed, and when a key was added last; nothing before the first rotation.
     ring_version: u64,
     rotated: Option<Hlc>,
+    /// How often the authorities were changed, and the one that is trusted beside the one that signs.
+    authorities: Authorities,
     networks: BTreeMap<NetworkId, NetworkRecord>,
     /// The networks by name: follows from `networks`.
     names: BTreeMap<Name, NetworkId>,
@@ -162,6 +171,24 @@ impl Allocator {
             }
             Action::AdmitNode { node, name, key } => self.admit_node(at, (*node, name), *key),
             Action::RecordKey { node, key } => self.record_key(*node, *key),
+            Action::AnnounceAuthority {
+                cert_der,
+                key_der,
+                cross_der,
+                waits_for_nobody,
+            } => {
+                let next = Next {
+                    cert_der: cert_der.clone(),
+                    key_der: key_der.clone(),
+                    cross_der: cross_der.clone(),
+                };
+                self.announce_authority(at, next, *waits_for_nobody)
+            }
+            Action::PromoteAuthority { version, secret } => {
+                self.promote_authority(at, *version, secret)
+            }
+            Action::RetireAuthority { version } => self.retire_authority(at, *version),
+            Action::HurryAuthority => self.hurry_authority(at),
         }
     }
 

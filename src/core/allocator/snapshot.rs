@@ -6,6 +6,7 @@ use bincode::{Decode, Encode};
 
 use super::{
     Allocator,
+    authority::Authorities,
     block::Blocks,
     log::ClusterLog,
     member::{Founding, MemberRecord},
@@ -71,6 +72,8 @@ enum Part {
     MemberKey(NodeId, [u8; 32]),
     /// The default pools that were configured.
     Pools(DefaultPools),
+    /// The authorities, once they were changed.
+    Authorities(Authorities),
 }
 
 impl Allocator {
@@ -116,6 +119,9 @@ impl Allocator {
         parts.extend(self.rotated.map(|at| Part::Rotated(self.ring_version, at)));
         let pools = Some(self.pools.clone()).filter(|pools| *pools != DefaultPools::default());
         parts.extend(pools.map(Part::Pools));
+        let changed =
+            Some(self.authorities.clone()).filter(|changed| *changed != Authorities::default());
+        parts.extend(changed.map(Part::Authorities));
         parts.extend(self.networks.values().cloned().map(Part::Network));
         let next = |(id, blocks): (&NetworkId, &Blocks)| Some(Part::NextBlock(*id, blocks.next?));
         parts.extend(self.blocks.iter().filter_map(next));
@@ -185,6 +191,7 @@ impl Restoring {
                 self.state.rotated = Some(at);
             }
             Part::Pools(pools) => self.state.pools = pools,
+            Part::Authorities(authorities) => self.state.authorities = authorities,
             Part::Network(record) => self.add_network(record)?,
             Part::NextBlock(network, next) => {
                 self.state.blocks.entry(network).or_default().next = Some(next);

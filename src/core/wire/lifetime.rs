@@ -99,6 +99,11 @@ impl Renewal {
         self.validity
     }
 
+    /// Notes that another authority signs now: the certificate is renewed as soon as it can be.
+    pub fn handle_superseded(&mut self) {
+        self.at = UnixMillis(0);
+    }
+
     /// Notes that nobody signed; each further time it is tried again later.
     pub fn handle_failed(&mut self, now: Instant) {
         let life = self.validity.life();
@@ -177,6 +182,18 @@ mod tests {
             assert!(matches!(renewal.due(now(at, 80 * DAY)), Due::After(_)));
             at += 3_600_000;
         }
+    }
+
+    #[test]
+    fn a_certificate_of_a_former_authority_is_renewed_now_and_after_a_failure_a_little_later() {
+        let mut renewal = renewal(0, 90 * DAY, 1);
+
+        renewal.handle_superseded();
+
+        assert_eq!(renewal.due(now(0, DAY)), Due::Now);
+        renewal.handle_failed(now(0, DAY).instant);
+        assert!(matches!(renewal.due(now(1, DAY)), Due::After(_)));
+        assert_eq!(renewal.due(now(60_000, DAY)), Due::Now);
     }
 
     proptest! {

@@ -20,7 +20,7 @@ use super::{
     trust::{Credentials, NodeKey, Token, TrustError, digest},
 };
 use crate::core::{
-    model::{Name, NodeId},
+    model::{ClusterId, Name, NodeId},
     wire::{codec, keyring::AgreedRing},
 };
 
@@ -45,6 +45,8 @@ pub struct Newcomer {
     pub name: Name,
     /// Where it listens; an unspecified address lets the seed fill in the one it sees.
     pub listen: SocketAddr,
+    /// The cluster it is a member of already, and joins again: it shows its token to no other.
+    pub member_of: Option<ClusterId>,
     /// Its key. Who joins again as who it was, or for an answer that was lost, must have the same as the first time.
     pub key: NodeKey,
 }
@@ -74,7 +76,9 @@ pub enum JoinError {
     #[error("{0}")]
     Refused(JoinRefusal),
     /// No seed belongs to the token's cluster.
-    #[error("{seed} is not of the token's cluster: check --join, or run `weft token` there")]
+    #[error(
+        "{seed} is not of the token's cluster, or its authority was replaced since the token was made: check --join, or run `weft token` there"
+    )]
     ForeignSeed {
         /// The last such seed.
         seed: SocketAddr,
@@ -145,7 +149,7 @@ pub async fn join(
         listen: newcomer.listen,
     };
     let request = Zeroizing::new(codec::encode(&request));
-    let connector = pinned(token.ca_digest);
+    let connector = pinned(token.ca_digest, newcomer.member_of);
     let until = Instant::now() + deadline;
     let mut tried: Vec<(SocketAddr, String)> = Vec::new();
     let mut pause = PAUSE_MIN;
@@ -226,7 +230,8 @@ fn admitted(
     let bad = |reason: String| JoinError::BadAdmission { seed, reason };
     if digest(&joined.ca_cert_der) != token.ca_digest {
         return Err(bad(
-            "its authority is not the one the token names".to_owned()
+            "its authority is not the one the token names, or has just been replaced: run `weft token` there"
+                .to_owned()
         ));
     }
     let credentials = newcomer

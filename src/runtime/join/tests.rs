@@ -306,6 +306,7 @@ fn ring() -> AgreedRing {
 
 fn newcomer() -> Newcomer {
     Newcomer {
+        member_of: None,
         node: NodeId(5),
         name: Name::new("web-5").unwrap(),
         listen: "0.0.0.0:9338".parse().unwrap(),

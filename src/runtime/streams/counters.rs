@@ -107,10 +107,10 @@ impl Reason {
                 "its certificate is not valid now: check the clocks of both nodes; if they are right it has run out, and the node must join again",
             ),
             Self::ForeignCertificate => Some(
-                "its certificate is another cluster's: look at what it is told to join, or at its data directory",
+                "its certificate is another cluster's, or of an authority that was replaced: look at what it is told to join and at its data directory; a member that slept through the change must be started with --join and --token",
             ),
             Self::RefusedByCaller => Some(
-                "it does not take this node's certificate: if it is a member of this cluster, check the clocks of both",
+                "it does not take this node's certificate: its token is of another cluster or of an authority that was replaced, or it is a member that slept through that, or the clocks differ",
             ),
             Self::TooManyConnections
             | Self::TooManyStrangers

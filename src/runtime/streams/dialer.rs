@@ -17,6 +17,9 @@ use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 use super::{BODY_MAX, Connection, Limits, Service, StreamError, Tls};
 use crate::core::model::NodeId;
 
+/// How often the log is told that a member and this node do not know each other, at most.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
 /// Calls other nodes. Cheap to clone; all clones share their connections.
 #[derive(Clone, Debug)]
 pub struct Dialer {
@@ -27,6 +30,8 @@ pub struct Dialer {
 struct Shared {
     tls: Tls,
     pool: Arc<Mutex<Pool>>,
+    /// When it was last said that a member and this node do not know each other.
+    told: Mutex<Option<Instant>>,
     /// One for each service, so that slow proposals cannot hold up the leader's heartbeats.
     permits: [Semaphore; Service::ALL.len()],
     /// Ends with the last clone.
@@ -48,6 +53,7 @@ impl Dialer {
             shared: Arc::new(Shared {
                 tls,
                 pool,
+                told: Mutex::default(),
                 permits: Service::ALL.map(|_| Semaphore::new(limits.calls)),
                 _reaper: reaper,
             }),
@@ -75,11 +81,31 @@ impl Dialer {
         }
         let sent = AtomicBool::new(false);
         let call = self.call_in_turn((to, addr), (service, &request), &sent);
-        match tokio::time::timeout(deadline, call).await {
+        let answer = match tokio::time::timeout(deadline, call).await {
             Ok(answer) => answer,
             Err(_late) if sent.load(Ordering::Relaxed) => Err(StreamError::Late { addr, deadline }),
             Err(_late) => Err(StreamError::NotSent { addr, deadline }),
+        };
+        if let Err(
+            error @ (StreamError::ForeignCluster { .. } | StreamError::CertificateRefused { .. }),
+        ) = &answer
+            && self.may_tell()
+        {
+            tracing::warn!(node = %to, %error, "a member and this node do not know each other");
         }
+        answer
+    }
+
+    /// Every call may fail so, so it is said once in a while.
+    fn may_tell(&self) -> bool {
+        with(&self.shared.told, |told| {
+            let now = Instant::now();
+            let is_due = told.is_none_or(|told| now - told >= TELL_EVERY);
+            if is_due {
+                *told = Some(now);
+            }
+            is_due
+        })
     }
 
     /// Returns how many idle connections are kept.
@@ -214,9 +240,9 @@ impl Pool {
     }
 }
 
-/// Runs `work` on the pool. Nothing in it waits or can panic halfway, so a poisoned pool is as good as any.
-fn with<T>(pool: &Mutex<Pool>, work: impl FnOnce(&mut Pool) -> T) -> T {
-    work(&mut pool.lock().unwrap_or_else(PoisonError::into_inner))
+/// Runs `work` on what is shared. Nothing in it waits or can panic halfway, so what is poisoned is as good as any.
+fn with<P, T>(shared: &Mutex<P>, work: impl FnOnce(&mut P) -> T) -> T {
+    work(&mut shared.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 async fn reap(pool: Arc<Mutex<Pool>>, idle_for: Duration) {

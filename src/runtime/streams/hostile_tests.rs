@@ -264,7 +264,7 @@ async fn served(limits: Limits) -> (Cluster, Listening) {
 async fn stranger(cluster: &Cluster, server: &Listening) -> TlsStream<TcpStream> {
     let stream = TcpStream::connect(server.addr).await.unwrap();
     let name = "any.node.weft".try_into().unwrap();
-    let connector = pinned(cluster.ca.digest());
+    let connector = pinned(cluster.ca.digest(), None);
     connector.connect(name, stream).await.unwrap()
 }
 

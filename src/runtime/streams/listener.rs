@@ -169,6 +169,7 @@ impl Door {
         stranger: OwnedSemaphorePermit,
     ) -> Result<(), Reason> {
         let _open = self.tls.counters().open();
+        let trusted = self.tls.drops();
         // It only fails on a connection that is already gone, and the handshake will notice.
         let _gone = stream.set_nodelay(true);
         let stream = Counted::new(stream, Arc::clone(self.tls.counters()));
@@ -184,7 +185,7 @@ impl Door {
                     node: Some(node),
                     addr,
                 };
-                self.serve_member(&mut stream, caller).await
+                self.serve_member(&mut stream, caller, trusted).await
             }
             None => self.serve_stranger(&mut stream, addr).await,
         }
@@ -197,7 +198,13 @@ impl Door {
         self.tls.caller(cert).map(Some)
     }
 
-    async fn serve_member(&self, stream: &mut Stream, caller: Caller) -> Result<(), Reason> {
+    /// Serves a member, until an authority is dropped that was `trusted` when it was let in: it may be that one's.
+    async fn serve_member(
+        &self,
+        stream: &mut Stream,
+        caller: Caller,
+        trusted: u64,
+    ) -> Result<(), Reason> {
         let mut reader = FrameReader::default();
         loop {
             let begun = tokio::select! {
@@ -205,6 +212,7 @@ impl Door {
                 () = self.shutdown.cancelled() => return Ok(()),
             };
             match begun {
+                Ok(Ok(())) if self.tls.drops() != trusted => return Ok(()),
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return end_between(&error),
                 Err(_silent_for_long) => return Ok(()),

@@ -15,6 +15,8 @@ mod listener;
 mod tls;
 
 #[cfg(test)]
+mod authority_tests;
+#[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
 pub(in crate::runtime) mod testing;
@@ -225,7 +227,9 @@ pub enum StreamError {
         addr: SocketAddr,
     },
     /// The node there is of another cluster, or of none.
-    #[error("{addr} is of another cluster: check the address")]
+    #[error(
+        "{addr} is of another cluster, or has an authority that replaced the one this node knows: check the address; if it is right, start this node with --join HOST:PORT --token TOKEN"
+    )]
     ForeignCluster {
         /// Where we called.
         addr: SocketAddr,
@@ -240,7 +244,7 @@ pub enum StreamError {
     },
     /// The node there does not take our certificate.
     #[error(
-        "{addr} refuses this node's certificate ({alert}): check that both are of one cluster and the clocks of both; a removed node must join again"
+        "{addr} refuses this node's certificate ({alert}): check that both are of one cluster and the clocks of both; a node that was removed, or that slept through a change of the authority, must join again"
     )]
     CertificateRefused {
         /// Where we called.

@@ -521,7 +521,7 @@ async fn stranger(
     addr: SocketAddr,
     service: Service,
 ) -> Result<Bytes, StreamError> {
-    let connector = pinned(cluster.ca.digest());
+    let connector = pinned(cluster.ca.digest(), None);
     let name = "any.node.weft".try_into().unwrap();
     let counters = Arc::new(Counters::default());
     let mut connection = Connection::open(addr, (connector, 0), name, &counters).await?;

@@ -55,8 +55,12 @@ struct Sides {
     connector: TlsConnector,
     validity: Validity,
     ca_digest: [u8; 32],
+    /// The digests of the authorities that are trusted.
+    trusted: Vec<[u8; 32]>,
     /// How often the credentials were replaced.
     epoch: u64,
+    /// How often an authority was dropped.
+    drops: u64,
 }
 
 impl Tls {
@@ -77,7 +81,11 @@ impl Tls {
                 "they are another node's".to_owned(),
             ));
         }
-        let sides = Sides::new(credentials, self.sides().epoch + 1)?;
+        let former = self.sides();
+        let mut sides = Sides::new(credentials, former.epoch + 1)?;
+        let is_dropped = |digest: &[u8; 32]| !sides.trusted.contains(digest);
+        let drops = former.trusted.iter().any(is_dropped);
+        sides.drops = former.drops + u64::from(drops);
         *self.sides.write().unwrap_or_else(PoisonError::into_inner) = sides;
         Ok(())
     }
@@ -90,6 +98,11 @@ impl Tls {
     /// Returns the digest of the authority that signed the node's certificate.
     pub fn ca_digest(&self) -> [u8; 32] {
         self.sides().ca_digest
+    }
+
+    /// Returns how often an authority was dropped: who was let in before must prove itself again.
+    pub(super) fn drops(&self) -> u64 {
+        self.sides().drops
     }
 
     /// Nothing in it can panic halfway, so a poisoned lock is as good as any.
@@ -159,9 +172,16 @@ impl Sides {
             return Err(bad(&"the certificate is another node's"));
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let roots = Arc::new(roots(&credentials.ca_cert_der).map_err(|error| bad(&error))?);
-        let ca = CertificateDer::from(credentials.ca_cert_der.clone());
+        let trusted = credentials.trusted();
+        let roots = Arc::new(roots(&trusted).map_err(|error| bad(&error))?);
         let cert = CertificateDer::from(credentials.cert_der.clone());
+        let cross = credentials
+            .cross()
+            .map(|der| CertificateDer::from(der.to_vec()));
+        let shown: Vec<_> = std::iter::once(cert).chain(cross).collect();
+        // The authority's certificate goes along for newcomers, who only know its digest.
+        let ca = CertificateDer::from(credentials.ca_cert_der.clone());
+        let with_ca = shown.iter().cloned().chain([ca]).collect();
         let key = || PrivatePkcs8KeyDer::from(credentials.key_der.to_vec());
 
         let clients =
@@ -174,8 +194,7 @@ impl Sides {
             .with_protocol_versions(&[&TLS13])
             .map_err(|error| bad(&error))?
             .with_client_cert_verifier(clients)
-            // The authority's certificate goes along for newcomers, who only know its digest.
-            .with_single_cert(vec![cert.clone(), ca], key().into())
+            .with_single_cert(with_ca, key().into())
             .map_err(|error| bad(&error))?;
         server.session_storage = ServerSessionMemoryCache::new(SESSIONS);
 
@@ -186,7 +205,7 @@ impl Sides {
             .with_protocol_versions(&[&TLS13])
             .map_err(|error| bad(&error))?
             .with_webpki_verifier(servers)
-            .with_client_auth_cert(vec![cert], key().into())
+            .with_client_auth_cert(shown, key().into())
             .map_err(|error| bad(&error))?;
         client.resumption = Resumption::in_memory_sessions(SESSIONS);
 
@@ -195,7 +214,9 @@ impl Sides {
             connector: Arc::new(client).into(),
             validity: validity(&credentials.cert_der)?,
             ca_digest: digest(&credentials.ca_cert_der),
+            trusted: trusted.into_iter().map(digest).collect(),
             epoch,
+            drops: 0,
         })
     }
 }
@@ -209,17 +230,22 @@ impl fmt::Debug for Tls {
     }
 }
 
-fn roots(ca_cert_der: &[u8]) -> Result<RootCertStore, rustls::Error> {
+fn roots(ca_certs: &[&[u8]]) -> Result<RootCertStore, rustls::Error> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from(ca_cert_der.to_vec()))?;
+    for cert_der in ca_certs {
+        roots.add(CertificateDer::from(cert_der.to_vec()))?;
+    }
     Ok(roots)
 }
 
 /// Returns a newcomer's side of TLS: it takes any node whose certificate an authority with that digest has signed.
-pub(in crate::runtime) fn pinned(ca_digest: [u8; 32]) -> TlsConnector {
+///
+/// Who joins again as who it was takes only nodes of its own cluster.
+pub(in crate::runtime) fn pinned(ca_digest: [u8; 32], cluster: Option<ClusterId>) -> TlsConnector {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = PinnedCa {
         ca_digest,
+        cluster,
         provider: Arc::clone(&provider),
     };
     let mut client = ClientConfig::builder_with_provider(provider)
@@ -236,6 +262,7 @@ pub(in crate::runtime) fn pinned(ca_digest: [u8; 32]) -> TlsConnector {
 #[derive(Debug)]
 struct PinnedCa {
     ca_digest: [u8; 32],
+    cluster: Option<ClusterId>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -253,11 +280,14 @@ impl ServerCertVerifier for PinnedCa {
             .find(|cert| digest(cert) == self.ca_digest)
             .ok_or(CertificateError::UnknownIssuer)?;
         // Any node of the cluster will do, but a node it must be.
-        CertifiedName::of(end_entity)
+        let name = CertifiedName::of(end_entity)
             .map_err(|_names_no_node| CertificateError::ApplicationVerificationFailure)?;
+        if self.cluster.is_some_and(|cluster| name.cluster != cluster) {
+            return Err(CertificateError::UnknownIssuer.into());
+        }
         verify_server_cert_signed_by_trust_anchor(
             &ParsedCertificate::try_from(end_entity)?,
-            &roots(ca)?,
+            &roots(&[&**ca])?,
             &[],
             now,
             self.provider.signature_verification_algorithms.all,

@@ -2,12 +2,14 @@
 
 use std::{fmt, time::Duration};
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
+use x509_parser::parse_x509_certificate;
 
 use super::{CertifiedName, PrivateKey, TrustError, digest};
 use crate::core::model::{ClusterId, UnixMillis};
@@ -35,22 +37,39 @@ pub struct Ca {
 impl Ca {
     /// Makes the authority of a new cluster.
     pub fn create(cluster: ClusterId) -> Result<Self, TrustError> {
+        Self::named(format!("weft {cluster}"))
+    }
+
+    /// Makes the authority that takes this one's place, and a certificate of it that this one signs.
+    ///
+    /// It has a name of its own, so that who looks for the issuer of a certificate finds the right one of the two.
+    pub fn successor(&self, cluster: ClusterId) -> Result<(Self, Vec<u8>), TrustError> {
+        let bad_ca = |error: rcgen::Error| TrustError::BadCa(error.to_string());
+        let name = format!("weft {cluster} {}", hex(&serial()?));
+        let next = Self::named(name.clone())?;
+        let key = KeyPair::try_from(&*next.key_der).map_err(bad_ca)?;
+        let cross = ca_params(name)?;
+        let cross = cross.signed_by(&key, &self.issuer()?).map_err(bad_ca)?;
+        Ok((next, cross.der().to_vec()))
+    }
+
+    fn named(name: String) -> Result<Self, TrustError> {
         let make = |error: rcgen::Error| TrustError::Make {
             what: "certificate authority",
             reason: error.to_string(),
         };
         let key = KeyPair::generate().map_err(make)?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = named(format!("weft {cluster}"));
-        // It signs nodes, never another authority.
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        params.serial_number = Some(serial()?);
-        let certificate = params.self_signed(&key).map_err(make)?;
+        let certificate = ca_params(name)?.self_signed(&key).map_err(make)?;
         Ok(Self {
             cert_der: certificate.der().to_vec(),
             key_der: key.serialize_der().into(),
         })
+    }
+
+    fn issuer(&self) -> Result<Issuer<'static, KeyPair>, TrustError> {
+        let bad_ca = |error: rcgen::Error| TrustError::BadCa(error.to_string());
+        let key = KeyPair::try_from(&*self.key_der).map_err(bad_ca)?;
+        Issuer::from_ca_cert_der(&CertificateDer::from(&*self.cert_der), key).map_err(bad_ca)
     }
 
     /// Signs a node's request: the key is the node's, every other line is ours.
@@ -65,9 +84,7 @@ impl Ca {
     ) -> Result<Vec<u8>, TrustError> {
         let bad_ca = |error: rcgen::Error| TrustError::BadCa(error.to_string());
 
-        let key = KeyPair::try_from(&*self.key_der).map_err(bad_ca)?;
-        let issuer = Issuer::from_ca_cert_der(&CertificateDer::from(&*self.cert_der), key)
-            .map_err(bad_ca)?;
+        let issuer = self.issuer()?;
         let request = read(csr_der)?;
         if *request.public_key.algorithm() != PKCS_ECDSA_P256_SHA256 {
             return Err(TrustError::BadRequest(
@@ -99,9 +116,40 @@ pub fn key_digest(csr_der: &[u8]) -> Result<[u8; 32], TrustError> {
     Ok(digest(read(csr_der)?.public_key.der_bytes()))
 }
 
+/// Returns whether one of some authorities has signed a certificate `cross_der` of the key that `cert_der` is of.
+pub(super) fn vouches(authorities: &[&[u8]], cert_der: &[u8], cross_der: &[u8]) -> bool {
+    let (Ok((_, cert)), Ok((_, cross))) = (
+        parse_x509_certificate(cert_der),
+        parse_x509_certificate(cross_der),
+    ) else {
+        return false;
+    };
+    let signed_by = |authority: &[u8]| {
+        let Ok((_, authority)) = parse_x509_certificate(authority) else {
+            return false;
+        };
+        let key = &authority.public_key().subject_public_key.data;
+        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key);
+        let signed = cross.tbs_certificate.as_ref();
+        key.verify(signed, &cross.signature_value.data).is_ok()
+    };
+    cross.public_key().raw == cert.public_key().raw
+        && authorities.iter().any(|authority| signed_by(authority))
+}
+
 fn read(csr_der: &[u8]) -> Result<CertificateSigningRequestParams, TrustError> {
     CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr_der))
         .map_err(|error| TrustError::BadRequest(error.to_string()))
+}
+
+fn ca_params(name: String) -> Result<CertificateParams, TrustError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = named(name);
+    // It signs nodes. Across it signs its successor, for who trusts only this one: a path ends there all the same.
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.serial_number = Some(serial()?);
+    Ok(params)
 }
 
 fn node_params(
@@ -138,6 +186,15 @@ fn named(common_name: String) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, common_name);
     name
+}
+
+fn hex(number: &SerialNumber) -> String {
+    let bytes = number.to_bytes();
+    bytes
+        .iter()
+        .take(4)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Draws a serial number: unique among an authority's certificates and not guessable (RFC 5280 §4.1.2.2).

@@ -18,7 +18,7 @@ use crate::core::{
 };
 
 pub use ca::{Ca, VALID_FOR, key_digest};
-pub use credentials::{Credentials, NodeKey, PrivateKey};
+pub use credentials::{Anchors, Credentials, NodeKey, PrivateKey};
 pub use token::{Token, TokenError, secrets_match};
 
 /// Why something of the cluster's trust cannot be made or used. Nothing was written.

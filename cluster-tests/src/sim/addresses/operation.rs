@@ -187,6 +187,10 @@ pub(super) fn of(action: &Action) -> Option<(NetworkId, NodeId)> {
         | Action::RecordKey { .. }
         | Action::AllocateNetwork(_)
         | Action::AllocateLocal(_)
-        | Action::SetPools(_) => None,
+        | Action::SetPools(_)
+        | Action::AnnounceAuthority { .. }
+        | Action::PromoteAuthority { .. }
+        | Action::RetireAuthority { .. }
+        | Action::HurryAuthority => None,
     }
 }

@@ -8,6 +8,7 @@
 //! - A8, A12 and A13 are of services, virtual addresses and published ports, and A11 of load balancers' addresses on nodes:
 //!   there are none here.
 
+mod authority;
 mod blocks;
 mod golden;
 mod keys;

@@ -45,6 +45,8 @@ pub enum OtherAuthority {
     Next {
         /// Its certificate.
         cert_der: Vec<u8>,
+        /// A certificate of it that the present one signed, so that nobody else can name an authority.
+        cross_der: Vec<u8>,
     },
     /// The one that did.
     Former {
@@ -61,7 +63,9 @@ impl AgreedAuthorities {
     /// Returns the certificates of all that are trusted, that of the one that signs first.
     pub fn trusted(&self) -> Vec<&[u8]> {
         let other = self.other.as_ref().map(|other| match other {
-            OtherAuthority::Next { cert_der } | OtherAuthority::Former { cert_der, .. } => cert_der,
+            OtherAuthority::Next { cert_der, .. } | OtherAuthority::Former { cert_der, .. } => {
+                cert_der
+            }
         });
         let all = std::iter::once(&self.signs).chain(other);
         all.map(Vec::as_slice).collect()

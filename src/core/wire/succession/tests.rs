@@ -40,6 +40,7 @@ impl Cluster {
                 signs: FORMER.to_vec(),
                 other: Some(OtherAuthority::Next {
                     cert_der: NEXT.to_vec(),
+                    cross_der: b"next by former".to_vec(),
                 }),
                 waits_for_nobody: false,
             },
