@@ -296,6 +296,7 @@ pub fn node(node: NodeId, others: &[NodeId]) -> Node {
             generation: Generation(1),
             keyring: keyring(),
             membership: membership::Config::lan(),
+            newest: weft::core::wire::versions::NEWEST,
             netdb: netdb::Config::default(),
             seed: node.0,
         },

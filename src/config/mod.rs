@@ -18,12 +18,13 @@ pub use docker::{Docker, DockerMode};
 pub use figures::Figures;
 pub use setting::{
     Advertise, Carrier, CertificateLife, DnsTtl, KeyRotation, LogFormat, Profile, Resolver, Secret,
-    Seed, SettingError,
+    Seed, SettingError, WireVersion,
 };
 
 use crate::core::{
     membership::{self, FigureError},
     model::{Label, LabelError, Labels, LimitError, Name},
+    wire::versions::NEWEST,
 };
 
 /// The port of everything, unless told otherwise: "weft" on a keypad.
@@ -144,6 +145,9 @@ pub struct Layer {
     /// How often the datagram keys are rotated.
     #[serde(default)]
     pub key_rotation: Option<KeyRotation>,
+    /// The newest version of the wire to speak.
+    #[serde(default)]
+    pub wire_version: Option<WireVersion>,
 }
 
 impl Layer {
@@ -208,6 +212,7 @@ impl Layer {
             dataplane: self.dataplane.or(lower.dataplane),
             certificate_life: self.certificate_life.or(lower.certificate_life),
             key_rotation: self.key_rotation.or(lower.key_rotation),
+            wire_version: self.wire_version.or(lower.wire_version),
         }
     }
 }
@@ -259,6 +264,8 @@ pub struct Config {
     pub certificate_life: Option<CertificateLife>,
     /// How often this node rotates the datagram keys while it leads, if told.
     pub key_rotation: Option<KeyRotation>,
+    /// The newest version of the wire that this node speaks.
+    pub wire_version: u8,
 }
 
 impl Config {
@@ -297,6 +304,7 @@ impl Config {
             dataplane: layer.dataplane,
             certificate_life: layer.certificate_life,
             key_rotation: layer.key_rotation,
+            wire_version: layer.wire_version.map_or(NEWEST, |version| version.0),
         })
     }
 }

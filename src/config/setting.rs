@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::{DockerMode, PORT};
 pub use crate::core::membership::Profile;
+use crate::core::wire::versions::{NEWEST, OLDEST};
 
 /// The port of DNS.
 const DNS_PORT: u16 = 53;
@@ -76,6 +77,9 @@ pub enum SettingError {
         /// The longest that may be given.
         most: &'static str,
     },
+    /// It is no version of the wire that this program speaks.
+    #[error("{0:?} is no version of the wire: this program speaks {OLDEST} to {NEWEST}")]
+    WireVersion(String),
     /// It is no address that others could reach.
     #[error("{0:?} is no address that others could reach: an IP, or IP:PORT, is expected")]
     Advertise(String),
@@ -182,6 +186,22 @@ impl FromStr for Advertise {
 /// How long a certificate lives that this node signs as the leader: 5 s to 3650 d.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CertificateLife(pub Duration);
+
+/// The newest version of the wire that this node speaks: one of those that this program knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WireVersion(pub u8);
+
+impl FromStr for WireVersion {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        let version = text.parse().ok();
+        version
+            .filter(|version| (OLDEST..=NEWEST).contains(version))
+            .map(Self)
+            .ok_or_else(|| SettingError::WireVersion(text.to_owned()))
+    }
+}
 
 /// How long a datagram key seals while this node leads: 5 s to 365 d.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -334,7 +354,8 @@ deserialize_from_str!(
     DnsTtl,
     KeyRotation,
     Resolver,
-    Seed
+    Seed,
+    WireVersion
 );
 
 #[cfg(test)]

@@ -16,7 +16,10 @@ use crate::core::{
     model::{Boot, ClusterId, Generation, Instant, NodeId, Now, UnixMillis},
     netdb::{self, CallId, PutMode},
     node::{Config, Event as NodeEvent, Node},
-    wire::keyring::{ClusterKey, KeyId, Keyring},
+    wire::{
+        keyring::{ClusterKey, KeyId, Keyring},
+        versions::{NEWEST, OLDEST},
+    },
 };
 
 /// The wall clock when a run begins: some time in 2026.
@@ -86,6 +89,8 @@ pub struct Settings {
     pub membership: membership::Config,
     /// Dissemination and anti-entropy.
     pub netdb: netdb::Config,
+    /// Whether nodes speak the oldest version of the wire in one start of their program and the newest in the next.
+    pub mixed_versions: bool,
 }
 
 impl Settings {
@@ -94,6 +99,7 @@ impl Settings {
         Self {
             membership: membership::Config::lan(),
             netdb: netdb::Config::lan(),
+            mixed_versions: false,
         }
     }
 
@@ -102,6 +108,7 @@ impl Settings {
         Self {
             membership: membership::Config::wan(),
             netdb: netdb::Config::wan(),
+            mixed_versions: false,
         }
     }
 
@@ -238,6 +245,7 @@ impl<O: Observer> World<O> {
 
     /// Makes the program of a machine, which knows of nobody yet.
     pub(super) fn make(&mut self, at: usize, boot: Boot) -> Node {
+        let is_old = self.settings.mixed_versions && (at + boot.0 as usize).is_multiple_of(2);
         let config = Config {
             cluster: self.cluster,
             node: self.machines[at].id,
@@ -245,6 +253,7 @@ impl<O: Observer> World<O> {
             boot,
             generation: Generation::begun_by(boot),
             keyring: self.keyring.clone(),
+            newest: if is_old { OLDEST } else { NEWEST },
             membership: self.settings.membership.clone(),
             netdb: self.settings.netdb.clone(),
             seed: self.rng.random(),

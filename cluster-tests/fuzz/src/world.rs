@@ -127,6 +127,7 @@ impl World {
             generation: Generation(1),
             keyring: keyring(),
             membership: membership::Config::lan(),
+            newest: weft::core::wire::versions::NEWEST,
             netdb: netdb::Config::default(),
             seed: 1,
         };

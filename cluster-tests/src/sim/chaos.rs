@@ -148,6 +148,7 @@ fn settings(rng: &mut StdRng) -> Settings {
             floor_after: pick(rng, [1, 5, 600]),
             ..netdb::Config::default()
         },
+        mixed_versions: true,
     }
 }
 

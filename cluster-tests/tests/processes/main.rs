@@ -15,6 +15,7 @@ mod refusals;
 mod settings;
 mod story;
 mod trust;
+mod versions;
 mod waiting;
 
 /// The daemon under test.

@@ -7,6 +7,9 @@ use crate::runtime::{NodeStatus, streams::StreamStats};
 /// Counts messages by their sender, not by a reason.
 const FAULTY_MESSAGES: &str = "netdb_faulty_messages_total";
 
+/// Counts nodes by the version of the wire that is spoken with them.
+const SPOKEN: &str = "wire_peers";
+
 /// One figure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Count {
@@ -47,6 +50,7 @@ impl Count {
     pub(super) fn label(name: &str) -> &'static str {
         match name {
             FAULTY_MESSAGES => "node",
+            SPOKEN => "version",
             _ => "reason",
         }
     }
@@ -90,6 +94,10 @@ pub(super) fn of(node: &NodeStatus, streams: &StreamStats) -> Vec<Count> {
         Count::new("swim_stalls_total", membership.stalls),
         Count::new("swim_overflows_total", membership.overflows),
     ];
+    let spoken = stats.spoken.iter();
+    counts.extend(
+        spoken.map(|(version, nodes)| Count::of(SPOKEN, version.to_string(), *nodes as u64)),
+    );
     counts.extend(rejected(stats));
     let refused = netdb.refused.iter();
     counts.extend(

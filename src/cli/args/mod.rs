@@ -32,7 +32,7 @@ use crate::{
     api::http::pools::DefaultPool,
     config::{
         Advertise, Carrier, CertificateLife, DnsTtl, DockerMode, KeyRotation, Layer, LogFormat,
-        Profile, Resolver, Secret, Seed,
+        Profile, Resolver, Secret, Seed, WireVersion,
     },
     core::{
         membership::Setting,
@@ -377,6 +377,15 @@ pub(super) struct UpArgs {
         value_name = "TIME"
     )]
     pub(super) key_rotation: Option<KeyRotation>,
+    /// The newest version of the wire that this node speaks, 1 or 2: two nodes speak the highest that both do. Only of use to go
+    /// back to a program that speaks no newer one [default: 2]
+    #[arg(
+        long,
+        env = "WEFT_WIRE_VERSION",
+        hide_env_values = true,
+        value_name = "N"
+    )]
+    pub(super) wire_version: Option<WireVersion>,
     /// Where driver plugins are looked for, NAME.sock, NAME.spec or NAME.json, in place of Docker's own directories and of
     /// what its engine manages [default: where Docker looks]
     #[arg(
@@ -463,6 +472,7 @@ impl UpArgs {
             dataplane: self.dataplane,
             certificate_life: self.certificate_life,
             key_rotation: self.key_rotation,
+            wire_version: self.wire_version,
             plugin_dir: self.plugin_dir,
             ..self.place.layer(global)
         }

@@ -112,7 +112,8 @@ impl Daemon {
         doors: Doors,
         config: &Config,
     ) -> Result<Self, CliError> {
-        let tls = Tls::new(&member.credentials).map_err(anyhow::Error::from)?;
+        let tls = Tls::speaking(config.wire_version, &member.credentials);
+        let tls = tls.map_err(anyhow::Error::from)?;
         let dialer = Dialer::new(tls.clone(), &Limits::default());
         let tasks = TaskTracker::new();
         let stop_loop = CancellationToken::new();
@@ -395,6 +396,7 @@ fn node_config(member: &Member, store: &Store, config: &Config) -> Result<node::
         boot,
         generation,
         keyring: member.identity.ring.keys.clone(),
+        newest: config.wire_version,
         membership: config.membership.clone(),
         netdb,
         seed: clock::seed(),

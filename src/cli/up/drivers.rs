@@ -18,7 +18,6 @@ use crate::{
     core::{
         model::{Name, NetworkId, Vtep},
         overlay::Underlay,
-        wire::envelope,
     },
     dataplane::{Dataplane, Kernel, Memory},
     driver::{Overlay, Plugins, Registry},
@@ -96,7 +95,7 @@ pub(super) fn capabilities(config: &Config, overlay: &Overlay) -> Vec<Name> {
         ("docker", config.docker.is_some()),
     ];
     let had = optional.into_iter().filter(|(_, has)| *has);
-    let wire = format!("wire.{}", envelope::VERSION);
+    let wire = format!("wire.{}", config.wire_version);
     had.map(|(word, _)| name(word))
         .chain([name(&wire)])
         .collect()

@@ -202,6 +202,7 @@ impl Rig {
             generation: Generation(generation.0),
             keyring: self.keyring.clone(),
             membership: membership::Config::local(),
+            newest: crate::core::wire::versions::NEWEST,
             netdb: netdb::Config::default(),
             seed: number,
         };

@@ -1,6 +1,6 @@
 //! What goes into a node and what comes out of it.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use bytes::Bytes;
 
@@ -30,6 +30,8 @@ pub struct Config {
     pub generation: Generation,
     /// The keys of the datagrams.
     pub keyring: Keyring,
+    /// The newest version of the wire that it speaks: at most [`NEWEST`](crate::core::wire::versions::NEWEST).
+    pub newest: u8,
     /// Probing.
     pub membership: membership::Config,
     /// Dissemination and anti-entropy.
@@ -103,6 +105,8 @@ pub struct Stats {
     pub datagram_bytes_sent: u64,
     /// Datagrams opened.
     pub datagrams_opened: u64,
+    /// Nodes that were heard, by the version of the wire that is spoken with them.
+    pub spoken: BTreeMap<u8, usize>,
     /// Datagrams refused before anything in them was read.
     pub rejections: Rejections,
     /// Datagrams of nodes that were removed from the cluster: nothing in them was read.

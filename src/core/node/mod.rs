@@ -31,6 +31,7 @@ use super::{
         envelope::{Opener, Sealer},
         keyring::Keyring,
         record::{Batch, RecordKind, records},
+        versions::Versions,
     },
 };
 
@@ -48,6 +49,7 @@ pub const MEMBERS_REQUEST: &[u8] = &[MEMBERS];
 pub struct Node {
     sealer: Sealer,
     opener: Opener,
+    versions: Versions,
     membership: Membership,
     netdb: NetDb,
     history: History,
@@ -74,10 +76,12 @@ impl Node {
             boot,
             generation,
             keyring,
+            newest,
             membership,
             netdb,
             seed,
         } = config;
+        let versions = Versions::new(newest);
         let identity = Identity {
             node,
             addr,
@@ -86,7 +90,8 @@ impl Node {
         };
         Self {
             sealer: Sealer::new(cluster, node, boot, &keyring),
-            opener: Opener::new(cluster, node, keyring),
+            opener: Opener::new(cluster, node, keyring).reading_up_to(versions.newest()),
+            versions,
             membership: Membership::new(membership, identity, seed, now.instant),
             netdb: NetDb::new(netdb, node, generation, seed.rotate_left(32), now),
             history: History::of_boot(boot),
@@ -124,13 +129,22 @@ impl Node {
             return Err(DatagramError::Removed { from: opened.from });
         }
         self.membership.hear(now.instant, opened.from);
+        let from = (opened.from, opened.boot);
+        self.versions.handle_sealed(from.0, from.1, opened.version);
         for record in records(&opened.payload) {
             let Ok((kind, body)) = record else {
                 self.netdb.note_refused(opened.from, Refusal::Malformed);
                 self.drain(now);
                 return Err(DatagramError::Truncated { from: opened.from });
             };
-            self.handle_record(now, opened.from, kind, body);
+            if kind == RecordKind::VERSION {
+                // A later version may say more than how far it can read.
+                if let Some(newest) = body.first() {
+                    self.versions.handle_said(from.0, from.1, *newest);
+                }
+            } else {
+                self.handle_record(now, opened.from, kind, body);
+            }
         }
         self.drain(now);
         Ok(())
@@ -284,7 +298,11 @@ impl Node {
                 None => self.stats.unaddressed += 1,
             }
         }
-        for ((to, addr), batch) in batches {
+        for ((to, addr), mut batch) in batches {
+            // Where there is no room, the next datagram says it.
+            if let Some(newest) = self.versions.to_say(to).filter(|_| batch.has_room_for(1)) {
+                let _full = batch.push(RecordKind::VERSION, &[newest]);
+            }
             self.seal(to, addr, &batch);
         }
     }
@@ -312,7 +330,8 @@ impl Node {
         if batch.is_empty() {
             return;
         }
-        match self.sealer.seal(to, batch.as_bytes()) {
+        let version = self.versions.common_with(to);
+        match self.sealer.seal_in(version, to, batch.as_bytes()) {
             Ok(datagram) => {
                 self.stats.datagrams_sent += 1;
                 self.stats.datagram_bytes_sent += datagram.len() as u64;
@@ -550,6 +569,7 @@ impl Node {
         Stats {
             datagrams_opened: self.opener.opened(),
             rejections: *self.opener.rejections(),
+            spoken: self.versions.spoken(),
             netdb: self.netdb.stats(),
             membership: *self.membership.stats(),
             ..self.stats.clone()

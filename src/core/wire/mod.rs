@@ -11,6 +11,7 @@ pub mod record;
 mod replay;
 pub mod rotation;
 pub mod succession;
+pub mod versions;
 
 /// The longest sealed datagram, in bytes: fits an Ethernet frame with room for tunnels below it.
 pub const DATAGRAM_MAX: usize = 1400;

@@ -33,6 +33,8 @@ impl RecordKind {
     pub const ASK: Self = Self(7);
     /// How far the sender has a log, for `netdb`.
     pub const REACHED: Self = Self(8);
+    /// The newest version of the wire that the sender speaks, one byte, for [`versions`](super::versions).
+    pub const VERSION: Self = Self(9);
 }
 
 /// A record does not fit into what is left of the datagram. The caller sends the batch and begins another.

@@ -143,6 +143,7 @@ impl Node {
             generation: Generation(1),
             keyring: Keyring::new(KeyId(1), ClusterKey::random(&mut clock::entropy())),
             membership: membership::Config::local(),
+            newest: crate::core::wire::versions::NEWEST,
             netdb: netdb::Config::default(),
             seed: 1,
         };

@@ -11,8 +11,8 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::{
     BODY_MAX, Counters, Refusal, Service, StreamError,
     counters::Counted,
-    frame::{self, Frame, FrameError, FrameReader, Status, VERSION},
-    tls::{call_error, tls_error},
+    frame::{self, Frame, FrameError, FrameReader, Status},
+    tls::{call_error, tls_error, version},
 };
 
 /// A connection to a node. After an error it is of no further use.
@@ -41,11 +41,12 @@ impl Connection {
             .await
             .map_err(|error| call_error(addr, &error))?;
         counters.dialed();
+        let version = version(stream.get_ref().1.alpn_protocol());
         Ok(Self {
             addr,
             epoch,
             stream,
-            reader: FrameReader::default(),
+            reader: FrameReader::new(version),
         })
     }
 
@@ -56,7 +57,8 @@ impl Connection {
         request: &[u8],
     ) -> Result<Bytes, StreamError> {
         let addr = self.addr;
-        let sent = frame::write(&mut self.stream, service as u8, request).await;
+        let code = (self.reader.version(), service as u8);
+        let sent = frame::write(&mut self.stream, code, request).await;
         // A server that refuses our certificate says so only now (RFC 8446 §4.4.2): its alert is worth more than a broken pipe.
         let answer = self.reader.read(&mut self.stream, BODY_MAX).await;
         match (sent, answer) {
@@ -104,7 +106,7 @@ fn read_answer(addr: SocketAddr, service: Service, frame: Frame) -> Result<Bytes
         Status::TooLarge => Err(not_offered("the request is too long for it")),
         Status::Version => Err(StreamError::Version {
             addr,
-            theirs: frame.body.first().copied().unwrap_or(VERSION),
+            theirs: frame.body.first().copied().unwrap_or_default(),
         }),
         Status::SlowHandler => Err(StreamError::Overdue { addr }),
     }

@@ -1,4 +1,5 @@
-//! Frames: `version u8 | code u8 | length u32 | body`. The code is a service in a request and a status in an answer.
+//! Frames: `version u8 | code u8 | length u32 | body`. The code is a service in a request and a status in an answer. The version is
+//! the one that the handshake agreed on: see [`tls`](super::tls).
 
 use std::io;
 
@@ -6,9 +7,6 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::core::wire::codec;
-
-/// The version of the frames.
-pub(super) const VERSION: u8 = 1;
 
 /// The longest body between members.
 pub const BODY_MAX: usize = 16 * 1024 * 1024;
@@ -70,14 +68,16 @@ impl Status {
 
 /// A frame that was read whole.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Frame {
-    pub(super) code: u8,
-    pub(super) body: Bytes,
+pub struct Frame {
+    /// What it is.
+    pub code: u8,
+    /// What it carries.
+    pub body: Bytes,
 }
 
 /// Why no frame was read. The stream is of no further use.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FrameError {
+pub enum FrameError {
     /// The other side hung up between two frames.
     #[error("the other side hung up")]
     Closed,
@@ -96,12 +96,26 @@ pub(super) enum FrameError {
 }
 
 /// Reads frames off a stream. What came too early stays for the next one.
-#[derive(Debug, Default)]
-pub(super) struct FrameReader {
+#[derive(Debug)]
+pub struct FrameReader {
+    version: u8,
     unread: BytesMut,
 }
 
 impl FrameReader {
+    /// Makes a reader of a connection on which that version was agreed.
+    pub fn new(version: u8) -> Self {
+        Self {
+            version,
+            unread: BytesMut::new(),
+        }
+    }
+
+    /// Returns the version that is spoken.
+    pub(super) fn version(&self) -> u8 {
+        self.version
+    }
+
     /// Waits until a frame begins.
     pub(super) async fn begin(
         &mut self,
@@ -116,7 +130,7 @@ impl FrameReader {
     /// Reads a frame with a body of at most `limit` bytes.
     ///
     /// Memory grows with what has come, at most twice that and a constant, whatever length the header claims.
-    pub(super) async fn read(
+    pub async fn read(
         &mut self,
         stream: &mut (impl AsyncRead + Unpin),
         limit: usize,
@@ -143,7 +157,7 @@ impl FrameReader {
 
     fn header(&self, limit: usize) -> Result<Option<(u8, usize)>, FrameError> {
         let version = self.unread.first().copied();
-        if let Some(version) = version.filter(|version| *version != VERSION) {
+        if let Some(version) = version.filter(|version| *version != self.version) {
             return Err(FrameError::Version(version));
         }
         let Some(&[_version, code, a, b, c, d]) = self.unread.first_chunk::<HEADER>() else {
@@ -184,13 +198,13 @@ impl FrameReader {
 /// Writes a frame: one write and one TLS record if it fits in one.
 pub(super) async fn write(
     stream: &mut (impl AsyncWrite + Unpin),
-    code: u8,
+    (version, code): (u8, u8),
     body: &[u8],
 ) -> io::Result<()> {
     let len = u32::try_from(body.len()).map_err(io::Error::other)?;
     let (with_header, rest) = body.split_at(body.len().min(RECORD_MAX - HEADER));
     let mut first = Vec::with_capacity(HEADER + with_header.len());
-    first.extend_from_slice(&[VERSION, code]);
+    first.extend_from_slice(&[version, code]);
     first.extend_from_slice(&len.to_be_bytes());
     first.extend_from_slice(with_header);
     stream.write_all(&first).await?;
@@ -205,6 +219,7 @@ mod tests {
     use tokio::io::duplex;
 
     use super::*;
+    use crate::core::wire::versions::OLDEST;
 
     #[tokio::test]
     async fn a_frame_survives_the_stream_in_any_pieces() {
@@ -214,8 +229,8 @@ mod tests {
             let sent = body.clone();
 
             let (written, read) = tokio::join!(
-                async move { write(&mut near, 3, &sent).await },
-                async move { FrameReader::default().read(&mut far, BODY_MAX).await },
+                async move { write(&mut near, (OLDEST, 3), &sent).await },
+                async move { FrameReader::new(OLDEST).read(&mut far, BODY_MAX).await },
             );
 
             written.unwrap();
@@ -227,10 +242,10 @@ mod tests {
     #[tokio::test]
     async fn two_frames_that_come_at_once_are_read_one_by_one() {
         let mut bytes = Vec::new();
-        write(&mut bytes, 1, b"one").await.unwrap();
-        write(&mut bytes, 2, b"").await.unwrap();
+        write(&mut bytes, (OLDEST, 1), b"one").await.unwrap();
+        write(&mut bytes, (OLDEST, 2), b"").await.unwrap();
         let mut stream = &bytes[..];
-        let mut reader = FrameReader::default();
+        let mut reader = FrameReader::new(OLDEST);
 
         let first = reader.read(&mut stream, 16).await.unwrap();
         let second = reader.read(&mut stream, 16).await.unwrap();
@@ -244,8 +259,8 @@ mod tests {
     #[tokio::test]
     async fn a_claimed_length_allocates_nothing_until_the_bytes_come() {
         let claimed = u32::try_from(BODY_MAX).unwrap().to_be_bytes();
-        let bytes = [&[VERSION, 1][..], &claimed, &[0; 100]].concat();
-        let mut reader = FrameReader::default();
+        let bytes = [&[OLDEST, 1][..], &claimed, &[0; 100]].concat();
+        let mut reader = FrameReader::new(OLDEST);
 
         let read = reader.read(&mut &bytes[..], BODY_MAX).await;
 
@@ -255,11 +270,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_frame_beyond_the_limit_or_of_another_version_is_refused_at_its_header() {
-        let over = [VERSION, 1, 0, 0, 0, 17];
-        let other = [VERSION + 1];
+        let over = [OLDEST, 1, 0, 0, 0, 17];
+        let other = [OLDEST + 1];
 
-        let over = FrameReader::default().read(&mut &over[..], 16).await;
-        let other = FrameReader::default().read(&mut &other[..], 16).await;
+        let over = FrameReader::new(OLDEST).read(&mut &over[..], 16).await;
+        let other = FrameReader::new(OLDEST).read(&mut &other[..], 16).await;
 
         assert!(matches!(over, Err(FrameError::TooLarge(17))));
         assert!(matches!(other, Err(FrameError::Version(2))));
@@ -292,7 +307,7 @@ mod tests {
         }
         let mut writes = Writes(0);
 
-        write(&mut writes, 1, &[0; RECORD_MAX - HEADER])
+        write(&mut writes, (OLDEST, 1), &[0; RECORD_MAX - HEADER])
             .await
             .unwrap();
 

@@ -12,10 +12,11 @@ use tokio_rustls::client::TlsStream;
 
 use super::{
     BODY_MAX, Dialer, Limits, Reason, STRANGER_BODY_MAX, Service,
-    frame::{HEADER, Status, VERSION},
+    frame::{HEADER, Status},
     pinned,
     testing::{Answer, Cluster, Listening, PATIENCE, raw, until},
 };
+use crate::core::wire::versions::{NEWEST, OLDEST};
 
 #[tokio::test]
 async fn a_frame_that_claims_too_much_is_refused_at_its_header() {
@@ -30,7 +31,7 @@ async fn a_frame_that_claims_too_much_is_refused_at_its_header() {
 
     assert_eq!(
         answer,
-        [&header(Status::TooLarge as u8, 1)[..], &[VERSION]].concat()
+        [&header(Status::TooLarge as u8, 1)[..], &[NEWEST]].concat()
     );
     ends_with(&cluster, &server, Reason::TooLarge).await;
 }
@@ -40,7 +41,7 @@ async fn a_stranger_may_send_less_than_a_member() {
     let (cluster, server) = served(Limits::default()).await;
     let mut stream = stranger(&cluster, &server).await;
 
-    let too_long = header(Service::Join as u8, STRANGER_BODY_MAX + 1);
+    let too_long = header_in(OLDEST, Service::Join as u8, STRANGER_BODY_MAX + 1);
     stream.write_all(&too_long).await.unwrap();
     read_to_end(&mut stream).await;
 
@@ -74,7 +75,7 @@ async fn garbage_of_a_member_is_told_the_version() {
 
     assert_eq!(
         answer,
-        [&header(Status::Version as u8, 1)[..], &[VERSION]].concat()
+        [&header(Status::Version as u8, 1)[..], &[NEWEST]].concat()
     );
     ends_with(&cluster, &server, Reason::Version).await;
 }
@@ -276,8 +277,12 @@ async fn is_served(dialer: &Dialer, server: &Listening) -> bool {
 }
 
 fn header(code: u8, len: usize) -> [u8; HEADER] {
+    header_in(NEWEST, code, len)
+}
+
+fn header_in(version: u8, code: u8, len: usize) -> [u8; HEADER] {
     let [a, b, c, d] = u32::try_from(len).unwrap().to_be_bytes();
-    [VERSION, code, a, b, c, d]
+    [version, code, a, b, c, d]
 }
 
 /// Reads until the node hangs up, politely or not.

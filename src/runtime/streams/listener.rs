@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     BODY_MAX, Caller, Handler, Limits, Reason, Refusal, STRANGER_BODY_MAX, Service, Tls,
     counters::Counted,
-    frame::{self, Frame, FrameError, FrameReader, Status, VERSION},
-    tls::{handshake_reason, tls_error},
+    frame::{self, Frame, FrameError, FrameReader, Status},
+    tls::{handshake_reason, tls_error, version},
 };
 use crate::core::model::NodeId;
 
@@ -205,7 +205,7 @@ impl Door {
         caller: Caller,
         trusted: u64,
     ) -> Result<(), Reason> {
-        let mut reader = FrameReader::default();
+        let mut reader = FrameReader::new(spoken(stream));
         loop {
             let begun = tokio::select! {
                 begun = timeout(self.limits.silent_for, reader.begin(stream)) => begun,
@@ -229,7 +229,7 @@ impl Door {
 
     /// Serves one request of a caller without a certificate.
     async fn serve_stranger(&self, stream: &mut Stream, addr: SocketAddr) -> Result<(), Reason> {
-        let mut reader = FrameReader::default();
+        let mut reader = FrameReader::new(spoken(stream));
         let read = async {
             reader.begin(stream).await?;
             Ok(reader.read(stream, STRANGER_BODY_MAX).await)
@@ -301,7 +301,8 @@ impl Door {
         status: Status,
         body: &[u8],
     ) -> Result<Next, Reason> {
-        let written = frame::write(stream, status as u8, body);
+        let code = (spoken(stream), status as u8);
+        let written = frame::write(stream, code, body);
         match timeout(self.limits.frame_within, written).await {
             Ok(Ok(())) => {
                 self.tls.counters().answered();
@@ -318,7 +319,8 @@ impl Door {
         status: Status,
         reason: Reason,
     ) -> Result<Next, Reason> {
-        self.answer(stream, status, &[VERSION]).await?;
+        let ours = spoken(stream);
+        self.answer(stream, status, &[ours]).await?;
         Err(reason)
     }
 
@@ -329,6 +331,11 @@ impl Door {
 }
 
 type Stream = TlsStream<Counted<TcpStream>>;
+
+/// Returns the version that the handshake agreed on.
+fn spoken(stream: &Stream) -> u8 {
+    version(stream.get_ref().1.alpn_protocol())
+}
 
 /// Says what goes back to the caller for what the handler said.
 fn spell(answer: Result<Bytes, Refusal>) -> (Status, Bytes) {

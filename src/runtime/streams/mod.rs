@@ -10,7 +10,7 @@
 mod connection;
 mod counters;
 mod dialer;
-mod frame;
+pub mod frame;
 mod listener;
 mod tls;
 
@@ -22,13 +22,18 @@ mod hostile_tests;
 pub(in crate::runtime) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod version_tests;
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use crate::core::model::NodeId;
+use crate::core::{
+    model::NodeId,
+    wire::versions::{NEWEST, OLDEST},
+};
 
 pub(in crate::runtime) use connection::Connection;
 pub use counters::{Reason, StreamStats};
@@ -262,8 +267,7 @@ pub enum StreamError {
     },
     /// The node there speaks another version of the protocol.
     #[error(
-        "{addr} speaks version {theirs} of the stream protocol, this node {}: upgrade the older one",
-        frame::VERSION
+        "{addr} speaks version {theirs} of the stream protocol, this node {OLDEST} to {NEWEST}: upgrade the older one"
     )]
     Version {
         /// Where we called.

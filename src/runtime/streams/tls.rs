@@ -2,6 +2,9 @@
 //!
 //! A node's certificate can be replaced while it runs. Connections that are open go on; new ones use the new certificate, and no
 //! session from before is resumed, since a resumed one is not asked for its certificate again.
+//!
+//! Which version of the frames is spoken is agreed in the handshake (ALPN, RFC 7301): the highest that both sides name, and the oldest
+//! with a side that names none: a newcomer, or a program from before there were two.
 
 use std::{
     fmt,
@@ -28,7 +31,10 @@ use super::{Counters, Reason, StreamError, StreamStats};
 use crate::{
     core::{
         model::{ClusterId, NodeId},
-        wire::lifetime::{Standing, Validity},
+        wire::{
+            lifetime::{Standing, Validity},
+            versions::{NEWEST, OLDEST},
+        },
     },
     runtime::{
         clock,
@@ -44,6 +50,7 @@ const SESSIONS: usize = 256;
 pub struct Tls {
     cluster: ClusterId,
     node: NodeId,
+    newest: u8,
     sides: Arc<RwLock<Sides>>,
     counters: Arc<Counters>,
 }
@@ -66,10 +73,16 @@ struct Sides {
 impl Tls {
     /// Prepares both sides from what the node proves itself with; fails if that does not fit together.
     pub fn new(credentials: &Credentials) -> Result<Self, TrustError> {
+        Self::speaking(NEWEST, credentials)
+    }
+
+    /// As [`Self::new`], and speaks no newer version than that.
+    pub fn speaking(newest: u8, credentials: &Credentials) -> Result<Self, TrustError> {
         Ok(Self {
             cluster: credentials.cluster,
             node: credentials.node,
-            sides: Arc::new(RwLock::new(Sides::new(credentials, 0)?)),
+            newest,
+            sides: Arc::new(RwLock::new(Sides::new(credentials, 0, newest)?)),
             counters: Arc::default(),
         })
     }
@@ -82,7 +95,7 @@ impl Tls {
             ));
         }
         let former = self.sides();
-        let mut sides = Sides::new(credentials, former.epoch + 1)?;
+        let mut sides = Sides::new(credentials, former.epoch + 1, self.newest)?;
         let is_dropped = |digest: &[u8; 32]| !sides.trusted.contains(digest);
         let drops = former.trusted.iter().any(is_dropped);
         sides.drops = former.drops + u64::from(drops);
@@ -165,7 +178,7 @@ impl Tls {
 }
 
 impl Sides {
-    fn new(credentials: &Credentials, epoch: u64) -> Result<Self, TrustError> {
+    fn new(credentials: &Credentials, epoch: u64, newest: u8) -> Result<Self, TrustError> {
         let bad = |error: &dyn fmt::Display| TrustError::BadCredentials(error.to_string());
         let name = CertifiedName::of(&credentials.cert_der)?;
         if (name.node, name.cluster) != (credentials.node, credentials.cluster) {
@@ -196,6 +209,7 @@ impl Sides {
             .with_client_cert_verifier(clients)
             .with_single_cert(with_ca, key().into())
             .map_err(|error| bad(&error))?;
+        server.alpn_protocols = protocols(newest);
         server.session_storage = ServerSessionMemoryCache::new(SESSIONS);
 
         let servers = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
@@ -207,6 +221,7 @@ impl Sides {
             .with_webpki_verifier(servers)
             .with_client_auth_cert(shown, key().into())
             .map_err(|error| bad(&error))?;
+        client.alpn_protocols = protocols(newest);
         client.resumption = Resumption::in_memory_sessions(SESSIONS);
 
         Ok(Self {
@@ -228,6 +243,21 @@ impl fmt::Debug for Tls {
             .field("node", &self.node)
             .finish_non_exhaustive()
     }
+}
+
+/// Returns the names of the versions of the frames, the one that is liked best first.
+fn protocols(newest: u8) -> Vec<Vec<u8>> {
+    let versions = (OLDEST..=newest).rev();
+    versions
+        .map(|version| format!("weft/{version}").into_bytes())
+        .collect()
+}
+
+/// Returns the version that a handshake agreed on.
+pub(super) fn version(protocol: Option<&[u8]>) -> u8 {
+    let mut versions = OLDEST..=NEWEST;
+    let is_it = |version: &u8| Some(format!("weft/{version}").as_bytes()) == protocol;
+    versions.find(is_it).unwrap_or(OLDEST)
 }
 
 fn roots(ca_certs: &[&[u8]]) -> Result<RootCertStore, rustls::Error> {

@@ -145,6 +145,7 @@ impl WeftCluster {
             generation: Generation(1),
             keyring: keyring.clone(),
             membership: membership::Config::lan(),
+            newest: weft::core::wire::versions::NEWEST,
             netdb: netdb::Config::default(),
             seed: clock::seed(),
         };

@@ -26,11 +26,9 @@ use super::{
     DATAGRAM_MAX, OVERHEAD, PAYLOAD_MAX,
     keyring::{ClusterKey, KEYS_MAX, KeyId, Keyring},
     replay::ReplayWindow,
+    versions::{NEWEST, OLDEST},
 };
 use crate::core::model::{Boot, ClusterId, NodeId};
-
-/// The version of the envelope that this program speaks.
-pub const VERSION: u8 = 1;
 
 /// How long the header is, in bytes.
 pub const HEADER_LEN: usize = 1 + 1 + 8 + 4 + 8;
@@ -47,7 +45,10 @@ const AAD_LEN: usize = HEADER_LEN + 16 + 8;
 /// How much memory is taken at once for payloads and datagrams; they share it.
 const CHUNK_LEN: usize = 16 * 1024;
 
-const DERIVATION_SALT: &[u8] = b"weft datagram 1";
+/// What keys are derived under, by version: what one version sealed is opened as no other.
+const DERIVATION_SALTS: [&[u8]; VERSIONS] = [b"weft datagram 1", b"weft datagram 2"];
+
+const VERSIONS: usize = (NEWEST - OLDEST + 1) as usize;
 
 /// Why a payload was not sealed. Nothing was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -73,7 +74,7 @@ pub enum Rejected {
     #[error("longer than a datagram may be")]
     TooLong,
     /// It has a version that this program does not speak: the operator must upgrade one of the nodes.
-    #[error("sealed by version {0}; this node speaks {VERSION}")]
+    #[error("sealed by version {0}; this program speaks {OLDEST} to {NEWEST}")]
     Version(u8),
     /// It names a key that is not on the ring: the caller may ask another node for the current ring.
     #[error("sealed with key {}, which is not on the ring", .0.0)]
@@ -144,6 +145,7 @@ impl Rejections {
 /// The clear part of a datagram.
 #[derive(Clone, Copy)]
 struct Header {
+    version: u8,
     key: KeyId,
     sender: NodeId,
     boot: Boot,
@@ -152,16 +154,16 @@ struct Header {
 
 impl Header {
     fn write(&self, mut out: impl BufMut) {
-        out.put_u8(VERSION);
+        out.put_u8(self.version);
         out.put_u8(self.key.0);
         out.put_u64(self.sender.0);
         out.put_u32(self.boot.0);
         out.put_u64(self.counter);
     }
 
-    fn read(bytes: &[u8; HEADER_LEN]) -> Result<Self, Rejected> {
+    fn read(bytes: &[u8; HEADER_LEN], newest: u8) -> Result<Self, Rejected> {
         let [version, key, rest @ ..] = *bytes;
-        if version != VERSION {
+        if !(OLDEST..=newest).contains(&version) {
             return Err(Rejected::Version(version));
         }
         let number = |range: std::ops::Range<usize>| {
@@ -170,6 +172,7 @@ impl Header {
                 .fold(0u64, |number, byte| (number << 8) | u64::from(*byte))
         };
         Ok(Self {
+            version,
             key: KeyId(key),
             sender: NodeId(number(0..8)),
             boot: Boot(number(8..12) as u32),
@@ -192,8 +195,10 @@ fn associated_data(header: &[u8], cluster: ClusterId, receiver: NodeId) -> Aad<[
     Aad::from(data)
 }
 
-fn derive(key: &ClusterKey, sender: NodeId, boot: Boot) -> LessSafeKey {
-    let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, DERIVATION_SALT).extract(&key.0);
+/// Derives the key of a sender for one of the versions that this program speaks.
+fn derive(version: u8, key: &ClusterKey, (sender, boot): (NodeId, Boot)) -> LessSafeKey {
+    let salt = DERIVATION_SALTS[usize::from(version - OLDEST)];
+    let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(&key.0);
     let context: [&[u8]; 2] = [&sender.0.to_be_bytes(), &boot.0.to_be_bytes()];
     let derived = secret
         .expand(&context, &AES_256_GCM)
@@ -218,9 +223,15 @@ pub struct Sealer {
     node: NodeId,
     boot: Boot,
     key_id: KeyId,
-    key: LessSafeKey,
+    /// One a version.
+    keys: [LessSafeKey; VERSIONS],
     counter: u64,
     chunk: BytesMut,
+}
+
+/// Derives the keys of a sender for all versions.
+fn derive_all(key: &ClusterKey, sender: (NodeId, Boot)) -> [LessSafeKey; VERSIONS] {
+    std::array::from_fn(|at| derive(OLDEST + at as u8, key, sender))
 }
 
 impl Sealer {
@@ -232,7 +243,7 @@ impl Sealer {
             node,
             boot,
             key_id,
-            key: derive(key, node, boot),
+            keys: derive_all(key, (node, boot)),
             counter: 0,
             chunk: BytesMut::new(),
         }
@@ -242,17 +253,23 @@ impl Sealer {
     pub fn set_keyring(&mut self, keyring: &Keyring) {
         let (key_id, key) = keyring.primary();
         self.key_id = key_id;
-        self.key = derive(key, self.node, self.boot);
+        self.keys = derive_all(key, (self.node, self.boot));
     }
 
-    /// Returns the datagram that only `to` will open.
+    /// Returns the datagram that only `to` will open, in the oldest version.
     pub fn seal(&mut self, to: NodeId, payload: &[u8]) -> Result<Bytes, SealError> {
+        self.seal_in(OLDEST, to, payload)
+    }
+
+    /// Returns the datagram that only `to` will open, in one of the versions that this program speaks.
+    pub fn seal_in(&mut self, version: u8, to: NodeId, payload: &[u8]) -> Result<Bytes, SealError> {
         if payload.len() > PAYLOAD_MAX {
             return Err(SealError::TooLong { len: payload.len() });
         }
         let counter = self.counter.checked_add(1).ok_or(SealError::Exhausted)?;
         self.counter = counter;
         let header = Header {
+            version: version.clamp(OLDEST, NEWEST),
             key: self.key_id,
             sender: self.node,
             boot: self.boot,
@@ -268,7 +285,7 @@ impl Sealer {
         header.write(&mut *clear);
         let associated = associated_data(clear, self.cluster, to);
         let (text, tag) = sealed.split_at_mut(payload.len());
-        self.key
+        self.keys[usize::from(header.version - OLDEST)]
             .seal_out_of_place_scatter(header.nonce(), associated, payload, text, &[], tag)
             .expect("a datagram is shorter than what AES-GCM can seal");
         self.chunk.split().freeze()
@@ -282,6 +299,8 @@ pub struct Opened {
     pub from: NodeId,
     /// Which start of the sender's program sealed it.
     pub boot: Boot,
+    /// In which version.
+    pub version: u8,
     /// What it carries.
     pub payload: Bytes,
 }
@@ -289,8 +308,8 @@ pub struct Opened {
 /// One sender that has sent an authentic datagram.
 struct Sender {
     boot: Boot,
-    /// The keys derived for this boot, of the ring's keys that the sender has used.
-    keys: Vec<(KeyId, LessSafeKey)>,
+    /// The keys derived for this boot, of the versions and the ring's keys that the sender has used.
+    keys: Vec<(u8, KeyId, LessSafeKey)>,
     window: ReplayWindow,
     /// When it was last heard, in datagrams opened.
     heard: u64,
@@ -300,6 +319,7 @@ struct Sender {
 pub struct Opener {
     cluster: ClusterId,
     node: NodeId,
+    newest: u8,
     keyring: Keyring,
     senders: BTreeMap<NodeId, Sender>,
     senders_max: usize,
@@ -314,6 +334,7 @@ impl Opener {
         Self {
             cluster,
             node,
+            newest: NEWEST,
             keyring,
             senders: BTreeMap::new(),
             senders_max: SENDERS_MAX,
@@ -323,10 +344,18 @@ impl Opener {
         }
     }
 
+    /// Opens no version that is newer than that.
+    pub fn reading_up_to(self, newest: u8) -> Self {
+        Self {
+            newest: newest.clamp(OLDEST, NEWEST),
+            ..self
+        }
+    }
+
     /// Opens with another ring from now on. Boots and windows stay.
     pub fn set_keyring(&mut self, keyring: Keyring) {
         for sender in self.senders.values_mut() {
-            sender.keys.retain(|(id, _)| {
+            sender.keys.retain(|(_, id, _)| {
                 keyring
                     .get(*id)
                     .is_some_and(|key| self.keyring.get(*id) == Some(key))
@@ -365,7 +394,7 @@ impl Opener {
         let (clear, sealed) = datagram
             .split_first_chunk::<HEADER_LEN>()
             .ok_or(Rejected::TooShort)?;
-        let header = Header::read(clear)?;
+        let header = Header::read(clear, self.newest)?;
         if header.sender == self.node {
             return Err(Rejected::FromOurselves);
         }
@@ -382,10 +411,13 @@ impl Opener {
         if current.is_some_and(|sender| !sender.window.is_fresh(header.counter)) {
             return Err(Rejected::Replayed);
         }
-        let cached = current.and_then(|sender| sender.key(header.key));
+        let cached = current.and_then(|sender| sender.key(header.version, header.key));
         let derived = match cached {
             Some(_) => None,
-            None => Some(derive(cluster_key, header.sender, header.boot)),
+            None => {
+                let sender = (header.sender, header.boot);
+                Some(derive(header.version, cluster_key, sender))
+            }
         };
         let key = cached.or(derived.as_ref()).ok_or(Rejected::Forged)?;
 
@@ -404,6 +436,7 @@ impl Opener {
         Ok(Opened {
             from: header.sender,
             boot: header.boot,
+            version: header.version,
             payload,
         })
     }
@@ -423,9 +456,9 @@ impl Opener {
         sender.heard = self.opened;
         sender.window.mark(header.counter);
         if let Some(key) = derived
-            && sender.keys.len() < KEYS_MAX
+            && sender.keys.len() < KEYS_MAX * VERSIONS
         {
-            sender.keys.push((header.key, key));
+            sender.keys.push((header.version, header.key, key));
         }
     }
 
@@ -451,11 +484,11 @@ impl Sender {
         }
     }
 
-    fn key(&self, id: KeyId) -> Option<&LessSafeKey> {
+    fn key(&self, version: u8, id: KeyId) -> Option<&LessSafeKey> {
         self.keys
             .iter()
-            .find(|(known, _)| *known == id)
-            .map(|(_, key)| key)
+            .find(|(of, known, _)| (*of, *known) == (version, id))
+            .map(|(_, _, key)| key)
     }
 }
 

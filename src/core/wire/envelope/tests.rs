@@ -48,6 +48,7 @@ fn a_payload_survives_its_envelope() {
     assert_eq!(
         opened,
         Opened {
+            version: OLDEST,
             from: ALICE,
             boot: BOOT,
             payload: Bytes::from_static(b"news"),
@@ -117,7 +118,7 @@ fn every_truncation_and_every_changed_bit_is_refused() {
 fn a_datagram_that_is_too_long_is_refused() {
     assert_refused(
         &mut opener(),
-        &[VERSION; DATAGRAM_MAX + 1],
+        &[OLDEST; DATAGRAM_MAX + 1],
         Rejected::TooLong,
     );
 }
@@ -161,7 +162,7 @@ fn another_key_cluster_receiver_or_version_is_refused() {
     };
     let elsewhere = sealer().seal(NodeId(99), b"x").unwrap();
     let mut newer = sealer().seal(BOB, b"x").unwrap().to_vec();
-    newer[0] = VERSION + 1;
+    newer[0] = NEWEST + 1;
 
     assert_refused(
         &mut opener,
@@ -179,7 +180,7 @@ fn another_key_cluster_receiver_or_version_is_refused() {
         Rejected::Forged,
     );
     assert_refused(&mut opener, &elsewhere, Rejected::Forged);
-    assert_refused(&mut opener, &newer, Rejected::Version(VERSION + 1));
+    assert_refused(&mut opener, &newer, Rejected::Version(NEWEST + 1));
     assert_eq!(
         *opener.rejections(),
         Rejections {
@@ -306,7 +307,7 @@ proptest! {
     #[test]
     fn random_bytes_behind_a_sound_header_are_refused_too(bytes in proptest::collection::vec(any::<u8>(), 16..1_378)) {
         let mut datagram = Vec::new();
-        Header { key: KeyId(3), sender: ALICE, boot: BOOT, counter: 1 }.write(&mut datagram);
+        Header { version: OLDEST, key: KeyId(3), sender: ALICE, boot: BOOT, counter: 1 }.write(&mut datagram);
         datagram.extend_from_slice(&bytes);
         let mut opener = opener();
 
@@ -320,5 +321,38 @@ proptest! {
         let datagram = sealer().seal(BOB, &payload).unwrap();
 
         prop_assert_eq!(opener().open(&datagram).unwrap().payload, payload);
+    }
+}
+
+#[test]
+fn each_version_is_opened_as_itself_and_by_who_speaks_it() {
+    for version in OLDEST..=NEWEST {
+        let datagram = sealer().seal_in(version, BOB, b"news").unwrap();
+
+        let opened = opener().open(&datagram).unwrap();
+        assert_eq!(
+            (opened.version, &opened.payload[..]),
+            (version, &b"news"[..])
+        );
+
+        let mut other = datagram.to_vec();
+        other[0] = if version == OLDEST { NEWEST } else { OLDEST };
+        assert_refused(&mut opener(), &other, Rejected::Forged);
+        let mut old = opener().reading_up_to(OLDEST);
+        if version > OLDEST {
+            assert_refused(&mut old, &datagram, Rejected::Version(version));
+        }
+    }
+}
+
+#[test]
+fn a_sender_may_go_from_one_version_to_another_and_back() {
+    let (mut sealer, mut opener) = (sealer(), opener());
+
+    for version in [OLDEST, NEWEST, NEWEST, OLDEST] {
+        let datagram = sealer.seal_in(version, BOB, b"x").unwrap();
+
+        assert!(opener.open(&datagram).is_ok());
+        assert_refused(&mut opener, &datagram, Rejected::Replayed);
     }
 }
