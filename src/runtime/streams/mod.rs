@@ -19,6 +19,8 @@ mod authority_tests;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
+mod refusal_tests;
+#[cfg(test)]
 pub(in crate::runtime) mod testing;
 #[cfg(test)]
 mod tests;
