@@ -3,7 +3,7 @@
 use bincode::{Decode, Encode};
 
 use super::{
-    Allocator, AllocatorError, Outcome, Secret, TokenSecret,
+    Action, Allocator, AllocatorError, Command, Outcome, Secret, TokenSecret,
     keys::{table, version_value},
 };
 use crate::core::{
@@ -30,10 +30,10 @@ enum Stage {
 
 /// The authority that will sign.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-pub(super) struct Next {
-    pub(super) cert_der: Vec<u8>,
-    pub(super) key_der: Secret,
-    pub(super) cross_der: Vec<u8>,
+struct Next {
+    cert_der: Vec<u8>,
+    key_der: Secret,
+    cross_der: Vec<u8>,
 }
 
 /// The authority that did. Its key is not kept.
@@ -70,15 +70,27 @@ impl Allocator {
 
     pub(super) fn announce_authority(
         &mut self,
-        at: Hlc,
-        next: Next,
-        waits_for_nobody: bool,
+        command: &Command,
     ) -> Result<Outcome, AllocatorError> {
+        let Action::AnnounceAuthority {
+            cert_der,
+            key_der,
+            cross_der,
+            waits_for_nobody,
+        } = &command.action
+        else {
+            return Err(AllocatorError::AuthoritiesChanged);
+        };
         if self.authorities.stage != Stage::Settled {
             return Err(AllocatorError::AuthoritiesChanged);
         }
-        self.authorities.waits_for_nobody = waits_for_nobody;
-        self.enter(at, Stage::Announced(next));
+        self.authorities.waits_for_nobody = *waits_for_nobody;
+        let next = Next {
+            cert_der: cert_der.clone(),
+            key_der: key_der.clone(),
+            cross_der: cross_der.clone(),
+        };
+        self.enter(command.at, Stage::Announced(next));
         Ok(Outcome::Done)
     }
 

@@ -40,13 +40,7 @@ pub use snapshot::{SNAPSHOT_OLDEST, SNAPSHOT_VERSION, SnapshotError};
 pub use vni::VNI_FIRST;
 pub use wish::{AVOIDED_MAX, NetworkWish, RESERVED_MAX, SubnetWish};
 
-use self::{
-    authority::{Authorities, Next},
-    block::Blocks,
-    log::ClusterLog,
-    reply::Replies,
-    vni::Vnis,
-};
+use self::{authority::Authorities, block::Blocks, log::ClusterLog, reply::Replies, vni::Vnis};
 use super::{
     ipam::{DefaultPools, Rest, Space, SpaceName},
     model::{
@@ -171,19 +165,7 @@ impl Allocator {
             }
             Action::AdmitNode { node, name, key } => self.admit_node(at, (*node, name), *key),
             Action::RecordKey { node, key } => self.record_key(*node, *key),
-            Action::AnnounceAuthority {
-                cert_der,
-                key_der,
-                cross_der,
-                waits_for_nobody,
-            } => {
-                let next = Next {
-                    cert_der: cert_der.clone(),
-                    key_der: key_der.clone(),
-                    cross_der: cross_der.clone(),
-                };
-                self.announce_authority(at, next, *waits_for_nobody)
-            }
+            Action::AnnounceAuthority { .. } => self.announce_authority(command),
             Action::PromoteAuthority { version, secret } => {
                 self.promote_authority(at, *version, secret)
             }
