@@ -168,6 +168,31 @@ impl Cluster {
         Ok(())
     }
 
+    /// Ends all nodes and starts them again at once, each where it listened, and waits until each sees all others, and a leader.
+    pub async fn restart_all(&mut self) -> anyhow::Result<()> {
+        let count = self.members.len() as u64;
+        for member in &mut self.members {
+            let address = member.client.status().await?.address;
+            member.command.env("WEFT_LISTEN", address.to_string());
+        }
+        for place in 0..self.members.len() {
+            self.signal(place, Signal::SIGTERM)?;
+        }
+        for member in &mut self.members {
+            timeout(START_MAX, member.child.wait()).await??;
+        }
+        for member in &mut self.members {
+            (member.child, member.process) = spawn(&mut member.command)?;
+        }
+        let whole = |status: &Status| {
+            status.ready && status.leader.is_some() && status.members.alive == count
+        };
+        for place in 0..self.members.len() {
+            self.until(place, whole).await?;
+        }
+        Ok(())
+    }
+
     /// Returns the directory that all the nodes' directories are in.
     pub fn directory(&self) -> &Path {
         self.directory.path()
