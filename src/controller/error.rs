@@ -102,6 +102,11 @@ pub enum ControllerError {
     /// A node leaves by itself.
     #[error("{0} is the node you ask: `weft leave` lets it go in order")]
     Oneself(Name),
+    /// Nobody could lead without it.
+    #[error(
+        "{0} alone votes: `weft leave` on it lets another vote in its place first; if it is lost, see `weft cluster recover`"
+    )]
+    OnlyVoter(String),
     /// A table entry of that key is there.
     #[error("the entry exists already, owned by node {owner}")]
     EntryExists {

@@ -31,7 +31,8 @@ pub struct Expelled {
 }
 
 impl Controller {
-    /// Removes another node, alive or not.
+    /// Removes another node, alive or not. One that alone votes is refused: nobody hears it once it is removed, so it could not
+    /// have another vote in its place.
     pub async fn expel(&self, which: &str, keep_token: bool) -> Result<Expelled, ControllerError> {
         let this = self.clone();
         let which = which.to_owned();
@@ -43,6 +44,10 @@ impl Controller {
         let (node, name) = self.find_member(which).await?;
         if node == self.parts.node {
             return Err(ControllerError::Oneself(self.parts.name.clone()));
+        }
+        if self.parts.raft.status().voters == [node] {
+            let name = name.map_or_else(|| node.to_string(), |name| name.to_string());
+            return Err(ControllerError::OnlyVoter(name));
         }
         if !self.is_removed(node) {
             self.propose(Action::RemoveMember { node }).await?;

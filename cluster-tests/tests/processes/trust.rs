@@ -238,16 +238,23 @@ async fn a_removed_node_is_heard_no_longer_and_says_why_it_ends() -> anyhow::Res
 }
 
 #[tokio::test]
-async fn who_is_to_be_removed_is_named_exactly() -> anyhow::Result<()> {
-    let cluster = Cluster::start(WEFT, 1).await?;
+async fn who_is_to_be_removed_is_named_exactly_and_can_be_missed() -> anyhow::Result<()> {
+    let cluster = Cluster::start(WEFT, 2).await?;
 
-    for (which, code) in [("n9", Code::NoSuchMember), ("n1", Code::Invalid)] {
-        let refused = cluster[0].client().member_remove(which, false).await;
+    for (which, code, why) in [
+        ("n9", Code::NoSuchMember, "no member"),
+        ("n2", Code::Invalid, "weft leave"),
+        // Of two nodes one votes.
+        ("n1", Code::Invalid, "alone votes"),
+    ] {
+        let refused = cluster[1].client().member_remove(which, false).await;
         let Err(ClientError::Refused(failure)) = refused else {
             panic!("{which}: {refused:?}");
         };
         assert_eq!(failure.code, code, "{failure:?}");
+        assert!(failure.message.contains(why), "{failure:?}");
     }
+    cluster.create_network(1, "app").await?;
     cluster.end().await
 }
 

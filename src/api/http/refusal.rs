@@ -43,7 +43,7 @@ fn code(refused: &ControllerError) -> Code {
         ControllerError::NotOwner { .. } => Code::NotOwner,
         ControllerError::EntryExists { .. } => Code::EntryExists,
         ControllerError::NoSuchMember(_) => Code::NoSuchMember,
-        ControllerError::Oneself(_) => Code::Invalid,
+        ControllerError::Oneself(_) | ControllerError::OnlyVoter(_) => Code::Invalid,
         ControllerError::NoSuchEntry => Code::NoSuchEntry,
         ControllerError::ReservedTable(_) | ControllerError::Labels(_) => Code::Invalid,
         ControllerError::Limit(limit) => Failure::from(*limit).code,
