@@ -541,7 +541,7 @@ mod tests {
         for (setting, variable) in &variables {
             assert_eq!(*variable, format!("WEFT_{}", setting.to_uppercase()));
         }
-        assert_eq!(variables.len(), 22, "{variables:?}");
+        assert_eq!(variables.len(), 24, "{variables:?}");
     }
 
     #[test]

@@ -122,3 +122,20 @@ pub struct Stats {
     /// What membership has counted.
     pub membership: membership::Stats,
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::core::{membership, netdb};
+
+    #[test]
+    fn digests_come_more_often_than_a_neighbour_is_asked_for_its_silence() {
+        let profiles = [
+            (membership::Config::lan(), netdb::Config::lan()),
+            (membership::Config::wan(), netdb::Config::wan()),
+            (membership::Config::local(), netdb::Config::lan()),
+        ];
+        for (membership, netdb) in profiles {
+            assert!(membership.neighbour_silence > netdb.digest_every.mul_f64(1.1));
+        }
+    }
+}

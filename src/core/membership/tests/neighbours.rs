@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use super::{is_down, network::*, secs};
-use crate::core::{
-    membership::{Config, Stats},
-    netdb,
-};
+use crate::core::membership::{Config, Stats};
 
 fn sum(network: &Network, of: impl Fn(&Stats) -> u64) -> u64 {
     network.nodes.values().map(|node| of(node.stats())).sum()
@@ -84,16 +81,4 @@ fn a_neighbour_that_is_heard_is_not_asked() {
     let after = (0..60).map(|_| hear()).last();
 
     assert_eq!(after, Some(before));
-}
-
-#[test]
-fn digests_come_more_often_than_a_neighbour_is_asked_for_its_silence() {
-    let profiles = [
-        (Config::lan(), netdb::Config::lan()),
-        (Config::wan(), netdb::Config::wan()),
-        (Config::local(), netdb::Config::lan()),
-    ];
-    for (membership, netdb) in profiles {
-        assert!(membership.neighbour_silence > netdb.digest_every.mul_f64(1.1));
-    }
 }
