@@ -126,8 +126,7 @@ impl Daemon {
         let node = node_config(&member, &store, config)?;
         let (handle, _ended) =
             runtime::start(node, sockets.udp, dialer.clone(), &tasks, stop_loop.clone());
-        let recalled = handle.apply_members(remembered).await;
-        recalled.map_err(anyhow::Error::from)?;
+        others::recall(&handle, remembered).await?;
         let streams = Streams::new(handle.clone(), dialer.clone());
         let removed = streams.removed();
         let (raft, cluster_log) =

@@ -46,6 +46,12 @@ pub(super) fn remembered(store: &Store) -> Result<Vec<MemberState>, CliError> {
     }))
 }
 
+/// Gives a node that starts the members that the disk remembers.
+pub(super) async fn recall(handle: &Handle, remembered: Vec<MemberState>) -> Result<(), CliError> {
+    let recalled = handle.apply_members(remembered).await;
+    Ok(recalled.map_err(anyhow::Error::from)?)
+}
+
 /// What a node says that the cluster has removed.
 pub(super) fn removed() -> CliError {
     let message = "this node was removed from the cluster: to join again, give it another --data-dir, or empty this one";

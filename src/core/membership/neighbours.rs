@@ -55,7 +55,7 @@ impl Neighbours {
     pub(super) fn postpone(&mut self, delay: Duration) {
         for stage in self.stages.values_mut() {
             let (Stage::Heard(at) | Stage::Asked(at) | Stage::OthersAsked(at)) = stage;
-            *at = *at + delay;
+            *at += delay;
         }
     }
 
