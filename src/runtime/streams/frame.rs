@@ -1,5 +1,5 @@
 //! Frames: `version u8 | code u8 | length u32 | body`. The code is a service in a request and a status in an answer. The version is
-//! the one that the handshake agreed on: see [`tls`](super::tls).
+//! the one that the handshake agreed on: see `tls`.
 
 use std::io;
 
