@@ -1,7 +1,5 @@
 //! Which dots of a log a replica has: a prefix and a few ranges above it.
 
-use std::collections::BTreeSet;
-
 use bincode::{Decode, Encode};
 
 use super::message::SEQ_MAX;
@@ -21,16 +19,16 @@ pub(super) struct Have {
     ranges: Vec<(u64, u64)>,
 }
 
-/// Returns the ranges that make up a set: ascending, none touching another.
-pub(super) fn in_ranges(seqs: BTreeSet<u64>) -> Vec<(u64, u64)> {
-    let mut ranges: Vec<(u64, u64)> = Vec::new();
-    for seq in seqs {
-        match ranges.last_mut() {
-            Some(last) if last.1 + 1 == seq => last.1 = seq,
-            Some(_) | None => ranges.push((seq, seq)),
+/// Brings ranges in order, and joins those that touch or overlap.
+pub(super) fn join(ranges: &mut Vec<(u64, u64)>) {
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, last| {
+        let joins = next.0 <= last.1.saturating_add(1);
+        if joins {
+            last.1 = last.1.max(next.1);
         }
-    }
-    ranges
+        joins
+    });
 }
 
 impl Have {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{LogId, NetDb, have::in_ranges, receive::SMALL_RING, spread::Item};
+use super::{LogId, NetDb, have, receive::SMALL_RING, spread::Item};
 use crate::core::model::{Instant, NetworkId, NodeId};
 
 /// How long after a dot came it is told of again, at the soonest, and for how long.
@@ -71,17 +71,17 @@ impl NetDb {
         if news.dots.is_empty() {
             return;
         }
-        let mut logs: BTreeMap<LogId, BTreeSet<u64>> = BTreeMap::new();
+        let mut logs: BTreeMap<LogId, Vec<(u64, u64)>> = BTreeMap::new();
         for (_, log, seq) in &news.dots {
             if self.stands(log, *seq) {
-                logs.entry(*log).or_default().insert(*seq);
+                logs.entry(*log).or_default().push((*seq, *seq));
             }
         }
         if logs.len() > LOGS_MAX {
             self.send_digests();
         } else {
-            for (log, seqs) in logs {
-                self.tell_again(log, seqs);
+            for (log, ranges) in logs {
+                self.tell_again(log, ranges);
             }
         }
         news.at = now + news.gap;
@@ -101,7 +101,8 @@ impl NetDb {
         }
         let others = replica.logs().filter(|log| log.id.owner != to);
         for log in others.filter(|log| !log.dots.is_empty()) {
-            let ranges = in_ranges(log.dots.keys().copied().collect());
+            let mut ranges: Vec<(u64, u64)> = log.dots.keys().map(|seq| (*seq, *seq)).collect();
+            have::join(&mut ranges);
             for ranges in ranges.chunks(RANGES_MAX) {
                 self.spread.tell(to, Item::Ihave(log.id, ranges.to_vec()));
             }
@@ -115,8 +116,8 @@ impl NetDb {
             .is_some_and(|log| log.dots.contains_key(&seq))
     }
 
-    fn tell_again(&mut self, log: LogId, seqs: BTreeSet<u64>) {
-        let ranges = in_ranges(seqs);
+    fn tell_again(&mut self, log: LogId, mut ranges: Vec<(u64, u64)>) {
+        have::join(&mut ranges);
         let mut targets: BTreeSet<_> = self.ring(log.network).at_distance(1).collect();
         targets.extend(self.pick_other(log.network, self.me));
         targets.remove(&log.owner);

@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{
-    have::in_ranges,
+    have,
     message::{Ask, Digest, LogId, Reached},
 };
 use crate::core::model::{Instant, NetworkId, NodeId};
@@ -219,15 +219,15 @@ impl Spread {
                 self.ready.push_back(node);
             }
         }
-        let mut due: BTreeMap<(NodeId, LogId), BTreeSet<u64>> = BTreeMap::new();
+        let mut due: BTreeMap<(NodeId, LogId), Vec<(u64, u64)>> = BTreeMap::new();
         for list in [&mut self.soon, &mut self.later] {
             while let Some((_, to, log, seq)) = list.pop_front_if(|(at, ..)| *at <= now) {
                 // Who wakes late tells of a dot for the first and the second time at once, and once is enough.
-                due.entry((to, log)).or_default().insert(seq);
+                due.entry((to, log)).or_default().push((seq, seq));
             }
         }
-        for ((to, log), seqs) in due {
-            let ranges = in_ranges(seqs);
+        for ((to, log), mut ranges) in due {
+            have::join(&mut ranges);
             for chunk in ranges.chunks(RANGES_A_RECORD) {
                 self.tell(to, Item::Ihave(log, chunk.to_vec()));
             }
