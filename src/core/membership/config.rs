@@ -47,7 +47,8 @@ pub struct Config {
     pub stream_ping: bool,
     /// How long a neighbour on the ring may be silent before it is probed out of turn.
     ///
-    /// **Invariant:** longer than digests of the network DB are apart at most, a tenth more than on average, or every neighbour is probed all the time.
+    /// **Invariant:** longer than digests of the network DB are apart, which is up to a tenth more than on average; or every
+    /// neighbour is probed all the time.
     pub neighbour_silence: Duration,
     /// How long a suspect has to refute. It need not grow with the cluster, because a suspect is told directly.
     pub suspect_for: Duration,

@@ -1,7 +1,8 @@
 //! Telling of news again, where datagrams are lost: pushes and ihaves may all be lost, and the next digest is a second away.
 //!
 //! Who has a new dot tells both neighbours on the ring and a random node of it, again and again for a moment; who lacks it pulls
-//! it. Who is seen to have something else of a network with little in it is told of all of it. All of it is datagrams: a stream that loses its last segment waits for its timer, which is 200 ms at the least.
+//! it. Who is seen to have something else of a network with little in it is told of all of it. All of it is datagrams: a stream
+//! that loses its last segment waits for its timer, which is 200 ms at the least.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
