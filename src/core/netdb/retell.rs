@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{LogId, NetDb, have, receive::SMALL_RING, spread::Item};
+use super::{LogId, NetDb, receive::SMALL_RING};
 use crate::core::model::{Instant, NetworkId, NodeId};
 
 /// How long after a dot came it is told of again, at the soonest, and for how long.
@@ -25,8 +25,6 @@ const LOGS_MAX: usize = 64;
 /// How much of a network is little: that many logs, and dots in all of them.
 const FEW_LOGS: usize = 8;
 pub(super) const FEW_DOTS: usize = 128;
-/// How many ranges of a log one record names.
-const RANGES_MAX: usize = 64;
 
 /// Dots that came lately.
 #[derive(Debug)]
@@ -82,7 +80,7 @@ impl NetDb {
             self.send_digests();
         } else {
             for (log, ranges) in logs {
-                self.tell_again(log, ranges);
+                self.tell_again(log, &ranges);
             }
         }
         news.at = now + news.gap;
@@ -102,11 +100,8 @@ impl NetDb {
         }
         let others = replica.logs().filter(|log| log.id.owner != to);
         for log in others.filter(|log| !log.dots.is_empty()) {
-            let mut ranges: Vec<(u64, u64)> = log.dots.keys().map(|seq| (*seq, *seq)).collect();
-            have::join(&mut ranges);
-            for ranges in ranges.chunks(RANGES_MAX) {
-                self.spread.tell(to, Item::Ihave(log.id, ranges.to_vec()));
-            }
+            let ranges = log.dots.keys().map(|seq| (*seq, *seq)).collect();
+            self.spread.tell_of(to, log.id, ranges);
         }
     }
 
@@ -117,15 +112,12 @@ impl NetDb {
             .is_some_and(|log| log.dots.contains_key(&seq))
     }
 
-    fn tell_again(&mut self, log: LogId, mut ranges: Vec<(u64, u64)>) {
-        have::join(&mut ranges);
+    fn tell_again(&mut self, log: LogId, ranges: &[(u64, u64)]) {
         let mut targets: BTreeSet<_> = self.ring(log.network).at_distance(1).collect();
         targets.extend(self.pick_other(log.network, self.me));
         targets.remove(&log.owner);
         for to in targets {
-            for ranges in ranges.chunks(RANGES_MAX) {
-                self.spread.tell(to, Item::Ihave(log, ranges.to_vec()));
-            }
+            self.spread.tell_of(to, log, ranges.to_vec());
         }
     }
 }

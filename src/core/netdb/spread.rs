@@ -226,11 +226,16 @@ impl Spread {
                 due.entry((to, log)).or_default().push((seq, seq));
             }
         }
-        for ((to, log), mut ranges) in due {
-            have::join(&mut ranges);
-            for chunk in ranges.chunks(RANGES_A_RECORD) {
-                self.tell(to, Item::Ihave(log, chunk.to_vec()));
-            }
+        for ((to, log), ranges) in due {
+            self.tell_of(to, log, ranges);
+        }
+    }
+
+    /// Tells a node of dots of a log, which may be in any order and more than once.
+    pub(super) fn tell_of(&mut self, to: NodeId, log: LogId, mut ranges: Vec<(u64, u64)>) {
+        have::join(&mut ranges);
+        for chunk in ranges.chunks(RANGES_A_RECORD) {
+            self.tell(to, Item::Ihave(log, chunk.to_vec()));
         }
     }
 
