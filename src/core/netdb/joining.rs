@@ -2,11 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{
-    NetDb, SyncState,
-    sync::{Step, Syncs},
-    tree::Scope,
-};
+use super::{NetDb, SyncState, sync::Step, tree::Scope};
 use crate::core::model::{Instant, NetworkId, NodeId};
 
 /// How long after its attachment a node believes only those who have come whole themselves; then they may all be new.
@@ -19,7 +15,7 @@ const HEDGE_TO: usize = 6;
 const HEDGES_MAX: usize = 12;
 const NEAREST: usize = 3;
 /// How much longer it is waited where no datagrams are lost, in pulls.
-pub(super) const HEDGE_PATIENCE: u32 = 3;
+const HEDGE_PATIENCE: u32 = 3;
 
 /// A network that is new here.
 #[derive(Debug)]
@@ -46,24 +42,22 @@ impl Joining {
     }
 }
 
-impl Syncs {
-    /// A network is new here, and nothing of it has come. More members are asked unless something comes within `after`.
-    pub(super) fn begin(&mut self, now: Instant, network: NetworkId, after: Duration) {
+impl NetDb {
+    /// A network is new here, and nothing of it has come.
+    pub(super) fn begin_joining(&mut self, now: Instant, network: NetworkId) {
         let joining = Joining {
             since: now,
             asked: 1,
-            hedge_at: now + after,
+            hedge_at: now + self.hedge_after(),
             met_new: false,
             missing: Scope::whole(),
         };
-        self.joining.insert(network, joining);
+        self.syncs.joining.insert(network, joining);
     }
-}
 
-impl NetDb {
     /// A network is new here: its nearest members are asked for it, each for a share.
     pub(super) fn sync_with_neighbours(&mut self, now: Instant, network: NetworkId) {
-        self.syncs.begin(now, network, self.hedge_after());
+        self.begin_joining(now, network);
         let neighbours: Vec<NodeId> = self.ring(network).at_distance(1).collect();
         let cluster = self.sync_states.get(&NetworkId::CLUSTER);
         if neighbours.is_empty() && cluster == Some(&SyncState::Synced) {

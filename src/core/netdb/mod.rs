@@ -75,7 +75,6 @@ pub use write::PutMode;
 use self::{
     barrier::Barriers,
     floor::Floors,
-    joining::HEDGE_PATIENCE,
     owners::Owners,
     receive::Wanted,
     refusal::Refusals,
@@ -293,10 +292,7 @@ impl NetDb {
     ///
     /// **Invariant:** no two lives of a node share a generation, or one number could name two dots.
     pub fn new(config: Config, me: NodeId, generation: Generation, seed: u64, now: Now) -> Self {
-        let mut syncs = Syncs::default();
-        let patience = config.pull_again * HEDGE_PATIENCE;
-        syncs.begin(now.instant, NetworkId::CLUSTER, patience);
-        Self {
+        let mut db = Self {
             me,
             generation,
             clock: Hlc::default().tick(now.wall),
@@ -312,7 +308,7 @@ impl NetDb {
             picks: (None, [0; RANDOM_MAX]),
             wanted: Wanted::default(),
             refusals: Refusals::default(),
-            syncs,
+            syncs: Syncs::default(),
             floors: Floors::default(),
             settling: BTreeMap::new(),
             barriers: Barriers::default(),
@@ -323,7 +319,9 @@ impl NetDb {
             news: None,
             stats: Stats::default(),
             config,
-        }
+        };
+        db.begin_joining(now.instant, NetworkId::CLUSTER);
+        db
     }
 
     /// Returns our log in a network, if we are attached to it.

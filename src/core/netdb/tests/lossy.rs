@@ -41,7 +41,10 @@ fn news_whose_every_datagram_was_lost_is_told_again() {
 fn what_is_told_again_is_told_for_a_moment() {
     let mut net = net(3, 0, true);
     net.put(1, "web", "v");
+    assert!(net.dbs[&1].news.is_some());
+
     net.run(SOON * 2);
+
     assert!(net.dbs.values().all(|db| db.news.is_none()));
 }
 
