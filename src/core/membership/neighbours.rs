@@ -13,15 +13,12 @@ use foca::{Header, Message};
 use rand::RngExt;
 
 use super::{
-    Identity, MemberState, Membership, Outgoing, State,
+    Identity, MemberState, Membership, State,
     effects::Effects,
     machine::{Cause, Duty, note_refusal},
     packet::{PREAMBLE_LEN, Packet},
 };
-use crate::core::{
-    model::{Instant, NodeId},
-    wire::record::RecordKind,
-};
+use crate::core::model::{Instant, NodeId};
 
 /// The number of our probes. Only what foca has begun goes by number.
 const PROBE_NUMBER: u8 = 0;
@@ -180,15 +177,7 @@ impl Membership {
         };
         let mut bytes = Vec::new();
         packet.write(&mut bytes);
-        self.send(
-            now,
-            Outgoing {
-                to: to.node,
-                addr: to.addr,
-                kind: RecordKind::FOCA,
-                body: Bytes::from(bytes).slice(PREAMBLE_LEN..),
-            },
-        );
+        self.send_packet(now, to, Bytes::from(bytes).slice(PREAMBLE_LEN..));
     }
 
     /// Begins to suspect a member, as foca does after a probe that failed.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use foca::Timer;
 use rand::RngExt;
 
-use super::{MemberState, Membership, Outgoing, effects::Effects, machine::Duty, packet};
+use super::{Identity, MemberState, Membership, Outgoing, effects::Effects, machine::Duty, packet};
 use crate::core::{
     model::{Instant, NodeId},
     wire::record::RecordKind,
@@ -32,16 +32,7 @@ impl Membership {
                 let period = self.config.probe_period;
                 self.answers.begin(now, (to, number), period);
             }
-            let body = Bytes::from(body);
-            self.send(
-                now,
-                Outgoing {
-                    to: to.node,
-                    addr: to.addr,
-                    kind: RecordKind::FOCA,
-                    body,
-                },
-            );
+            self.send_packet(now, to, Bytes::from(body));
         }
         for (timer, after) in effects.timers {
             if let Timer::ChangeSuspectToDown {
@@ -60,6 +51,19 @@ impl Membership {
             }
             self.duties.add(now + after, Duty::Foca(timer));
         }
+    }
+
+    /// Sends a SWIM packet, without its preamble.
+    pub(super) fn send_packet(&mut self, now: Instant, to: Identity, body: Bytes) {
+        self.send(
+            now,
+            Outgoing {
+                to: to.node,
+                addr: to.addr,
+                kind: RecordKind::FOCA,
+                body,
+            },
+        );
     }
 
     /// Sends a list of members.
