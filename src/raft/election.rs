@@ -16,7 +16,7 @@ use super::{
     Inner, leader,
     log_store::LogStore,
     transport::Service,
-    types::{LogId, Vote},
+    types::{LogId, Vote, most},
     wire::{self, Message, Reply},
 };
 use crate::core::model::NodeId;
@@ -181,9 +181,8 @@ impl Inner {
             .collect();
         let mut granted = BTreeSet::from([self.node.0]);
         loop {
-            let most =
-                |config: &BTreeSet<u64>| config.intersection(&granted).count() > config.len() / 2;
-            if configs.iter().all(most) {
+            let grant = |voters: &BTreeSet<u64>| most(voters, |voter| granted.contains(voter));
+            if configs.iter().all(grant) {
                 return true;
             }
             match asked.next().await {

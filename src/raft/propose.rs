@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::{
     Inner, Raft, Role,
     transport::{Service, TransportError},
-    types::Applied,
+    types::{Applied, most},
     wire::{self, Proposed},
 };
 use crate::core::{
@@ -143,7 +143,7 @@ impl Inner {
             return false;
         }
         let members = self.members.borrow();
-        let is_up = |node: &&u64| **node == self.node.0 || members.alive.contains(*node);
+        let is_up = |node: &u64| *node == self.node.0 || members.alive.contains(node);
         if !self.is_voter() {
             let others = |nodes: &BTreeSet<u64>| nodes.iter().any(|node| *node != self.node.0);
             return others(&members.all) && !others(&members.alive);
@@ -155,7 +155,7 @@ impl Inner {
             .membership()
             .get_joint_config()
             .iter();
-        halves.any(|voters| voters.iter().filter(is_up).count() <= voters.len() / 2)
+        halves.any(|voters| !most(voters, is_up))
     }
 
     async fn forwarded(&self, from: NodeId, command: Command) -> Proposed {

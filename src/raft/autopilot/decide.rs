@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bincode::{Decode, Encode};
 
-use crate::core::model::NodeId;
+use crate::{core::model::NodeId, raft::types::most};
 
 /// What the membership says of the nodes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -183,7 +183,7 @@ fn is_up(view: &View, node: &u64) -> bool {
 }
 
 fn has_majority(view: &View, voters: &BTreeSet<u64>) -> bool {
-    voters.iter().filter(|id| is_up(view, id)).count() > voters.len() / 2
+    most(voters, |id| is_up(view, id))
 }
 
 fn zone<'a>(view: &'a View, node: &u64) -> &'a str {
