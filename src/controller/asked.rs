@@ -193,7 +193,8 @@ fn request(asked: &AskedAddress) -> AddressRequest {
     }
 }
 
-/// Whether the driver has handed nothing out.
+/// Whether there is nothing to give back: the driver has handed nothing out, or its answer cannot be understood, and would not be
+/// if it were asked again.
 fn is_clear(error: &IpamError) -> bool {
     match error {
         IpamError::NoAddress { .. } | IpamError::Overlap { .. } => true,
