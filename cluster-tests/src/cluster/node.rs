@@ -1,6 +1,7 @@
 //! One node: a real `weft up` process with data, socket and log of its own.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
@@ -156,16 +157,7 @@ impl Node {
 
     /// Returns the command that would start it under another name.
     pub fn up_as(&self, name: &str) -> Command {
-        let mut command = match &self.host {
-            Some(host) => {
-                // Unlike `ip netns exec`, it leaves the mounts alone, which the daemon's next run shall find again.
-                let mut inside = Command::new("nsenter");
-                inside.arg(format!("--net={}", host.display()));
-                inside.arg(&self.program);
-                self.clean(inside)
-            }
-            None => self.weft(),
-        };
+        let mut command = self.clean(self.on_host(&self.program));
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command
             .args(["up", "--name", name, "--profile", self.profile])
@@ -176,6 +168,20 @@ impl Node {
             .arg("--plugin-dir")
             .arg(self.plugin_dir());
         command
+    }
+
+    /// Returns a command that runs a program on its host.
+    pub fn on_host(&self, program: impl AsRef<OsStr>) -> Command {
+        match &self.host {
+            Some(host) => {
+                // Unlike `ip netns exec`, it leaves the mounts alone, which the daemon's next run shall find again.
+                let mut inside = Command::new("nsenter");
+                inside.arg(format!("--net={}", host.display()));
+                inside.arg(program.as_ref());
+                inside
+            }
+            None => Command::new(program.as_ref()),
+        }
     }
 
     /// Runs one command of `weft` against it.

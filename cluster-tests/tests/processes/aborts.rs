@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use cluster_tests::cluster::{Cluster, Node, Seen};
+use cluster_tests::cluster::{Cluster, Node, Seen, python};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use weft::{
     api::{
@@ -19,10 +19,7 @@ use weft::{
     core::model::Name,
 };
 
-use crate::{
-    WEFT,
-    plugins::{Wire, python},
-};
+use crate::{WEFT, plugins::Wire};
 
 /// The node that dies, and the one that looks on.
 const DIES: usize = 1;

@@ -3,14 +3,11 @@
 use std::path::Path;
 
 use anyhow::Context;
-use cluster_tests::cluster::{Cluster, Node, Profile, Seen};
+use cluster_tests::cluster::{Cluster, Node, Plugin, Profile, Seen, python};
 use serde_json::{Value, json};
 use weft::core::model::NodeId;
 
-use crate::{
-    WEFT,
-    plugins::{Plugin, python},
-};
+use crate::WEFT;
 
 /// D10: the leader's node asks, every node's driver is told, and the lane is free again when the network is gone. Plugins that keep
 /// lanes in memory are told of them before the next leader asks for another.

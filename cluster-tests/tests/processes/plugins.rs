@@ -3,15 +3,12 @@
 use std::{
     cell::Cell,
     collections::BTreeSet,
-    io::{Read, Write},
-    os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, ensure};
-use cluster_tests::cluster::{Cluster, Node, Profile, Seen, until};
+use cluster_tests::cluster::{Cluster, Node, Plugin, Profile, Seen, python, until};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::Value;
 use weft::{
@@ -130,7 +127,7 @@ async fn a_plugin_that_is_gone_keeps_no_entry_no_endpoint_and_no_network() -> an
     })
     .await?;
 
-    let socket = near.socket.clone();
+    let socket = near.socket().to_owned();
     drop(near);
     std::fs::remove_file(socket)?;
     cluster
@@ -271,6 +268,7 @@ async fn drivers_and_plugins_are_shown() -> anyhow::Result<()> {
         "overlay network true []",
         r#"wire network false ["app"]"#,
         r#"default ipam true ["app"]"#,
+        "null ipam true []",
         "null allocator true []",
         "overlay allocator true []",
         r#"wire allocator false ["app"]"#,
@@ -280,7 +278,7 @@ async fn drivers_and_plugins_are_shown() -> anyhow::Result<()> {
         .run(&["--json", "driver", "inspect", "wire"])
         .await?
         .json()?;
-    let socket = format!("unix://{}", near.socket.display());
+    let socket = format!("unix://{}", near.socket().display());
     for (at, kind) in ["network", "allocator"].into_iter().enumerate() {
         let shown = &wire[at];
         assert_eq!(
@@ -335,7 +333,7 @@ async fn an_endpoint_is_shown_with_its_entries() -> anyhow::Result<()> {
         assert!(
             own["says"]["port"]
                 .as_str()
-                .is_some_and(|port| port.ends_with(&near.child.id().to_string()))
+                .is_some_and(|port| port.ends_with(&near.pid().to_string()))
         );
         assert_eq!(own["owner"], web.node.to_string());
         assert_eq!(entries.len(), 2, "its own, and its record: {shown}");
@@ -362,26 +360,6 @@ async fn a_network_of_a_driver_that_is_not_there_is_refused_with_its_name() -> a
     cluster.end().await
 }
 
-/// Finds Python; nothing where it is missing, unless it must be there.
-#[expect(
-    clippy::print_stderr,
-    reason = "who reads the tests must see what was skipped"
-)]
-pub(crate) fn python() -> anyhow::Result<Option<PathBuf>> {
-    let python = PathBuf::from("python3");
-    let ran = Command::new(&python)
-        .arg("--version")
-        .stdout(Stdio::null())
-        .status();
-    if ran.as_ref().is_ok_and(|status| status.success()) {
-        return Ok(Some(python));
-    }
-    let must = std::env::var_os("WEFT_REQUIRE_DOCKER").is_some_and(|value| value == "1");
-    ensure!(!must, "WEFT_REQUIRE_DOCKER=1, but no python3: {ran:?}");
-    eprintln!("skipped: there is no python3 here");
-    Ok(None)
-}
-
 /// Creates network `app` of driver `wire`, and waits until both nodes have it set up.
 async fn create_network(cluster: &Cluster) -> anyhow::Result<()> {
     let wish = CreateNetwork {
@@ -400,56 +378,6 @@ async fn until_ready(cluster: &Cluster) -> anyhow::Result<()> {
             Ok(Seen::when(setup == Setup::Ready, || format!("{setup:?}")))
         })
         .await
-}
-
-/// A sample plugin beside a node. It is killed when this is dropped.
-pub(crate) struct Plugin {
-    child: Child,
-    socket: PathBuf,
-}
-
-impl Plugin {
-    /// Starts one by the name of its script.
-    pub(crate) async fn start(
-        python: &Path,
-        node: &Node,
-        name: &str,
-        more: &[PathBuf],
-    ) -> anyhow::Result<Self> {
-        let socket = node.plugin_dir().join(format!("{name}.sock"));
-        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins");
-        let mut command = Command::new(python);
-        command.arg(scripts.join(format!("{name}.py"))).arg(&socket);
-        let child = command.args(more).stdin(Stdio::null()).spawn()?;
-        let plugin = Self { child, socket };
-        let pid = plugin.child.id();
-        plugin
-            .until("it serves", |state| state["pid"] == pid)
-            .await?;
-        Ok(plugin)
-    }
-
-    /// Asks it for what it knows.
-    pub(crate) fn state(&self) -> anyhow::Result<Value> {
-        let mut stream = UnixStream::connect(&self.socket)?;
-        stream.write_all(b"GET /state HTTP/1.0\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (_, body) = answer.split_once("\r\n\r\n").context("no body")?;
-        Ok(serde_json::from_str(body)?)
-    }
-
-    pub(crate) async fn until(
-        &self,
-        what: &str,
-        wanted: impl Fn(&Value) -> bool,
-    ) -> anyhow::Result<()> {
-        until(what, async || {
-            let state = self.state()?;
-            Ok(Seen::when(wanted(&state), || state.to_string()))
-        })
-        .await
-    }
 }
 
 /// The sample network driver beside a node.
@@ -492,14 +420,6 @@ impl Wire {
             })
         })
         .await
-    }
-}
-
-impl Drop for Plugin {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
