@@ -3,7 +3,8 @@
 
     pools.py SOCKET [by-mac|keeps]
 
-It hands out /24 pools of 10.0.0.0/16 in order, and their addresses from the lowest on. It keeps nothing over a restart, and says so:
+It hands out /24 pools of 10.0.0.0/16 in order, or /64 pools of fd00:77::/48, and their addresses from the lowest on, of the part of
+the pool that was asked for. It keeps nothing over a restart, and says so:
 the daemon then asks again for what is in use (`RequiresRequestReplay`). With `keeps` it does not say so, as one that has a disk would
 not; with `by-mac` it neither says so nor gives another address to who asks again in the name of the same MAC address. What it has
 handed out can be asked for with `curl --unix-socket SOCKET http://pools/state`.
@@ -28,22 +29,25 @@ class Pools:
     def __init__(self):
         self.lock = threading.Lock()
         self.pools = {}
+        self.ranges = {}
         self.kind = sys.argv[2] if len(sys.argv) > 2 else "replayed"
         self.macs = {}
 
     def request_pool(self, request):
-        if request.get("V6"):
-            raise Refused("only IPv4 is handed out here")
         wanted = request.get("Pool")
         if wanted:
             pool = str(ipaddress.ip_network(wanted))
+            if ":" in pool and not pool.startswith("fd00:77:"):
+                raise Refused("only IPv6 pools of fd00:77::/48 are handed out here")
         else:
-            every = ipaddress.ip_network("10.0.0.0/16").subnets(new_prefix=24)
+            of, length = ("fd00:77::/48", 64) if request.get("V6") else ("10.0.0.0/16", 24)
+            every = ipaddress.ip_network(of).subnets(new_prefix=length)
             free = (str(pool) for pool in every if str(pool) not in self.pools)
             pool = next(free, None)
             if pool is None:
                 raise Refused("no pool is left")
         self.pools.setdefault(pool, [])
+        self.ranges[pool] = request.get("SubPool") or pool
         return {"PoolID": pool, "Pool": pool}
 
     def release_pool(self, request):
@@ -61,7 +65,8 @@ class Pools:
             if address in taken:
                 raise Refused(f"{address} is taken")
         else:
-            free = (str(address) for address in network.hosts() if str(address) not in taken)
+            hosts = ipaddress.ip_network(self.ranges[pool]).hosts()
+            free = (str(address) for address in hosts if str(address) not in taken)
             address = next(free, None)
             if address is None:
                 return {}  # No address is left.

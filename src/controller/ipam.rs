@@ -26,6 +26,8 @@ const OWN: &str = "weft.ipam.";
 const DRIVER: &str = "weft.ipam.driver";
 const SPACE: &str = "weft.ipam.space";
 const POOL: &str = "weft.ipam.pool.";
+const RANGE: &str = "weft.ipam.range.";
+const RESERVED: &str = "weft.ipam.reserved.";
 const OPTION: &str = "weft.ipam.option.";
 
 /// Who gets an address: an endpoint, and its MAC address if it has one yet.
@@ -37,8 +39,27 @@ pub(super) struct Ipam {
     pub(super) driver: Name,
     space: String,
     options: BTreeMap<String, String>,
-    /// The driver's names of the pools, one a subnet.
-    pools: Vec<String>,
+    /// One a subnet.
+    pools: Vec<HeldPool>,
+}
+
+/// A pool that the driver has handed out for a network.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct HeldPool {
+    /// The driver's name of it.
+    id: String,
+    /// The part of it that was asked for.
+    range: Option<Prefix>,
+    gateway: IpAddr,
+    /// Addresses that something outside the cluster has, asked for so that the driver hands them out to nobody.
+    reserved: Vec<IpAddr>,
+}
+
+impl HeldPool {
+    /// The addresses that belong to no endpoint.
+    fn own_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.reserved.iter().copied().chain([self.gateway])
+    }
 }
 
 impl Ipam {
@@ -49,15 +70,29 @@ impl Ipam {
             let all = options.iter();
             all.filter_map(move |(name, value)| Some((name.strip_prefix(prefix)?, value)))
         };
-        let numbered = 0..network.subnets.len();
-        let pools = numbered.filter_map(|at| options.get(&format!("{POOL}{at}")));
+        let pools = network.subnets.iter().enumerate();
+        let pools = pools.filter_map(|(at, subnet)| {
+            let reserved = options.get(&format!("{RESERVED}{at}"));
+            let reserved = reserved.map(String::as_str).unwrap_or_default();
+            Some(HeldPool {
+                id: options.get(&format!("{POOL}{at}"))?.clone(),
+                range: options
+                    .get(&format!("{RANGE}{at}"))
+                    .and_then(|range| Some(Prefix(range.parse().ok()?))),
+                gateway: subnet.gateway,
+                reserved: reserved
+                    .split(',')
+                    .filter_map(|ip| ip.parse().ok())
+                    .collect(),
+            })
+        });
         Some(Self {
             driver: Name::new(options.get(DRIVER)?).ok()?,
             space: options.get(SPACE).cloned().unwrap_or_default(),
             options: ours(OPTION)
                 .map(|(name, value)| (name.to_owned(), value.clone()))
                 .collect(),
-            pools: pools.cloned().collect(),
+            pools: pools.collect(),
         })
     }
 
@@ -68,7 +103,14 @@ impl Ipam {
             options.insert(format!("{OPTION}{name}"), value.clone());
         }
         for (at, pool) in self.pools.iter().enumerate() {
-            options.insert(format!("{POOL}{at}"), pool.clone());
+            options.insert(format!("{POOL}{at}"), pool.id.clone());
+            if let Some(range) = pool.range {
+                options.insert(format!("{RANGE}{at}"), range.to_string());
+            }
+            if !pool.reserved.is_empty() {
+                let reserved: Vec<String> = pool.reserved.iter().map(IpAddr::to_string).collect();
+                options.insert(format!("{RESERVED}{at}"), reserved.join(","));
+            }
         }
     }
 
@@ -83,7 +125,7 @@ impl Ipam {
     /// Finds a pool of a network by the driver's name of it.
     pub(super) fn pool_of(&self, network: &NetworkRecord, id: &str) -> Option<Pool> {
         let mut pools = network.subnets.iter().zip(&self.pools);
-        let (subnet, id) = pools.find(|(_, of)| *of == id)?;
+        let (subnet, _) = pools.find(|(_, of)| of.id == id)?;
         Some(self.pool(subnet, id))
     }
 
@@ -100,7 +142,7 @@ impl Ipam {
             network: network.id,
             endpoint,
             family: Family::of(address),
-            pool: pool.clone(),
+            pool: pool.id.clone(),
             wanted: None,
             mac,
             given: Some(address),
@@ -147,16 +189,24 @@ impl Controller {
             options: wish.options,
             pools: Vec::new(),
         };
+        let mut any_v6 = None;
         if request.subnets.is_empty() {
             request.subnets.push(SubnetRequest::default());
+        }
+        let is_v6 = |wish: &SubnetRequest| wish.prefix.is_some_and(|of| of.0.addr().is_ipv6());
+        if request.ipv6 && !request.subnets.iter().any(is_v6) {
+            // Any, of that family.
+            request.subnets.push(SubnetRequest::default());
+            any_v6 = Some(request.subnets.len() - 1);
         }
         // What any node routes counts too: a pool that nobody named keeps clear of it.
         let mut taken: Vec<Prefix> = self.routed().await?;
         for network in self.network_list().await? {
             taken.extend(network.subnets.iter().map(|subnet| subnet.prefix));
         }
-        for subnet in &mut request.subnets {
-            match take_subnet(&*driver, &ipam, subnet.clone(), &taken).await {
+        for (at, subnet) in request.subnets.iter_mut().enumerate() {
+            let v6 = is_v6(subnet) || any_v6 == Some(at);
+            match take_subnet(&*driver, &ipam, (subnet.clone(), v6), &taken).await {
                 Ok((pool, given)) => {
                     ipam.pools.push(pool);
                     taken.extend(given.prefix);
@@ -214,7 +264,7 @@ impl Controller {
         self.replay(&*driver, ipam, network).await?;
         let mut refused = None;
         let pools = network.subnets.iter().zip(&ipam.pools);
-        for (subnet, id) in pools.filter(|(subnet, _)| Family::of(subnet.gateway) == family) {
+        for (subnet, held) in pools.filter(|(subnet, _)| Family::of(subnet.gateway) == family) {
             if wanted.is_some_and(|wanted| !subnet.prefix.0.contains(&wanted)) {
                 continue;
             }
@@ -222,15 +272,15 @@ impl Controller {
                 network: network.id,
                 endpoint,
                 family,
-                pool: id.clone(),
+                pool: held.id.clone(),
                 wanted,
                 mac,
                 given: None,
             };
-            let pool = ipam.pool(subnet, id);
+            let pool = ipam.pool(subnet, &held.id);
             match self.ask_noted(&*driver, &pool, asked.clone()).await {
                 Ok(address) => {
-                    let checked = self.check_given(network, (subnet, address)).await;
+                    let checked = self.check_given(network, (subnet, held), address).await;
                     if checked.is_err() {
                         // Whoever has it keeps it.
                         self.forget_asked(asked).await?;
@@ -257,15 +307,21 @@ impl Controller {
         Ok(all.contains(asked))
     }
 
-    /// Refuses an address that is the gateway's or that this node's endpoints have, whatever the driver says.
+    /// Refuses an address that is the gateway's or reserved, or that this node's endpoints have, whatever the driver says.
     async fn check_given(
         &self,
         network: &NetworkRecord,
-        (subnet, address): (&Subnet, IpAddr),
+        (subnet, pool): (&Subnet, &HeldPool),
+        address: IpAddr,
     ) -> Result<Option<Prefix>, ControllerError> {
         let own = self.own_records(network.id).await?;
-        let mut held = own.iter().flat_map(EndpointRecord::addresses);
-        if address == subnet.gateway || held.any(|held| held.0.addr() == address) {
+        let of_endpoints = own.iter().flat_map(EndpointRecord::addresses);
+        let of_endpoints = of_endpoints.map(|held| held.0.addr());
+        if pool
+            .own_addresses()
+            .chain(of_endpoints)
+            .any(|held| held == address)
+        {
             return Err(ControllerError::AddressInUse { address });
         }
         let prefix = ipnet::IpNet::new(address, subnet.prefix.0.prefix_len());
@@ -282,25 +338,25 @@ impl Controller {
         if !driver.capability().requires_replay {
             return Ok(());
         }
-        for (subnet, id) in network.subnets.iter().zip(&ipam.pools) {
-            if driver.holds(id) {
+        for (subnet, held) in network.subnets.iter().zip(&ipam.pools) {
+            if driver.holds(&held.id) {
                 continue;
             }
             let request = PoolRequest {
                 space: ipam.space.clone(),
                 pool: Some(subnet.prefix),
+                range: held.range,
                 options: ipam.options.clone(),
                 v6: subnet.gateway.is_ipv6(),
             };
             let pool = driver.request_pool(&request).await?;
-            let gateway = (subnet.gateway, true);
             let own = self.own_records(network.id).await?;
-            let own = own.iter().flat_map(EndpointRecord::addresses);
-            let own = own.map(|address| (address.0.addr(), false));
-            for (address, is_gateway) in own.chain([gateway]) {
+            let of_endpoints = own.iter().flat_map(EndpointRecord::addresses);
+            let of_endpoints = of_endpoints.map(|address| address.0.addr());
+            for address in of_endpoints.chain(held.own_addresses()) {
                 let request = AddressRequest {
                     address: Some(address),
-                    is_gateway,
+                    is_gateway: address == held.gateway,
                     mac: None,
                 };
                 if subnet.prefix.0.contains(&address)
@@ -321,51 +377,89 @@ impl Controller {
     }
 }
 
-/// Takes a pool and its gateway: the one asked for, else the driver's own choice (M10), else an address of the pool.
+/// Takes a pool with its gateway, and the reserved addresses of it. The gateway is the one asked for, else the driver's own choice
+/// (M10), else an address of the pool. On failure nothing stays held.
 async fn take_subnet(
     driver: &dyn IpamDriver,
     ipam: &Ipam,
-    wish: SubnetRequest,
+    (wish, v6): (SubnetRequest, bool),
     taken: &[Prefix],
-) -> Result<(String, SubnetRequest), IpamError> {
+) -> Result<(HeldPool, SubnetRequest), IpamError> {
     let request = PoolRequest {
         space: ipam.space.clone(),
         pool: wish.prefix,
+        range: wish.range,
         options: ipam.options.clone(),
-        v6: wish.prefix.is_some_and(|prefix| prefix.0.addr().is_ipv6()),
+        v6,
     };
     let pool = pick_pool(driver, &request, taken).await?;
-    let gateway = match (wish.gateway, pool.gateway) {
-        (None, Some(gateway)) => Ok(gateway),
-        (wanted, _) => {
-            let request = AddressRequest {
-                address: wanted,
-                is_gateway: true,
-                mac: None,
-            };
-            driver.request_address(&pool, request).await
+    let mut asked = Vec::new();
+    let outcome = async {
+        // What is named first: the driver would choose one of these for the gateway.
+        for reserved in &wish.reserved {
+            take_address(driver, (&pool, Some(*reserved), false), &mut asked).await?;
+        }
+        match (wish.gateway, pool.gateway) {
+            (None, Some(gateway)) => Ok(gateway),
+            (wanted, _) => take_address(driver, (&pool, wanted, true), &mut asked).await,
         }
     };
-    match gateway {
+    match outcome.await {
         Ok(gateway) => {
+            let held = HeldPool {
+                id: pool.id,
+                range: wish.range,
+                gateway,
+                reserved: wish.reserved.clone(),
+            };
             let given = SubnetRequest {
                 prefix: Some(pool.prefix),
                 gateway: Some(gateway),
                 ..wish
             };
-            Ok((pool.id, given))
+            Ok((held, given))
         }
         Err(error) => {
-            release_pools(driver, &[pool.id]).await;
+            release_pool(driver, &pool.id, asked).await;
             Err(error)
         }
     }
 }
 
-async fn release_pools(driver: &dyn IpamDriver, pools: &[String]) {
+/// Asks for an address that is no endpoint's, and notes it in `asked`.
+async fn take_address(
+    driver: &dyn IpamDriver,
+    (pool, address, is_gateway): (&Pool, Option<IpAddr>, bool),
+    asked: &mut Vec<IpAddr>,
+) -> Result<IpAddr, IpamError> {
+    let request = AddressRequest {
+        address,
+        is_gateway,
+        mac: None,
+    };
+    let given = driver.request_address(pool, request).await?;
+    asked.push(given);
+    Ok(given)
+}
+
+async fn release_pools(driver: &dyn IpamDriver, pools: &[HeldPool]) {
     for pool in pools {
-        if let Err(error) = driver.release_pool(pool).await {
-            tracing::warn!(pool, %error, "a pool was not given back");
+        release_pool(driver, &pool.id, pool.own_addresses()).await;
+    }
+}
+
+/// Gives a pool back, after what was taken of it for no endpoint.
+async fn release_pool(
+    driver: &dyn IpamDriver,
+    pool: &str,
+    addresses: impl IntoIterator<Item = IpAddr>,
+) {
+    for address in addresses {
+        if let Err(error) = driver.release_address(pool, address).await {
+            tracing::debug!(pool, %address, %error, "an address goes back with its pool");
         }
+    }
+    if let Err(error) = driver.release_pool(pool).await {
+        tracing::warn!(pool, %error, "a pool was not given back");
     }
 }

@@ -37,6 +37,8 @@ pub struct PoolRequest {
     pub space: String,
     /// Which; nothing: one that the driver chooses.
     pub pool: Option<Prefix>,
+    /// The part of it that addresses are to come from; nothing: all of it.
+    pub range: Option<Prefix>,
     /// Options for the driver.
     pub options: BTreeMap<String, String>,
     /// Whether it shall be of IPv6.

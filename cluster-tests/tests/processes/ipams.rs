@@ -3,17 +3,16 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, ensure};
-use cluster_tests::cluster::{Cluster, DEADLINE, Node, Profile, Seen, Underlay, until};
+use cluster_tests::cluster::{
+    Cluster, DEADLINE, Node, Plugin, Profile, Seen, Underlay, python, until,
+};
 use serde_json::{Value, json};
 use weft::{
     api::http::types::Setup,
     plugin::{Address, Client},
 };
 
-use crate::{
-    WEFT,
-    plugins::{Plugin, python},
-};
+use crate::WEFT;
 
 /// Pools and addresses of a network may come from a plugin: they overlap nothing, are given back, and asked for again after a restart.
 #[tokio::test]
@@ -108,7 +107,55 @@ async fn an_ipam_driver_is_shown_and_named_and_may_refuse() -> anyhow::Result<()
     ];
     node.run(&named)
         .await?
-        .refused(1, &["driver pools", "only IPv4"])?;
+        .refused(1, &["driver pools", "only IPv6 pools of fd00:77::/48"])?;
+    cluster.end().await
+}
+
+/// Part of a pool, addresses that something outside has, and a pool of each family are asked for as libnetwork asks; all go back.
+#[tokio::test]
+async fn a_range_reserved_addresses_and_a_second_family_are_asked_of_the_plugin()
+-> anyhow::Result<()> {
+    let Some(python) = python()? else {
+        return Ok(());
+    };
+    let mut cluster = Cluster::empty(WEFT, Profile::Lan)?;
+    cluster.found().await?;
+    let node = &cluster[0];
+    let pools = Plugin::start(&python, node, "pools", &[]).await?;
+
+    let create = [
+        "network create app --ipam-driver pools --ipv6 --subnet 10.0.7.0/24",
+        "--ip-range 10.0.7.16/28 --aux-address router=10.0.7.17 --aux-address 10.0.7.200",
+    ];
+    let create = create.join(" ");
+    let create: Vec<&str> = create.split(' ').collect();
+    node.run(&create).await?.done()?;
+
+    let (four, six) = ("10.0.7.0/24", "fd00:77::/64");
+    let own = json!({
+        four: ["10.0.7.18", "10.0.7.17", "10.0.7.200"],
+        six: ["fd00:77::1"],
+    });
+    let shown = pools.state()?["pools"].clone();
+    assert_eq!(sorted(&shown), sorted(&own));
+    // Nobody gets what something outside has, after a restart of the plugin either.
+    let web = cluster.create_endpoint(0, "app", "web").await?;
+    drop(pools);
+    let pools = Plugin::start(&python, node, "pools", &[]).await?;
+    let db = cluster.create_endpoint(0, "app", "db").await?;
+    let addresses = [&web, &db].map(|of| (of.address, of.second_address));
+    let addresses = addresses.map(|(one, other)| {
+        [one, other].map(|prefix| prefix.map(|prefix| prefix.to_string()).unwrap_or_default())
+    });
+    assert_eq!(addresses[0], ["10.0.7.19/24", "fd00:77::2/64"]);
+    assert_eq!(addresses[1], ["10.0.7.20/24", "fd00:77::3/64"]);
+
+    for name in ["web", "db"] {
+        node.client().endpoint_remove("app", name).await?;
+    }
+    assert_eq!(sorted(&pools.state()?["pools"]), sorted(&own));
+    node.client().network_remove("app").await?;
+    assert_eq!(pools.state()?["pools"], json!({}));
     cluster.end().await
 }
 
@@ -326,4 +373,16 @@ async fn used(node: &Node) -> anyhow::Result<BTreeSet<String>> {
 async fn prefix(node: &Node, network: &str) -> anyhow::Result<String> {
     let network = node.client().network(network).await?.network;
     Ok(network.subnets[0].prefix.to_string())
+}
+
+/// The pools that are handed out, each with its addresses in order.
+fn sorted(pools: &Value) -> Vec<(String, Vec<String>)> {
+    let pools = pools.as_object().into_iter().flatten();
+    let in_order = pools.map(|(pool, addresses)| {
+        let addresses = addresses.as_array().into_iter().flatten();
+        let mut addresses: Vec<String> = addresses.map(Value::to_string).collect();
+        addresses.sort_unstable();
+        (pool.clone(), addresses)
+    });
+    in_order.collect()
 }

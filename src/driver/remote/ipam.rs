@@ -59,7 +59,7 @@ struct SpacesReply {
 struct RequestPool<'a> {
     address_space: &'a str,
     pool: String,
-    sub_pool: &'static str,
+    sub_pool: String,
     options: &'a BTreeMap<String, String>,
     v6: bool,
 }
@@ -132,12 +132,11 @@ impl RemoteIpam {
     }
 
     async fn take_pool(&self, request: &PoolRequest) -> Result<Pool, IpamError> {
+        let text = |prefix: Option<Prefix>| prefix.map_or_else(String::new, |it| it.to_string());
         let asked = RequestPool {
             address_space: &request.space,
-            pool: request
-                .pool
-                .map_or_else(String::new, |pool| pool.to_string()),
-            sub_pool: "",
+            pool: text(request.pool),
+            sub_pool: text(request.range),
             options: &request.options,
             v6: request.v6,
         };
@@ -189,29 +188,27 @@ impl RemoteIpam {
                 pool: pool.id.clone(),
             });
         }
-        let given: Result<IpNet, _> = reply.address.parse();
-        let given = given
-            .map_err(|error| {
-                self.broke("RequestAddress", &format!("{:?}: {error}", reply.address))
-            })?
-            .addr();
-        let wrong = match request.address {
-            Some(wanted) if wanted != given => {
-                format!("it returned {given} when asked for {wanted}")
+        let (wrong, address) = match reply.address.parse::<IpNet>().map(|given| given.addr()) {
+            Err(error) => {
+                // In its own words, without the length: it may know what it meant.
+                let meant = reply.address.split('/').next().unwrap_or_default();
+                (format!("{:?}: {error}", reply.address), meant.to_owned())
             }
-            _ if !pool.prefix.0.contains(&given) => {
-                format!("{given} is not in its pool {}", pool.prefix)
-            }
-            _ => return Ok(given),
-        };
-        self.give_back(
-            "ReleaseAddress",
-            &ReleaseAddress {
-                pool: &pool.id,
-                address: given.to_string(),
+            Ok(given) => match (request.address, pool.prefix.0.contains(&given)) {
+                (Some(wanted), _) if wanted != given => {
+                    let wrong = format!("it returned {given} when asked for {wanted}");
+                    (wrong, given.to_string())
+                }
+                (_, false) => {
+                    let wrong = format!("{given} is not in its pool {}", pool.prefix);
+                    (wrong, given.to_string())
+                }
+                (_, true) => return Ok(given),
             },
-        )
-        .await;
+        };
+        let pool = &pool.id;
+        self.give_back("ReleaseAddress", &ReleaseAddress { pool, address })
+            .await;
         Err(self.broke("RequestAddress", &wrong))
     }
 

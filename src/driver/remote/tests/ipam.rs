@@ -41,7 +41,7 @@ async fn a_plugin_that_does_not_say_what_it_needs_needs_nothing() {
     assert_eq!(demanding.capability(), all);
 }
 
-/// M8, M9, and an address outside its pool, which is given back.
+/// M8, M9, and an address that is none or outside its pool, which is given back.
 #[tokio::test]
 async fn an_address_that_is_none_or_not_of_its_pool_is_refused() {
     let cases = [
@@ -58,7 +58,7 @@ async fn an_address_that_is_none_or_not_of_its_pool_is_refused() {
         (
             r#"{"Address":"10.7.0.300/24"}"#,
             "IpamDriver.RequestAddress: \"10.7.0.300/24\"",
-            false,
+            true,
         ),
         (
             r#"{"Address":"10.8.0.1/24"}"#,
@@ -71,6 +71,11 @@ async fn an_address_that_is_none_or_not_of_its_pool_is_refused() {
             true,
         ),
     ];
+    let cases = cases.into_iter().chain([(
+        r#"{"Address":"10.7.0.3"}"#,
+        "IpamDriver.RequestAddress: \"10.7.0.3\"",
+        true,
+    )]);
     for (answer, wrong, is_returned) in cases {
         let plugin = Plugin::start(&[SPACES, ("RequestAddress", answer)]);
         let driver = plugin.ipam().await.unwrap();
@@ -86,6 +91,10 @@ async fn an_address_that_is_none_or_not_of_its_pool_is_refused() {
             .iter()
             .any(|heard| heard == "ReleaseAddress");
         assert_eq!(was_returned, is_returned, "{answer}");
+        if is_returned {
+            let returned = plugin.last("ReleaseAddress")["Address"].clone();
+            assert!(answer.contains(returned.as_str().unwrap()), "{returned}");
+        }
     }
 }
 
