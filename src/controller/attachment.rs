@@ -76,6 +76,8 @@ impl Controller {
                     () = fed => {}
                     () = ready.life.cancelled() => {}
                     () = ready.driver.watch_over() => {}
+                    // It ends when the node does.
+                    _stopped = self.tell_nodes(&*ready.driver) => std::future::pending().await,
                 }
             };
             let settled = self.settle(&ready, network, all_told);
@@ -212,6 +214,7 @@ impl Controller {
             // A daemon that died may have had it join, or have it leave yet.
             driver.forget_join(network, id).await?;
         }
+        // One that has an address of its driver's keeps it: the driver is told of it.
         driver.create_endpoint(&endpoint.record).await?;
         if endpoint.joined {
             self.join_on_driver(driver, endpoint).await?;

@@ -213,14 +213,17 @@ impl Controller {
                 .await?;
         }
         let id = record.id;
-        if let Err(refused) = driver.create_endpoint(&record).await {
-            if is_older {
-                self.settle_intended(&*driver, record, &refused).await?;
+        let given = match driver.create_endpoint(&record).await {
+            Ok(given) => given,
+            Err(refused) => {
+                if is_older {
+                    self.settle_intended(&*driver, record, &refused).await?;
+                }
+                return Err(refused.into());
             }
-            return Err(refused.into());
-        }
+        };
         let stored = StoredEndpoint {
-            record,
+            record: record.with(&given),
             joined: false,
             entries: Vec::new(),
         };

@@ -11,7 +11,7 @@ use crate::{
         model::{Name, NetworkRecord, TableEntry},
         netdb::EntryView,
     },
-    driver::{DEFAULT_IPAM, DataplaneView, Driver, IpamCapability, RegistryError},
+    driver::{DEFAULT_IPAM, DataplaneView, Driver, IpamCapability, NULL_IPAM, RegistryError},
     store::StoredEndpoint,
 };
 
@@ -40,14 +40,18 @@ impl Controller {
             });
             ControlFlow::Continue(())
         });
-        views.push(DriverView {
-            name: Name::new(DEFAULT_IPAM).expect("letters are a name"),
-            address: None,
-            is_alive: true,
-            capability: DriverCapability::Ipam(IpamCapability::default()),
-            networks: using(&|network| ipam_of(network).is_none()),
-            state: serde_json::Value::Null,
-        });
+        let leader = using(&|network| ipam_of(network).is_none() && !network.subnets.is_empty());
+        let nobody = using(&|network| network.subnets.is_empty());
+        for (name, networks) in [(DEFAULT_IPAM, leader), (NULL_IPAM, nobody)] {
+            views.push(DriverView {
+                name: Name::new(name).expect("letters are a name"),
+                address: None,
+                is_alive: true,
+                capability: DriverCapability::Ipam(IpamCapability::default()),
+                networks,
+                state: serde_json::Value::Null,
+            });
+        }
         registry.walk_ipams(|name, driver| {
             let spaces = driver.spaces();
             views.push(DriverView {

@@ -30,6 +30,7 @@ mod labels;
 mod members;
 mod network;
 mod node;
+mod peers;
 mod pools;
 mod publish;
 mod removal;

@@ -14,7 +14,7 @@ use crate::{
         netdb::SyncState,
         wire::codec,
     },
-    driver::{Allocation, DEFAULT_IPAM, DriverError, Scope},
+    driver::{Allocation, DEFAULT_IPAM, DriverError, NULL_IPAM, Scope},
 };
 
 /// How long `network_create` waits for its own node to be set up, which is a courtesy: the network exists all the same.
@@ -45,18 +45,24 @@ impl Controller {
         driver.check_options(&request.options)?;
         let allocator = registry.get_allocator(&request.driver, self.now()).await?;
         let allocation = allocator.as_ref().map(|allocator| allocator.needs());
-        let ipam = match not_default(ipam)? {
-            Some(wish) => {
+        let mut allocation = allocation.unwrap_or_default();
+        let ipam = match who_gives(ipam)? {
+            Giver::Driver(wish) => {
                 let capability = driver.capability();
                 Some(self.take_pools(wish, capability, &mut request).await?)
             }
-            None => None,
+            Giver::Nobody => {
+                check_no_subnets(&request, allocation)?;
+                allocation.subnets = false;
+                None
+            }
+            Giver::Leader => None,
         };
         if allocator.is_some_and(|allocator| allocator.is_asked()) {
             allocation::want(&mut request.options);
         }
         let avoid = self.routed().await?;
-        let wish = wish(request, allocation.unwrap_or_default(), avoid);
+        let wish = wish(request, allocation, avoid);
         let action = match driver.capability().data_scope {
             Scope::Global => Action::AllocateNetwork(wish),
             Scope::Local => Action::AllocateLocal(wish),
@@ -288,21 +294,50 @@ fn state_of(carried: &[(NetworkId, SyncState)], network: NetworkId) -> Option<Sy
     found.map(|(_, state)| *state)
 }
 
-/// Leaves out the built-in IPAM, which is what a network has that names none. It takes no options.
-fn not_default(ipam: Option<IpamRequest>) -> Result<Option<IpamRequest>, DriverError> {
-    match ipam {
-        Some(wish) if wish.driver.as_str() == DEFAULT_IPAM => {
-            match wish.options.first_key_value() {
-                Some((option, value)) => Err(DriverError::Option {
-                    option: option.clone(),
-                    value: value.clone(),
-                    expected: "the built-in IPAM driver takes no options",
-                }),
-                None => Ok(None),
-            }
-        }
-        other => Ok(other),
+/// Who hands out a network's subnets and addresses.
+enum Giver {
+    /// The leader: it does where nobody is named.
+    Leader,
+    /// A plugin.
+    Driver(IpamRequest),
+    /// The network has none.
+    Nobody,
+}
+
+/// Tells the built-in IPAM drivers, which take no options, from the others.
+fn who_gives(ipam: Option<IpamRequest>) -> Result<Giver, DriverError> {
+    let Some(wish) = ipam else {
+        return Ok(Giver::Leader);
+    };
+    let built_in = match wish.driver.as_str() {
+        DEFAULT_IPAM => Giver::Leader,
+        NULL_IPAM => Giver::Nobody,
+        _ => return Ok(Giver::Driver(wish)),
+    };
+    match wish.options.first_key_value() {
+        Some((option, value)) => Err(DriverError::Option {
+            option: option.clone(),
+            value: value.clone(),
+            expected: "the built-in IPAM drivers take no options",
+        }),
+        None => Ok(built_in),
     }
+}
+
+/// Refuses subnets of a network that is to have none, and a driver that needs some.
+fn check_no_subnets(request: &NetworkRequest, needs: Allocation) -> Result<(), DriverError> {
+    let expected = if needs.vxlan {
+        "the network's driver needs subnets: name another IPAM driver, or none"
+    } else if !request.subnets.is_empty() || request.ipv6 {
+        "a network of this IPAM driver has no subnets: name none"
+    } else {
+        return Ok(());
+    };
+    Err(DriverError::Option {
+        option: "ipam-driver".to_owned(),
+        value: NULL_IPAM.to_owned(),
+        expected,
+    })
 }
 
 fn wish(request: NetworkRequest, allocation: Allocation, avoid: Vec<Prefix>) -> NetworkWish {

@@ -73,10 +73,18 @@ pub struct Placement {
     pub mac: Mac,
     /// Its addresses with their subnets' prefix lengths.
     pub addresses: Vec<Prefix>,
-    /// The name that it gets; nothing: the first free of `eth0`, `eth1` ….
+    /// The name that it gets; nothing: the first that is free of `prefix` and a number.
     pub name: Option<String>,
-    /// Where to send packets for other prefixes; a prefix of length 0 is the default route.
-    pub routes: Vec<(Prefix, std::net::IpAddr)>,
+    /// What a name that nobody has chosen begins with.
+    #[serde(default = "usual_prefix")]
+    pub prefix: String,
+    /// Where to send packets for other prefixes, and through which hop, unless they are on the link; a prefix of length 0 is the
+    /// default route.
+    pub routes: Vec<(Prefix, Option<std::net::IpAddr>)>,
+}
+
+fn usual_prefix() -> String {
+    "eth".to_owned()
 }
 
 /// An endpoint that we have moved into a sandbox. It is remembered for as long as the host runs: a daemon that starts again
@@ -87,6 +95,9 @@ pub struct Placed {
     pub path: PathBuf,
     /// Which one it was: another one may be there later.
     pub sandbox: SandboxId,
+    /// The name of its link in the host's namespace.
+    #[serde(default)]
+    pub link: String,
     /// How the endpoint looks in it.
     pub placement: Placement,
 }
@@ -164,15 +175,27 @@ pub trait Dataplane: Send + Sync {
     /// Forgets an endpoint that has left.
     fn forget(&self, _network: NetworkId, _endpoint: EndpointId) {}
 
-    /// Moves an endpoint's link into a sandbox and sets it up there; returns its name. It may be called again.
+    /// Moves a link of the host's namespace into a sandbox and sets it up there; returns its name. It may be called again.
     fn place<'a>(
         &'a self,
-        _network: NetworkId,
+        _link: &'a str,
         _sandbox: &'a Path,
         _placement: &'a Placement,
     ) -> BoxFuture<'a, Result<String, DataplaneError>> {
         Box::pin(future::ready(Err(DataplaneError::NoLinks)))
     }
+
+    /// Moves a link back out of its sandbox, under the name that it had before. It may be called again, and for a sandbox that is
+    /// gone.
+    fn withdraw<'a>(&'a self, _placed: &'a Placed) -> BoxFuture<'a, Result<(), DataplaneError>> {
+        Box::pin(future::ready(Ok(())))
+    }
+}
+
+/// Returns whether an endpoint's sandbox is still there. One that cannot be looked at may be.
+pub fn is_there(dataplane: &dyn Dataplane, placed: &Placed) -> bool {
+    let found = dataplane.sandbox(&placed.path);
+    found.map_or(true, |found| found == Some(placed.sandbox))
 }
 
 /// How often [`reconcile`] lists again after a failed step before it gives the failure to its caller.

@@ -172,6 +172,15 @@ pub struct Joined {
     pub entries: Vec<TableEntry>,
 }
 
+/// Where a node of the cluster is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct NodePlace {
+    /// The address that other nodes reach it at.
+    pub address: IpAddr,
+    /// It is this node.
+    pub is_self: bool,
+}
+
 /// A sandbox that a user has named.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SandboxPlace {
@@ -286,11 +295,12 @@ pub trait Driver: Send + Sync {
     /// Forgets a network and all that is in it.
     fn delete_network(&self, network: NetworkId) -> BoxFuture<'_, Result<(), DriverError>>;
 
-    /// Takes an endpoint of this node.
+    /// Takes an endpoint of this node, and returns the addresses that it gives it: of families of which the endpoint has none only,
+    /// one each. Most drivers give none.
     fn create_endpoint<'a>(
         &'a self,
         endpoint: &'a EndpointRecord,
-    ) -> BoxFuture<'a, Result<(), DriverError>>;
+    ) -> BoxFuture<'a, Result<Vec<Prefix>, DriverError>>;
 
     /// Forgets an endpoint; it leaves first if it has joined.
     fn delete_endpoint(
@@ -357,6 +367,12 @@ pub trait Driver: Send + Sync {
     /// Waits until an endpoint's sandbox is gone although the endpoint has not left, and returns the endpoint: it leaves now.
     fn vanished(&self, _network: NetworkId) -> BoxFuture<'_, EndpointId> {
         Box::pin(std::future::pending())
+    }
+
+    /// Hears which nodes the cluster has now, this one included: again whenever that changes. Only of a driver whose endpoints
+    /// reach other nodes.
+    fn nodes<'a>(&'a self, _nodes: &'a [NodePlace]) -> BoxFuture<'a, Result<(), DriverError>> {
+        Box::pin(future::ready(Ok(())))
     }
 
     /// Hears that all that was there at the start has been told: every endpoint of this node that has joined, every entry

@@ -11,12 +11,14 @@ mod null;
 mod overlay;
 mod registry;
 mod remote;
+mod sandbox;
 mod view;
 
 pub use allocator::{Agreed, Allocation, NetworkAllocator, Options};
 pub use contract::{
-    Capability, Decoded, Driver, DriverError, EventBatch, InterfaceName, Joined, ObjectType,
-    ObjectTypeError, Position, Progress, Route, SandboxPlace, Scope, TableEvent, TableInterest,
+    Capability, Decoded, Driver, DriverError, EventBatch, InterfaceName, Joined, NodePlace,
+    ObjectType, ObjectTypeError, Position, Progress, Route, SandboxPlace, Scope, TableEvent,
+    TableInterest,
 };
 pub use ipam::{
     AddressRequest, IpamCapability, IpamDriver, IpamError, Pool, PoolRequest, Spaces, pick_pool,
@@ -24,7 +26,7 @@ pub use ipam::{
 pub use null::Null;
 pub use overlay::Overlay;
 pub use registry::{
-    DEFAULT_IPAM, DriverSource, Found, Kind, NOT_FOUND_FOR, Notify, Origin, Registry,
+    DEFAULT_IPAM, DriverSource, Found, Kind, NOT_FOUND_FOR, NULL_IPAM, Notify, Origin, Registry,
     RegistryError, SOURCE_DEADLINE, SourceError, Veto,
 };
 pub use remote::{Plugins, Remote, RemoteIpam};

@@ -6,7 +6,7 @@ use futures_util::future::{self, BoxFuture};
 
 use super::{Capability, Driver, DriverError, Joined, Scope, TableEvent, TableInterest};
 use crate::core::model::{
-    EndpointId, EndpointRecord, Key, NetworkId, NetworkRecord, TableName, Value,
+    EndpointId, EndpointRecord, Key, NetworkId, NetworkRecord, Prefix, TableName, Value,
 };
 
 /// The driver `null`. It keeps no state, so every call succeeds.
@@ -43,7 +43,7 @@ impl Driver for Null {
     fn create_endpoint<'a>(
         &'a self,
         _endpoint: &'a EndpointRecord,
-    ) -> BoxFuture<'a, Result<(), DriverError>> {
+    ) -> BoxFuture<'a, Result<Vec<Prefix>, DriverError>> {
         done()
     }
 

@@ -10,8 +10,8 @@ use std::{
 use futures_util::future::BoxFuture;
 use weft::{
     core::model::{
-        EndpointId, EndpointRecord, Key, Mac, NetworkId, NetworkRecord, TableEntry, TableName,
-        Value,
+        EndpointId, EndpointRecord, Key, Mac, NetworkId, NetworkRecord, Prefix, TableEntry,
+        TableName, Value,
     },
     driver::{
         Allocation, Capability, Driver, DriverError, Joined, NetworkAllocator, ObjectType, Options,
@@ -74,8 +74,9 @@ impl Driver for Beacon {
         Box::pin(ready(Ok(())))
     }
 
-    fn create_endpoint<'a>(&'a self, _: &'a EndpointRecord) -> Answer<'a, ()> {
-        Box::pin(ready(Ok(())))
+    fn create_endpoint<'a>(&'a self, _: &'a EndpointRecord) -> Answer<'a, Vec<Prefix>> {
+        // It has its addresses from Weft: there is none to give.
+        Box::pin(ready(Ok(Vec::new())))
     }
 
     fn delete_endpoint(&self, _: NetworkId, _: EndpointId) -> Answer<'_, ()> {

@@ -2,6 +2,7 @@
 
 mod changes;
 mod families;
+mod plugins;
 
 use std::{
     net::{IpAddr, SocketAddr},

@@ -47,7 +47,7 @@ Examples:
         /// An option for the driver; may be given more than once
         #[arg(long = "option", short, value_name = "NAME=VALUE", value_parser = pair)]
         options: Vec<(String, String)>,
-        /// Have a plugin hand out its subnets and addresses [default: the leader does]
+        /// Have a plugin hand out its subnets and addresses; null: it has none [default: the leader does]
         #[arg(long, value_name = "NAME")]
         ipam_driver: Option<Name>,
         /// An option for the IPAM driver; may be given more than once

@@ -120,7 +120,7 @@ fn tell_of_left(config: &Config) {
 
 /// Makes the registry of a node.
 pub(super) fn registry(overlay: Arc<Overlay>, plugins: plugin::Config) -> Registry {
-    let source = Plugins::new(Getter::new(plugins));
+    let source = Plugins::new(Getter::new(plugins), overlay.carrier());
     Registry::built_in(overlay).with_source(Arc::new(source))
 }
 

@@ -18,7 +18,7 @@ use crate::{
         membership,
         model::{
             ClusterId, EndpointId, EndpointRecord, Family, Generation, Hlc, Key, Labels, Name,
-            NetworkId, NetworkRecord, NodeId, TableEntry, TableName, Value,
+            NetworkId, NetworkRecord, NodeId, Prefix, TableEntry, TableName, Value,
         },
         netdb, node,
         wire::keyring::{ClusterKey, KeyId, Keyring},
@@ -419,7 +419,7 @@ impl Driver for Spy {
     fn create_endpoint<'a>(
         &'a self,
         _: &'a EndpointRecord,
-    ) -> BoxFuture<'a, Result<(), DriverError>> {
+    ) -> BoxFuture<'a, Result<Vec<Prefix>, DriverError>> {
         self.note("create_endpoint");
         done()
     }

@@ -96,6 +96,17 @@ impl EndpointRecord {
         self.address.into_iter().chain(self.second)
     }
 
+    /// Returns it with more addresses, as many as it has room for: one of each family.
+    #[must_use]
+    pub fn with(&self, more: &[Prefix]) -> Self {
+        let mut addresses = self.addresses().chain(more.iter().copied());
+        Self {
+            address: addresses.next(),
+            second: addresses.next(),
+            ..self.clone()
+        }
+    }
+
     /// Returns whether both are one endpoint, under whatever name.
     pub fn is_same(&self, other: &Self) -> bool {
         let Self {

@@ -409,14 +409,15 @@ impl Dataplane for Kernel {
 
     fn place<'a>(
         &'a self,
-        network: NetworkId,
+        link: &'a str,
         sandbox: &'a Path,
         placement: &'a Placement,
     ) -> BoxFuture<'a, Result<String, DataplaneError>> {
-        Box::pin(async move {
-            let outer = self.names.of_endpoint(network, placement.endpoint);
-            sandbox::place((&self.host, &outer), sandbox, placement).await
-        })
+        Box::pin(sandbox::place((&self.host, link), sandbox, placement))
+    }
+
+    fn withdraw<'a>(&'a self, placed: &'a Placed) -> BoxFuture<'a, Result<(), DataplaneError>> {
+        Box::pin(sandbox::withdraw(placed))
     }
 }
 

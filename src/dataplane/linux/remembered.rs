@@ -132,11 +132,13 @@ mod tests {
         Placed {
             path: format!("/run/netns/{n}").into(),
             sandbox: SandboxId(u64::from(n)),
+            link: format!("weft{n}"),
             placement: Placement {
                 endpoint: EndpointId(u128::from(n)),
                 mac: Mac([2, 0, 0, 0, 0, n]),
                 addresses: vec![crate::core::model::Prefix("10.0.0.2/24".parse().unwrap())],
                 name: Some("eth0".to_owned()),
+                prefix: "eth".to_owned(),
                 routes: Vec::new(),
             },
         }

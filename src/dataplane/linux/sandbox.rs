@@ -2,21 +2,27 @@
 
 use std::{fs::File, net::IpAddr, os::fd::AsRawFd, path::Path};
 
-use rtnetlink::{LinkUnspec, RouteMessageBuilder, packet_route::route::RouteMessage};
+use rtnetlink::{
+    LinkUnspec, RouteMessageBuilder,
+    packet_route::route::{RouteMessage, RouteScope},
+};
 
 use super::{
     address, link, namespace,
     netlink::{Netlink, libc_errno::EEXIST, refused, unless},
 };
 use crate::{
-    core::model::Prefix,
-    dataplane::{DataplaneError, Placement},
+    core::model::{Mac, Prefix},
+    dataplane::{DataplaneError, Placed, Placement, SandboxId},
 };
 
 /// How many interfaces of one kind a sandbox may have.
 const INTERFACES_MAX: u32 = 4096;
 
-/// Moves the endpoint's link, `outer` in the host's namespace, into the sandbox, unless it is there, and gives it address and
+/// The host's namespace: the daemon's own.
+const HOST: &str = "/proc/self/ns/net";
+
+/// Moves the endpoint's link, `outer` in the host's namespace, into the sandbox, unless it is there, and gives it addresses and
 /// routes.
 pub(super) async fn place(
     (host, outer): (&Netlink, &str),
@@ -31,9 +37,9 @@ pub(super) async fn place(
         None => {
             let name = match &placement.name {
                 Some(name) => name.clone(),
-                None => free_name(&there),
+                None => free_name(&there, &placement.prefix),
             };
-            move_in((host, outer), &file, &name).await?;
+            move_in((host, outer), &file, (&name, placement.mac)).await?;
             name
         }
     };
@@ -53,8 +59,39 @@ async fn enter(sandbox: &Path) -> Result<(File, Netlink), DataplaneError> {
     Ok((file, inside.map_err(|error| none(error.to_string()))?))
 }
 
-fn free_name(there: &[link::Found]) -> String {
-    let mut names = (0..INTERFACES_MAX).map(|n| format!("eth{n}"));
+/// Moves an endpoint's link back into the host's namespace. Where its sandbox is gone, it is gone too.
+pub(super) async fn withdraw(placed: &Placed) -> Result<(), DataplaneError> {
+    let what = format!("move link {} back out of its sandbox", placed.link);
+    let opened = namespace::open(&placed.path).map_err(unreadable(&what))?;
+    let Some(file) = opened else { return Ok(()) };
+    let number = namespace::number(&file).map_err(unreadable(&what))?;
+    if SandboxId(number) != placed.sandbox {
+        return Ok(());
+    }
+    let inside = namespace::inside(file, Netlink::open).await;
+    let inside = inside.map_err(unreadable(&what))?;
+    let there = link::list(&inside).await?;
+    let Some(found) = there.iter().find(|of| of.mac == Some(placed.placement.mac)) else {
+        return Ok(());
+    };
+    let host = File::open(HOST).map_err(unreadable(&what))?;
+    let message = LinkUnspec::new_with_index(found.index)
+        .setns_by_fd(host.as_raw_fd())
+        .name(&placed.link)
+        .build();
+    let moved = inside.handle.link().set(message).execute().await;
+    moved.map_err(refused(what))
+}
+
+fn unreadable(what: &str) -> impl FnOnce(std::io::Error) -> DataplaneError {
+    move |error| DataplaneError::Refused {
+        what: what.to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+fn free_name(there: &[link::Found], prefix: &str) -> String {
+    let mut names = (0..INTERFACES_MAX).map(|n| format!("{prefix}{n}"));
     let is_free = |name: &String| !there.iter().any(|link| link.name == *name);
     names.find(is_free).unwrap_or_else(|| "weft0".to_owned())
 }
@@ -62,13 +99,21 @@ fn free_name(there: &[link::Found]) -> String {
 async fn move_in(
     (host, outer): (&Netlink, &str),
     sandbox: &File,
-    name: &str,
+    (name, mac): (&str, Mac),
 ) -> Result<(), DataplaneError> {
     let what = format!("move link {outer} into the sandbox as {name}");
     let Some(found) = link::find(host, outer).await? else {
         let reason = "it is not in the host's namespace: another sandbox has it".to_owned();
         return Err(DataplaneError::Refused { what, reason });
     };
+    if found.mac != Some(mac) {
+        // A driver in another process need not have given it: the protocol says what the address is, not who sets it.
+        let message = LinkUnspec::new_with_index(found.index)
+            .address(mac.0.to_vec())
+            .build();
+        let given = host.handle.link().set(message).execute().await;
+        given.map_err(refused(format!("give link {outer} the address {mac}")))?;
+    }
     let message = LinkUnspec::new_with_index(found.index)
         .setns_by_fd(sandbox.as_raw_fd())
         .name(name)
@@ -92,7 +137,7 @@ async fn set_up(inside: &Netlink, name: &str, placement: &Placement) -> Result<(
     }
     for (destination, via) in &placement.routes {
         let added = add_route(inside, found.index, (*destination, *via)).await;
-        added.map_err(refused(format!("route {destination} via {via}")))?;
+        added.map_err(refused(format!("route {destination} over link {name}")))?;
     }
     Ok(())
 }
@@ -101,7 +146,7 @@ async fn set_up(inside: &Netlink, name: &str, placement: &Placement) -> Result<(
 async fn add_route(
     inside: &Netlink,
     link: u32,
-    (destination, via): (Prefix, IpAddr),
+    (destination, via): (Prefix, Option<IpAddr>),
 ) -> Result<(), rtnetlink::Error> {
     let Some(message) = route(link, destination, via) else {
         return Ok(());
@@ -110,12 +155,15 @@ async fn add_route(
     unless(added, &[EEXIST])
 }
 
-fn route(link: u32, destination: Prefix, via: IpAddr) -> Option<RouteMessage> {
+fn route(link: u32, destination: Prefix, via: Option<IpAddr>) -> Option<RouteMessage> {
     let (ip, length) = (destination.0.network(), destination.0.prefix_len());
     let built = RouteMessageBuilder::<IpAddr>::new()
         .output_interface(link)
         .destination_prefix(ip, length)
-        .and_then(|built| built.gateway(via));
+        .and_then(|built| match via {
+            Some(via) => built.gateway(via),
+            None => Ok(built.scope(RouteScope::Link)),
+        });
     // The driver gives no gateway of another family than the destination's.
     built.ok().map(RouteMessageBuilder::build)
 }

@@ -113,18 +113,22 @@ fn a_link_in_a_sandbox_is_still_the_endpoints_and_is_found_there_again() {
             mac: mac(1),
             addresses: vec![prefix("10.0.0.1/24"), prefix("fd00::1/64")],
             name: None,
-            routes: vec![(prefix("0.0.0.0/0"), "10.0.0.254".parse().unwrap())],
+            prefix: "eth".to_owned(),
+            routes: vec![
+                (prefix("192.0.2.0/24"), None),
+                (prefix("0.0.0.0/0"), "192.0.2.1".parse().ok()),
+            ],
         };
+        let outer = link_name(EndpointId(1));
 
         for _again in 0..2 {
-            let name = kernel.place(NETWORK, &sandbox, &placement).await.unwrap();
+            let name = kernel.place(&outer, &sandbox, &placement).await.unwrap();
 
             assert_eq!(name, "eth0");
             assert_eq!(kernel.list(NETWORK).await.unwrap(), wanted);
         }
-        let outer = link_name(EndpointId(1));
         assert!(link::find(&kernel.host, &outer).await.unwrap().is_none());
-        let nowhere = kernel.place(NETWORK, place.path(), &placement).await;
+        let nowhere = kernel.place(&outer, place.path(), &placement).await;
         assert!(matches!(nowhere, Err(DataplaneError::Sandbox { .. })));
         namespace::remove(&sandbox).unwrap();
         reconcile(&kernel, NETWORK, &Plane::default())

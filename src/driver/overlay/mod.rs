@@ -28,7 +28,7 @@ use self::{
 };
 use super::{
     Capability, DataplaneView, Driver, DriverError, InterfaceName, Joined, Route, SandboxPlace,
-    Scope, TableEvent, TableInterest, Why,
+    Scope, TableEvent, TableInterest, Why, sandbox,
 };
 use crate::{
     core::{
@@ -39,7 +39,7 @@ use crate::{
         overlay::{self, Local, Plane, Underlay},
         wire::codec,
     },
-    dataplane::{Dataplane, DataplaneError, Placed, Placement, reconcile, steps},
+    dataplane::{Dataplane, reconcile, steps},
 };
 
 /// How long after a change from outside the kernel is looked at: what is changed in one go is mended in one.
@@ -129,6 +129,11 @@ impl Overlay {
             }
             network.mend(Why::Underlay).await;
         }
+    }
+
+    /// Returns what carries its packets, for others that have links to move.
+    pub fn carrier(&self) -> Arc<dyn Dataplane> {
+        self.dataplane.clone()
     }
 
     fn underlay(&self) -> Underlay {
@@ -265,44 +270,15 @@ impl Overlay {
         &self,
         endpoint: &EndpointRecord,
         joined: &Joined,
-        sandbox: &SandboxPlace,
+        place: &SandboxPlace,
     ) -> Result<String, DriverError> {
-        let any = |gateway: &IpAddr| match gateway {
-            IpAddr::V4(_) => ipnet::Ipv4Net::default().into(),
-            IpAddr::V6(_) => ipnet::Ipv6Net::default().into(),
-        };
-        let gateways = joined.gateways.iter();
-        let default = gateways.map(|gateway| (Prefix(any(gateway)), *gateway));
-        let routes = joined.routes.iter();
-        let routes = routes.filter_map(|route| Some((route.destination, route.via?)));
-        let placement = Placement {
-            endpoint: endpoint.id,
-            mac: endpoint.mac,
-            addresses: endpoint.addresses().collect(),
-            name: sandbox.name.clone(),
-            routes: routes.chain(default).collect(),
-        };
         let network = self.network(endpoint.network)?;
         let mut state = network.state.lock().await;
-        let network = endpoint.network;
-        let placed = self.dataplane.place(network, &sandbox.path, &placement);
-        let name = placed.await.map_err(|error| match error {
-            DataplaneError::Sandbox { .. } | DataplaneError::NoLinks => DriverError::Sandbox(error),
-            DataplaneError::LinkGone(_)
-            | DataplaneError::Refused { .. }
-            | DataplaneError::Taken { .. } => error.into(),
-        })?;
-        let placement = Placement {
-            name: Some(name.clone()),
-            ..placement
-        };
-        // One that has gone in this moment is missed by whoever asked for it.
-        if let Ok(Some(id)) = self.dataplane.sandbox(&sandbox.path) {
-            state.remember(Placed {
-                path: sandbox.path.clone(),
-                sandbox: id,
-                placement,
-            });
+        let link = self.dataplane.link_name(endpoint.network, endpoint.id);
+        let placed = sandbox::enter(&*self.dataplane, (endpoint, joined), (&link, place));
+        let (name, placed) = placed.await?;
+        if let Some(placed) = placed {
+            state.remember(placed);
         }
         Ok(name)
     }
@@ -399,7 +375,7 @@ impl Driver for Overlay {
     fn create_endpoint<'a>(
         &'a self,
         endpoint: &'a EndpointRecord,
-    ) -> BoxFuture<'a, Result<(), DriverError>> {
+    ) -> BoxFuture<'a, Result<Vec<Prefix>, DriverError>> {
         Box::pin(async move {
             let network = self.network(endpoint.network)?;
             let mut state = network.state.lock().await;
@@ -408,10 +384,10 @@ impl Driver for Overlay {
                 Some(held) if !held.is_same(endpoint) => {
                     Err(DriverError::EndpointExists(endpoint.id))
                 }
-                Some(_) => Ok(()),
+                Some(_) => Ok(Vec::new()),
                 None => {
                     state.endpoints.insert(endpoint.id, endpoint.clone());
-                    Ok(())
+                    Ok(Vec::new())
                 }
             }
         })

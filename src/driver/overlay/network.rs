@@ -1,6 +1,6 @@
 //! One network on this node, and how its part of the kernel is kept as it should be.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Mutex, Notify},
@@ -13,7 +13,7 @@ use crate::{
         model::{EndpointId, EndpointRecord, NetworkId, NetworkRecord},
         overlay::{self, Plane},
     },
-    dataplane::{Dataplane, DataplaneError, Placed, reconcile},
+    dataplane::{Dataplane, DataplaneError, Placed, is_there, reconcile},
     driver::{DataplaneView, DriverError, Reconciled, Why},
 };
 
@@ -171,9 +171,8 @@ impl State {
             self.look_for_sandboxes().await?;
             self.apply(why).await?;
             while let Some(placed) = self.sandboxes.next_lost() {
-                let placed = self
-                    .dataplane
-                    .place(self.id, &placed.path, &placed.placement);
+                let link = self.dataplane.link_name(self.id, placed.placement.endpoint);
+                let placed = self.dataplane.place(&link, &placed.path, &placed.placement);
                 placed.await?;
             }
             Ok::<_, DriverError>(())
@@ -253,12 +252,4 @@ impl State {
             failures: self.counts.failures,
         }
     }
-}
-
-/// Whether a sandbox is still there. One that cannot be looked at may be.
-fn is_there(dataplane: &dyn Dataplane, placed: &Placed) -> bool {
-    let path: &Path = &placed.path;
-    dataplane
-        .sandbox(path)
-        .map_or(true, |found| found == Some(placed.sandbox))
 }

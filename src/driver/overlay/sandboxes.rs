@@ -119,11 +119,13 @@ mod tests {
         Placed {
             path: format!("/{n}").into(),
             sandbox: SandboxId(u64::from(n)),
+            link: format!("weft{n}"),
             placement: Placement {
                 endpoint: EndpointId(u128::from(n)),
                 mac: Mac([2, 0, 0, 0, 0, n]),
                 addresses: Vec::new(),
                 name: None,
+                prefix: "eth".to_owned(),
                 routes: Vec::new(),
             },
         }

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     core::model::{Mac, Name, NodeId, Subnet, Vni, Vtep},
     core::overlay::Link,
-    dataplane::{Memory, Step},
+    dataplane::{DataplaneError, Memory, Step},
 };
 
 #[tokio::test]

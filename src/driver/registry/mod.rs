@@ -50,6 +50,8 @@ pub enum Kind {
 
 /// The built-in IPAM: the cluster's agreed pools, and each node's blocks of them. It is no object of its own, but its name is.
 pub const DEFAULT_IPAM: &str = "default";
+/// The name of the IPAM driver that hands out nothing: the network has no subnets, and its driver may give addresses itself.
+pub const NULL_IPAM: &str = "null";
 
 /// Why a driver was not registered or not found.
 #[derive(Debug, thiserror::Error)]
@@ -352,7 +354,7 @@ impl Registry {
         driver: Arc<dyn IpamDriver>,
     ) -> Result<(), RegistryError> {
         let name = Name::new(name)?;
-        if name.as_str() == DEFAULT_IPAM {
+        if [DEFAULT_IPAM, NULL_IPAM].contains(&name.as_str()) {
             return Err(RegistryError::BuiltIn(name));
         }
         let mut contents = self.contents();

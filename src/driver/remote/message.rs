@@ -2,9 +2,13 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::core::model::{EndpointId, EndpointRecord, NetworkId, NetworkRecord, Subnet};
+use crate::{
+    core::model::{EndpointId, EndpointRecord, NetworkId, NetworkRecord, Prefix, Subnet},
+    driver::NodePlace,
+};
 
 /// Where libnetwork puts the options a person gave.
 const GENERIC: &str = "com.docker.network.generic";
@@ -73,12 +77,29 @@ pub(super) struct CreateNetwork {
 struct IpamData {
     address_space: &'static str,
     pool: String,
+    /// One that is there but empty is an error to plugins in Go.
+    #[serde(skip_serializing_if = "String::is_empty")]
     gateway: String,
     aux_addresses: BTreeMap<String, String>,
 }
 
+impl IpamData {
+    /// What a network without subnets has: libnetwork's null IPAM, by which plugins know that addresses are theirs to give.
+    fn null() -> Self {
+        Self {
+            address_space: "null",
+            pool: "0.0.0.0/0".to_owned(),
+            gateway: String::new(),
+            aux_addresses: BTreeMap::new(),
+        }
+    }
+}
+
 /// The data of a network's subnets, of IPv4 and of IPv6.
 fn ipam_data(network: &NetworkRecord) -> [Vec<IpamData>; 2] {
+    if network.subnets.is_empty() {
+        return [vec![IpamData::null()], Vec::new()];
+    }
     let data = |subnet: &Subnet| IpamData {
         address_space: "weft",
         pool: subnet.prefix.to_string(),
@@ -192,6 +213,33 @@ pub(super) struct Interface {
     mac_address: String,
 }
 
+impl Interface {
+    /// Returns the addresses that a driver answers for an endpoint. What it has been given it may not answer otherwise.
+    pub(super) fn given(&self, endpoint: &EndpointRecord) -> Result<Vec<Prefix>, String> {
+        if !self.mac_address.is_empty() {
+            return Err("it changed an address or a MAC that was given".to_owned());
+        }
+        let mut given = Vec::new();
+        for (text, is_v6) in [(&self.address, false), (&self.address_ipv6, true)] {
+            if text.is_empty() {
+                continue;
+            }
+            let mut has = endpoint.addresses();
+            if has.any(|has| has.0.addr().is_ipv6() == is_v6) {
+                return Err("it changed an address or a MAC that was given".to_owned());
+            }
+            let address: IpNet = text
+                .parse()
+                .map_err(|error| format!("address {text:?}: {error}"))?;
+            if address.addr().is_ipv6() != is_v6 {
+                return Err(format!("address {text:?} is of the other family"));
+            }
+            given.push(Prefix(address));
+        }
+        Ok(given)
+    }
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct CreateEndpoint {
@@ -254,6 +302,40 @@ impl Outside {
         Self {
             ids: EndpointCall::of(endpoint.network, endpoint.id),
             options: BTreeMap::from([(EXPOSED_PORTS, []), (PORT_MAP, [])]),
+        }
+    }
+}
+
+/// What `DiscoverNew` and `DiscoverDelete` tell: a node, by its address.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Discovery {
+    discovery_type: u8,
+    discovery_data: NodeData,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct NodeData {
+    address: String,
+    bind_address: String,
+    #[serde(rename = "Self")]
+    is_self: bool,
+}
+
+impl Discovery {
+    /// Keys, the protocol's other kind of discovery, are told to no plugin.
+    const NODE: u8 = 1;
+
+    pub(super) fn of(node: NodePlace) -> Self {
+        let address = node.address.to_string();
+        Self {
+            discovery_type: Self::NODE,
+            discovery_data: NodeData {
+                bind_address: address.clone(),
+                address,
+                is_self: node.is_self,
+            },
         }
     }
 }

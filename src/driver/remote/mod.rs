@@ -12,7 +12,9 @@ mod allocator;
 mod ipam;
 mod link;
 mod message;
+mod nodes;
 mod plugins;
+mod sandbox;
 mod steps;
 mod tables;
 
@@ -37,13 +39,14 @@ use self::{
 };
 use super::{
     Capability, Decoded, Driver, DriverError, EventBatch, Found, Joined, NetworkAllocator,
-    Position, Progress, Scope, TableEvent, TableInterest,
+    NodePlace, Position, Progress, SandboxPlace, Scope, TableEvent, TableInterest,
 };
 use crate::{
     core::model::{
-        EndpointId, EndpointRecord, Key, Name, NetworkId, NetworkRecord, TableEntry, TableName,
-        Value,
+        EndpointId, EndpointRecord, Key, Name, NetworkId, NetworkRecord, Prefix, TableEntry,
+        TableName, Value,
     },
+    dataplane::{Dataplane, Memory},
     plugin::{CallError, Client},
 };
 
@@ -54,10 +57,20 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 #[derive(Default)]
 struct Done {
     networks: BTreeMap<NetworkId, (NetworkRecord, Interests)>,
-    endpoints: BTreeMap<EndpointId, EndpointRecord>,
+    /// With the addresses that the plugin has given them itself.
+    endpoints: BTreeMap<EndpointId, (EndpointRecord, Vec<Prefix>)>,
     joined: BTreeMap<EndpointId, Joined>,
     /// Of those that have joined: which reach the outside.
     outside: BTreeSet<EndpointId>,
+}
+
+/// What becomes of what a plugin says that it has already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Held {
+    /// It stays, and its answer is not needed.
+    Stays,
+    /// It is undone and made anew, since its answer is needed.
+    Anew,
 }
 
 /// A driver in another process.
@@ -68,6 +81,10 @@ pub struct Remote {
     /// Whether it says which networks need no gateway's address.
     checks_gateways: bool,
     done: Mutex<Done>,
+    /// The nodes that it was told of. Held while it is told.
+    told: tokio::sync::Mutex<BTreeSet<NodePlace>>,
+    /// What moves the links that it makes.
+    links: Arc<dyn Dataplane>,
 }
 
 impl Remote {
@@ -101,7 +118,14 @@ impl Remote {
             has_tables,
             checks_gateways: said.gw_alloc_checker,
             done: Mutex::default(),
+            told: tokio::sync::Mutex::default(),
+            links: Arc::new(Memory::default()),
         })
+    }
+
+    /// Has `links` move the links that the plugin makes; without, its endpoints enter no sandboxes.
+    pub(super) fn moved_by(self, links: Arc<dyn Dataplane>) -> Self {
+        Self { links, ..self }
     }
 
     /// Returns what the plugin is: a driver, and an allocator too if its data reaches the whole cluster.
@@ -121,6 +145,7 @@ impl Remote {
         &self,
         (method, request): (&str, &impl Serialize),
         (undoing, what): (&'static str, &impl Serialize),
+        held: Held,
     ) -> Result<T, DriverError> {
         self.link.settle(undoing, what).await?;
         match self.link.ask(method, request).await? {
@@ -128,8 +153,17 @@ impl Remote {
             Err(CallError::Failed { message, .. })
                 if !self.has_tables && says_it_is_there(&message) =>
             {
-                self.take_over((method, request), (undoing, what), &message)
-                    .await
+                // It was made before this daemon was restarted.
+                let driver = self.link.name();
+                tracing::info!(driver, method, said = message, "a plugin has it already");
+                match held {
+                    Held::Stays => serde_json::from_value(serde_json::json!({}))
+                        .map_err(|error| self.link.broke(method, &error.to_string())),
+                    Held::Anew => {
+                        self.link.undo(undoing, what).await;
+                        self.link.call(method, request).await
+                    }
+                }
             }
             Err(error) => {
                 let failure = self.link.failure(&error);
@@ -139,28 +173,6 @@ impl Remote {
                 Err(failure)
             }
         }
-    }
-
-    /// Takes over what a plugin says is there already: it was made before this daemon was restarted. A join is made anew, since
-    /// its answer is needed.
-    async fn take_over<T: DeserializeOwned>(
-        &self,
-        (method, request): (&str, &impl Serialize),
-        (undoing, what): (&'static str, &impl Serialize),
-        message: &str,
-    ) -> Result<T, DriverError> {
-        tracing::info!(
-            driver = self.link.name(),
-            method,
-            message,
-            "a plugin has it already"
-        );
-        if undoing == "Leave" {
-            self.link.undo(undoing, what).await;
-            return self.link.call(method, request).await;
-        }
-        let nothing = serde_json::Value::Object(serde_json::Map::new());
-        serde_json::from_value(nothing).map_err(|error| self.link.broke(method, &error.to_string()))
     }
 
     fn done(&self) -> MutexGuard<'_, Done> {
@@ -213,7 +225,7 @@ impl Driver for Remote {
     fn create_endpoint<'a>(
         &'a self,
         endpoint: &'a EndpointRecord,
-    ) -> BoxFuture<'a, Result<(), DriverError>> {
+    ) -> BoxFuture<'a, Result<Vec<Prefix>, DriverError>> {
         Box::pin(self.make_endpoint(endpoint))
     }
 
@@ -274,6 +286,23 @@ impl Driver for Remote {
         endpoint: &'a EndpointRecord,
     ) -> BoxFuture<'a, Result<(), DriverError>> {
         Box::pin(self.connect_outside_now(endpoint))
+    }
+
+    fn enter<'a>(
+        &'a self,
+        endpoint: &'a EndpointRecord,
+        joined: &'a Joined,
+        sandbox: &'a SandboxPlace,
+    ) -> BoxFuture<'a, Result<String, DriverError>> {
+        Box::pin(self.enter_now(endpoint, joined, sandbox))
+    }
+
+    fn vanished(&self, network: NetworkId) -> BoxFuture<'_, EndpointId> {
+        Box::pin(self.next_vanished(network))
+    }
+
+    fn nodes<'a>(&'a self, nodes: &'a [NodePlace]) -> BoxFuture<'a, Result<(), DriverError>> {
+        Box::pin(self.tell_nodes(nodes))
     }
 
     /// A table driver counts its events: see [`Driver::event_batch`]. The others have no tables, so there is never one.
@@ -344,7 +373,8 @@ impl Driver for Remote {
 
     fn inspect(&self, network: NetworkId) -> BoxFuture<'_, serde_json::Value> {
         let done = self.done();
-        let of_network = |endpoint: &&EndpointRecord| endpoint.network == network;
+        let of_network =
+            |(endpoint, _): &&(EndpointRecord, Vec<Prefix>)| endpoint.network == network;
         let shown = serde_json::json!({
             "plugin": self.link.address(),
             "endpoints": done.endpoints.values().filter(of_network).count(),

@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use super::{Remote, RemoteIpam, link::brief};
 use crate::{
     core::model::Name,
+    dataplane::Dataplane,
     driver::{DriverSource, Found, IpamDriver, Kind, SourceError},
     plugin::{self, GetError, Getter, Mode, Origin},
 };
@@ -18,6 +19,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Plugins {
     getter: Getter,
+    links: Arc<dyn Dataplane>,
     /// The ids of the managed plugins that are in use, one a user.
     users: Arc<Mutex<Users>>,
 }
@@ -25,10 +27,11 @@ pub struct Plugins {
 type Users = BTreeMap<(Kind, Name), Vec<String>>;
 
 impl Plugins {
-    /// Asks this getter.
-    pub fn new(getter: Getter) -> Self {
+    /// Asks this getter; `links` moves the links that its plugins make.
+    pub fn new(getter: Getter, links: Arc<dyn Dataplane>) -> Self {
         Self {
             getter,
+            links,
             users: Arc::default(),
         }
     }
@@ -40,7 +43,7 @@ impl Plugins {
         let has_tables = plugin.can(plugin::Capability::TABLE_DRIVER);
         let remote = Remote::connect(name, plugin.client, has_tables).await;
         let remote = remote.map_err(|error| SourceError::Broken(brief(error.to_string())))?;
-        Ok(remote.found())
+        Ok(remote.moved_by(self.links.clone()).found())
     }
 
     async fn find_ipam(&self, name: &Name) -> Result<Arc<dyn IpamDriver>, SourceError> {

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use super::{
-    Remote,
+    Held, Remote,
     message::{
-        CreateEndpoint, CreateNetwork, EndpointCall, GwAllocCheck, GwAllocReply, Interface,
-        InterfaceReply, Join, JoinReply, NetworkCall, NetworkReply, Nothing, Outside,
+        CreateEndpoint, CreateNetwork, EndpointCall, GwAllocCheck, GwAllocReply, InterfaceReply,
+        Join, JoinReply, NetworkCall, NetworkReply, Nothing, Outside,
     },
     tables::{self, Interests},
 };
@@ -30,7 +30,9 @@ impl Remote {
         let skipped = self.check_gateways(network).await?;
         let undo = ("DeleteNetwork", &NetworkCall::of(network.id));
         let request = CreateNetwork::of(network, &skipped);
-        let reply: NetworkReply = self.make(("CreateNetwork", &request), undo).await?;
+        let reply: NetworkReply = self
+            .make(("CreateNetwork", &request), undo, Held::Stays)
+            .await?;
         let interests = if self.has_tables {
             tables::read_interests(reply)
         } else {
@@ -68,30 +70,37 @@ impl Remote {
         Ok(())
     }
 
-    pub(super) async fn make_endpoint(&self, endpoint: &EndpointRecord) -> Result<(), DriverError> {
+    pub(super) async fn make_endpoint(
+        &self,
+        endpoint: &EndpointRecord,
+    ) -> Result<Vec<Prefix>, DriverError> {
         let held = self.done().endpoints.get(&endpoint.id).cloned();
-        match held {
-            Some(held) if held.is_same(endpoint) => return Ok(()),
-            Some(_) => return Err(DriverError::EndpointExists(endpoint.id)),
-            None => {}
+        if let Some((held, given)) = held {
+            // Whoever asks again knows of what was given, or asks as the first time.
+            let is_same = held.is_same(endpoint) || held.with(&given).is_same(endpoint);
+            return match is_same {
+                true => Ok(given),
+                false => Err(DriverError::EndpointExists(endpoint.id)),
+            };
         }
         let request = CreateEndpoint::of(endpoint);
         let undo = (
             "DeleteEndpoint",
             &EndpointCall::of(endpoint.network, endpoint.id),
         );
-        let reply: InterfaceReply = self.make(("CreateEndpoint", &request), undo).await?;
-        // We gave it an address and a MAC: it may not answer with others.
-        if reply
-            .interface
-            .is_some_and(|set| set != Interface::default())
-        {
-            self.link.undo(undo.0, undo.1).await;
-            let wrong = "it changed an address or a MAC that was given";
-            return Err(self.link.broke("CreateEndpoint", wrong));
-        }
-        self.done().endpoints.insert(endpoint.id, endpoint.clone());
-        Ok(())
+        let reply: InterfaceReply = self
+            .make(("CreateEndpoint", &request), undo, Held::Stays)
+            .await?;
+        let given = match reply.interface.unwrap_or_default().given(endpoint) {
+            Ok(given) => given,
+            Err(wrong) => {
+                self.link.undo(undo.0, undo.1).await;
+                return Err(self.link.broke("CreateEndpoint", &wrong));
+            }
+        };
+        let done = (endpoint.clone(), given.clone());
+        self.done().endpoints.insert(endpoint.id, done);
+        Ok(given)
     }
 
     pub(super) async fn join_now(&self, endpoint: &EndpointRecord) -> Result<Joined, DriverError> {
@@ -100,7 +109,13 @@ impl Remote {
         }
         let request = Join::of(endpoint);
         let undo = ("Leave", &EndpointCall::of(endpoint.network, endpoint.id));
-        let reply: JoinReply = self.make(("Join", &request), undo).await?;
+        let is_in_use = self.placed(endpoint.network, endpoint.id).is_some();
+        let held = match is_in_use {
+            // The plugin would take its link out of the sandbox.
+            true => Held::Stays,
+            false => Held::Anew,
+        };
+        let reply: JoinReply = self.make(("Join", &request), undo, held).await?;
         let joined = match self.read(&reply) {
             Ok(joined) => joined,
             Err(wrong) => {
@@ -158,12 +173,13 @@ impl Remote {
     ) -> Result<(), DriverError> {
         let request = EndpointCall::of(network, endpoint);
         self.link.settle("Leave", &request).await?;
-        if !self.done().joined.contains_key(&endpoint) {
-            return Ok(());
+        if self.done().joined.contains_key(&endpoint) {
+            self.disconnect_outside(&request, endpoint).await;
+            self.withdraw(network, endpoint).await;
+            let _: Nothing = self.link.call("Leave", &request).await?;
+            self.done().joined.remove(&endpoint);
         }
-        self.disconnect_outside(&request, endpoint).await;
-        let _: Nothing = self.link.call("Leave", &request).await?;
-        self.done().joined.remove(&endpoint);
+        self.links.forget(network, endpoint);
         Ok(())
     }
 

@@ -106,5 +106,8 @@ fn registry_of(engine: &Plugin, directories: Directories) -> Registry {
         directories,
         ..plugin::Config::default()
     });
-    Registry::new().with_source(Arc::new(Plugins::new(getter)))
+    Registry::new().with_source(Arc::new(Plugins::new(
+        getter,
+        Arc::new(crate::dataplane::Memory::default()),
+    )))
 }

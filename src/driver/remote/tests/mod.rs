@@ -163,7 +163,12 @@ async fn a_plugin_is_told_of_no_gateway_that_it_does_without() {
             .any(|method| method == "GwAllocCheck");
         assert_eq!(asked, checks);
         let told = plugin.last("CreateNetwork");
-        let of = |family: &str| told[family][0]["Gateway"].as_str().unwrap().to_owned();
+        let of = |family: &str| {
+            let gateway = &told[family][0]["Gateway"];
+            // Left out, not empty: plugins in Go take only the one.
+            assert_ne!(*gateway, "");
+            gateway.as_str().unwrap_or_default().to_owned()
+        };
         assert_eq!([of("IPv4Data"), of("IPv6Data")], gateways, "{answer}");
         if checks {
             let options = &plugin.last("GwAllocCheck")["Options"];
@@ -404,4 +409,101 @@ fn endpoint() -> EndpointRecord {
         second: None,
         mac: Mac([2, 0, 0, 0, 0, 2]),
     }
+}
+
+/// M3: a field that was empty is the plugin's to set.
+#[tokio::test]
+async fn a_plugin_gives_the_addresses_that_an_endpoint_lacks_and_keeps_them() {
+    let plugin = Plugin::start(&[
+        ("GetCapabilities", r#"{"Scope":"local"}"#),
+        (
+            "CreateEndpoint",
+            r#"{"Interface":{"Address":"192.168.7.7/24"}}"#,
+        ),
+    ]);
+    let driver = plugin.driver().await.unwrap();
+    let bare = EndpointRecord {
+        address: None,
+        ..endpoint()
+    };
+    let plain = NetworkRecord {
+        subnets: Vec::new(),
+        ..network()
+    };
+
+    driver.create_network(&plain).await.unwrap();
+    let given = driver.create_endpoint(&bare).await.unwrap();
+
+    assert_eq!(given, [Prefix("192.168.7.7/24".parse().unwrap())]);
+    let known = bare.with(&given);
+    for again in [&bare, &known] {
+        assert_eq!(driver.create_endpoint(again).await.unwrap(), given);
+    }
+    let other = driver.create_endpoint(&endpoint()).await.unwrap_err();
+    assert!(matches!(other, DriverError::EndpointExists(_)));
+    let created = plugin.last("CreateNetwork");
+    let nothing =
+        serde_json::json!({ "AddressSpace": "null", "Pool": "0.0.0.0/0", "AuxAddresses": {} });
+    assert_eq!(created["IPv4Data"], serde_json::json!([nothing]));
+    assert_eq!(created["IPv6Data"], serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn a_plugin_hears_once_of_each_node_that_comes_or_goes() {
+    let plugin = Plugin::start(&[("GetCapabilities", r#"{"Scope":"global"}"#)]);
+    let driver = plugin.driver().await.unwrap();
+    let node = |last: u8, is_self: bool| NodePlace {
+        address: IpAddr::from([192, 0, 2, last]),
+        is_self,
+    };
+
+    driver
+        .nodes(&[node(1, true), node(2, false)])
+        .await
+        .unwrap();
+    driver
+        .nodes(&[node(1, true), node(2, false)])
+        .await
+        .unwrap();
+    driver
+        .nodes(&[node(1, true), node(3, false)])
+        .await
+        .unwrap();
+
+    let heard = plugin.heard.lock().unwrap().clone();
+    let told: Vec<(&str, &str, bool)> = heard
+        .iter()
+        .filter(|(method, _)| method.starts_with("Discover"))
+        .map(|(method, said)| {
+            assert_eq!(said["DiscoveryType"], 1);
+            let data = &said["DiscoveryData"];
+            assert_eq!(data["Address"], data["BindAddress"]);
+            let address = data["Address"].as_str().unwrap();
+            (method.as_str(), address, data["Self"].as_bool().unwrap())
+        })
+        .collect();
+    let expected = [
+        ("DiscoverNew", "192.0.2.1", true),
+        ("DiscoverNew", "192.0.2.2", false),
+        ("DiscoverDelete", "192.0.2.2", false),
+        ("DiscoverNew", "192.0.2.3", false),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn a_plugin_need_not_know_of_nodes() {
+    let plugin = Plugin::start(&[("GetCapabilities", r#"{"Scope":"global"}"#)]);
+    plugin.react("DiscoverNew", Reaction::Status(404, "404 page not found"));
+    let driver = plugin.driver().await.unwrap();
+    let node = NodePlace {
+        address: IpAddr::from([192, 0, 2, 1]),
+        is_self: true,
+    };
+
+    for _ in 0..2 {
+        driver.nodes(&[node]).await.unwrap();
+    }
+
+    assert_eq!(plugin.methods(), ["GetCapabilities", "DiscoverNew"]);
 }
