@@ -35,6 +35,7 @@
 //! | [`core::netdb`] | what the cluster knows: logs, entries, dissemination, anti-entropy |
 //! | [`core::watch`] | who hears of which change |
 //! | [`core::ipam`], [`core::allocator`] | what Raft has agreed: networks, VNIs, pools, blocks, members |
+//! | [`core::agreement`] | who may lead: when a voter stands, whom it would vote for |
 //! | [`core::overlay`] | peer records → desired links, FDB, neighbours |
 //! | [`core::node`] | one node: the rooms above, wired |
 //! | [`sim`] | many nodes in virtual time, by seed |

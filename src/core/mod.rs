@@ -3,6 +3,7 @@
 //! Bytes, `now` and a seed come in as arguments; datagrams, stream messages, events and one deadline come out of polls.
 //! After any `handle_*`, drain the polls.
 
+pub mod agreement;
 pub mod allocator;
 pub mod ipam;
 pub mod membership;

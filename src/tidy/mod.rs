@@ -22,6 +22,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("core::netdb", &["core::model", "core::wire"]),
     ("core::watch", &["core::model", "core::netdb"]),
     ("core::ipam", &["core::model"]),
+    ("core::agreement", &["core::model"]),
     (
         "core::allocator",
         &["core::model", "core::wire", "core::ipam"],
