@@ -145,7 +145,12 @@ impl Allocator {
 
     fn enter(&mut self, at: Hlc, stage: Stage) {
         self.authorities.stage = stage;
-        self.authorities.version += 1;
+        self.renumber_authorities(at, 1);
+    }
+
+    /// Moves the version of the authorities on, and tells.
+    pub(super) fn renumber_authorities(&mut self, at: Hlc, by: u64) {
+        self.authorities.version += by;
         let version = version_value(self.authorities.version);
         self.log.put(at, table(), authorities_key(), version);
     }

@@ -57,11 +57,16 @@ impl Allocator {
         let before = founding.keyring.clone();
         let outcome = change(&mut founding.keyring)?;
         if founding.keyring != before {
-            self.ring_version += 1;
-            let version = version_value(self.ring_version);
-            self.log.put(at, table(), ring_key(), version);
+            self.renumber_ring(at, 1);
         }
         Ok(outcome)
+    }
+
+    /// Moves the version of the ring on, and tells.
+    pub(super) fn renumber_ring(&mut self, at: Hlc, by: u64) {
+        self.ring_version += by;
+        let version = version_value(self.ring_version);
+        self.log.put(at, table(), ring_key(), version);
     }
 }
 

@@ -12,6 +12,7 @@ mod authority;
 mod blocks;
 mod golden;
 mod keys;
+mod recover;
 mod wishes;
 
 use std::{collections::BTreeMap, net::IpAddr};
