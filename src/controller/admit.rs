@@ -97,6 +97,7 @@ impl Controller {
             other @ (TrustError::Make { .. }
             | TrustError::BadCa(_)
             | TrustError::BadCertificate(_)
+            | TrustError::Unvouched(_)
             | TrustError::BadCredentials(_)) => {
                 tracing::error!(error = %other, "a newcomer's certificate was not made");
                 JoinRefusal::Busy

@@ -29,7 +29,7 @@ use crate::{
     },
     runtime::{
         Stopped,
-        trust::{Token, digest},
+        trust::{Statement, Token, Vouched, digest},
     },
 };
 
@@ -40,11 +40,23 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a voter says of the authorities.
-#[derive(Encode, Decode)]
+#[derive(Clone, Encode, Decode)]
 pub(super) struct Authorities {
     agreed: AgreedAuthorities,
     /// Whom it waits for, if it leads.
     lacking: Vec<NodeId>,
+}
+
+#[cfg(test)]
+impl Authorities {
+    pub(super) fn new(agreed: AgreedAuthorities) -> Self {
+        let lacking = Vec::new();
+        Self { agreed, lacking }
+    }
+}
+
+impl Statement for Authorities {
+    const WHAT: &'static str = "list of authorities";
 }
 
 /// What the leader says to who wants the authority changed.
@@ -311,11 +323,48 @@ impl Controller {
         if voter == self.parts.node {
             return Ok(self.own_authorities());
         }
-        let Some(address) = self.parts.handle.address(voter).await? else {
+        match self.parts.handle.address(voter).await? {
+            Some(address) => self.authorities_from((voter, address)).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Asks whoever it is at that address, or whom that one says to ask, and takes what the authority that signs vouches for.
+    async fn authorities_from(
+        &self,
+        whom: (NodeId, SocketAddr),
+    ) -> Result<Option<Authorities>, ControllerError> {
+        let asked = self.ask_voter(whom, &Request::Authorities);
+        let Some(known): Option<Vouched<Authorities>> = asked.await else {
             return Ok(None);
         };
-        let asked = self.ask_voter((voter, address), &Request::Authorities);
-        Ok(asked.await)
+        let credentials = self.own_credentials().await?;
+        let agreed = known.claimed().agreed.clone();
+        let signs = agreed.signs.clone();
+        let is_known = credentials.trusted().contains(&&*signs);
+        let checked = match is_known {
+            true => Ok(()),
+            // One that this node does not trust yet: who it does trust must have named it.
+            false => credentials.trusting(agreed).map(|_changed| ()),
+        };
+        match checked.and_then(|()| known.check(self.parts.cluster, &[&signs])) {
+            Ok(known) => Ok(Some(known)),
+            Err(error) => {
+                tracing::warn!(node = %whom.0, %error, "what it says of authorities is not taken");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Trusts what a voter says was agreed, whoever it is.
+    pub(super) async fn fetch_authorities_from(
+        &self,
+        whom: (NodeId, SocketAddr),
+    ) -> Result<(), ControllerError> {
+        match self.authorities_from(whom).await? {
+            Some(known) => self.adopt_authorities(known.agreed).await,
+            None => Ok(()),
+        }
     }
 
     /// What was agreed, and whom this node waits for; nothing on a node that does not vote.

@@ -1,8 +1,9 @@
 //! The ring of datagram keys: rotated by proposals, fetched by every node over TLS, from voters alone.
 //!
-//! What a rotation does and when is decided in [`rotation`](crate::core::wire::rotation). A key never goes by gossip: the cluster log tells the version of the ring, and who has an
-//! older one asks a voter. Only voters answer, because they hold the cluster's authority anyway: who trusts one with the ring
-//! trusts it with nothing new.
+//! What a rotation does and when is decided in [`rotation`](crate::core::wire::rotation). A key never goes by gossip: the cluster
+//! log tells the version of the ring, and who has an older one asks a voter. Only voters answer, because they hold the cluster's
+//! authority anyway: who trusts one with the ring trusts it with nothing new. That it is one it shows by the authority's
+//! signature: a member that only claims to vote, or to lead, has none to show.
 //!
 //! Who slept through several rotations is heard by nobody, and hears no log. It sees datagrams that it cannot open, or nobody at
 //! all, and asks everybody it knows until a voter answers.
@@ -32,6 +33,7 @@ use crate::{
     runtime::{
         Stopped, WatchEvent, clock,
         streams::{Refusal, Service, StreamError},
+        trust::{Statement, TrustError, Vouched},
     },
     store::NodeIdentity,
 };
@@ -73,9 +75,9 @@ pub(super) enum Request {
     },
 }
 
-/// What a member says to [`Request::Ring`] and [`Request::Authorities`], which voters know.
+/// What a member says to [`Request::Ring`] and [`Request::Authorities`], which voters know and [vouch](Vouched) for.
 #[derive(Encode, Decode)]
-enum VoterAnswer<T> {
+pub(super) enum VoterAnswer<T> {
     /// A voter's.
     Has(T),
     /// It does not vote. That node leads, for all it knows.
@@ -276,7 +278,7 @@ impl Controller {
         let failed = |error: ControllerError| Refusal(error.to_string());
         match codec::decode(request).map_err(malformed)? {
             Request::Ring => {
-                let answer = self.voter_answer(self.agreed_ring()).await;
+                let answer = self.voter_answer(self.vouched(self.agreed_ring())).await;
                 Ok(codec::encode(&answer).into())
             }
             Request::Fetch(version) => {
@@ -291,7 +293,8 @@ impl Controller {
                 Ok(codec::encode(&self.certify_member(from, &csr_der).await).into())
             }
             Request::Authorities => {
-                let answer = self.voter_answer(self.own_authorities()).await;
+                let known = self.vouched(self.own_authorities());
+                let answer = self.voter_answer(known).await;
                 Ok(codec::encode(&answer).into())
             }
             Request::Trust(version) => {
@@ -317,6 +320,17 @@ impl Controller {
         }
     }
 
+    /// Signs what this node knows as a voter.
+    fn vouched<T: Statement>(&self, known: Option<T>) -> Option<Vouched<T>> {
+        match Vouched::sign(&self.authority()?, self.parts.cluster, known?) {
+            Ok(vouched) => Some(vouched),
+            Err(error) => {
+                tracing::error!(%error, "members are not told of keys and authorities");
+                None
+            }
+        }
+    }
+
     /// The ring as this node has it applied; nothing on a node that does not vote.
     fn agreed_ring(&self) -> Option<AgreedRing> {
         let raft = &self.parts.raft;
@@ -338,12 +352,36 @@ impl Controller {
         }
     }
 
-    /// Takes the ring of whoever it is at that address, or of whom that one says to ask.
-    async fn fetch_from(&self, whom: (NodeId, SocketAddr)) -> Result<bool, ControllerError> {
-        match self.ask_voter(whom, &Request::Ring).await {
-            Some(ring) => self.adopt_ring(ring).await.map(|()| true),
-            None => Ok(false),
+    /// Takes the ring of whoever it is at that address, or of whom that one says to ask, if a voter vouches for it.
+    pub(super) async fn fetch_from(
+        &self,
+        whom: (NodeId, SocketAddr),
+    ) -> Result<bool, ControllerError> {
+        let asked = self.ask_voter(whom, &Request::Ring);
+        let Some(ring) = asked.await else {
+            return Ok(false);
+        };
+        if let Ok(ring) = self.proven_ring(&ring).await? {
+            return self.adopt_ring(ring).await.map(|()| true);
         }
+        // Who was away for long learns first which authority signs now.
+        self.fetch_authorities_from(whom).await?;
+        match self.proven_ring(&ring).await? {
+            Ok(ring) => self.adopt_ring(ring).await.map(|()| true),
+            Err(error) => {
+                tracing::warn!(node = %whom.0, %error, "somebody who is no voter hands out keys");
+                Ok(false)
+            }
+        }
+    }
+
+    async fn proven_ring(
+        &self,
+        ring: &Vouched<AgreedRing>,
+    ) -> Result<Result<AgreedRing, TrustError>, ControllerError> {
+        let credentials = self.own_credentials().await?;
+        let checked = ring.clone();
+        Ok(checked.check(self.parts.cluster, &credentials.trusted()))
     }
 
     /// Asks for what voters know: whoever it is at that address, or whom that one says to ask.
@@ -363,7 +401,7 @@ impl Controller {
         None
     }
 
-    async fn own_ring(&self) -> Result<AgreedRing, ControllerError> {
+    pub(super) async fn own_ring(&self) -> Result<AgreedRing, ControllerError> {
         Ok(self.own_identity().await?.ring)
     }
 
@@ -372,12 +410,15 @@ impl Controller {
         identity.ok_or(ControllerError::Broken("the disk knows no cluster"))
     }
 
-    /// Uses a ring from now on if it is newer than ours: on disk first, or a restart would bring the older one back.
+    /// Uses a ring from now on if it is newer than ours: on disk first, or a restart would bring the older one back. One of the
+    /// same version that differs takes the place of ours, which is what somebody told this node when it joined.
     async fn adopt_ring(&self, ring: AgreedRing) -> Result<(), ControllerError> {
         let _one = self.desk.adopting.lock().await;
         let newer = ring.clone();
         let written = self.disk(move |store| match store.identity()? {
-            Some(mut identity) if identity.ring.version < newer.version => {
+            Some(mut identity)
+                if identity.ring.version <= newer.version && identity.ring != newer =>
+            {
                 identity.ring = newer;
                 store.set_identity(&identity).map(|()| true)
             }
@@ -403,12 +444,15 @@ impl Controller {
                 WatchEvent::Snapshot { .. } | WatchEvent::Change(_) => {}
                 WatchEvent::State { .. } | WatchEvent::Lagged => continue,
             }
-            let Some(leader) = self.parts.raft.leader() else {
-                continue;
+            let leader = loop {
+                match self.parts.raft.leader() {
+                    Some(leader) => break leader,
+                    None => sleep(ASK_AGAIN).await,
+                }
             };
             let fetched = async {
-                self.fetch_from_node(leader).await?;
-                self.fetch_authorities(leader).await
+                self.fetch_authorities(leader).await?;
+                self.fetch_from_node(leader).await
             };
             if let Err(error) = fetched.await {
                 tracing::warn!(%error, "keys and authorities were not renewed; it is tried again");

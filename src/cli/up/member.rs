@@ -18,7 +18,7 @@ use crate::{
     core::{
         ipam::DefaultPools,
         model::NodeId,
-        wire::{codec, lifetime::Standing},
+        wire::{codec, keyring::AgreedRing, lifetime::Standing},
     },
     runtime::{
         clock,
@@ -295,7 +295,11 @@ fn joined_as(
         name: newcomer.name,
         cluster: admission.credentials.cluster,
         credentials: admission.credentials.to_bytes(),
-        ring: admission.ring,
+        // It is whoever let this node in that says so: any ring that a voter vouches for takes its place.
+        ring: AgreedRing {
+            version: 0,
+            ..admission.ring
+        },
     };
     store.set_members(&admission.members)?;
     store.set_identity(&identity)?;

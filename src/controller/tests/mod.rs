@@ -10,6 +10,7 @@
 mod agreement;
 mod engine;
 mod intents;
+mod keys;
 mod labels;
 mod rig;
 mod waiting;

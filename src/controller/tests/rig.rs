@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -21,7 +22,7 @@ use crate::{
             NetworkId, NetworkRecord, NodeId, Prefix, TableEntry, TableName, Value,
         },
         netdb, node,
-        wire::keyring::{ClusterKey, KeyId, Keyring},
+        wire::keyring::{AgreedRing, ClusterKey, KeyId, Keyring},
     },
     driver::{
         Agreed, Capability, Driver, DriverError, EventBatch, Joined, ObjectType, Origin, Progress,
@@ -32,9 +33,9 @@ use crate::{
         self, Sockets,
         clock::{self, Clock},
         streams::{self, Dialer, Limits, Tls},
-        trust::{Ca, CertifiedName, NodeKey, VALID_FOR},
+        trust::{Ca, CertifiedName, Credentials, NodeKey, VALID_FOR},
     },
-    store::Store,
+    store::{NodeIdentity, Store},
 };
 
 /// How long something that must happen may take.
@@ -46,7 +47,7 @@ pub(super) const SECRET: [u8; 16] = [9; 16];
 /// The agreement, faster than in production.
 const TIMINGS: Timings = Timings {
     lease: Duration::from_millis(600),
-    election: Duration::from_millis(600),
+    turn: Duration::from_millis(150),
     propose: Duration::from_secs(3),
     voter_gone: Duration::from_secs(60),
     voter_settled: Duration::from_millis(100),
@@ -176,14 +177,48 @@ impl Rig {
         }
     }
 
+    /// Returns what makes a node a member, as its disk keeps it.
+    pub(super) fn identity(&self, node: NodeId) -> NodeIdentity {
+        NodeIdentity {
+            node,
+            name: name(&format!("n{}", node.0)),
+            cluster: self.cluster,
+            credentials: self.credentials(node).to_bytes(),
+            ring: AgreedRing {
+                version: 0,
+                keys: self.keyring.clone(),
+            },
+        }
+    }
+
+    /// Has a member of that number answer calls, and returns where.
+    pub(super) async fn answer_as(
+        &self,
+        node: NodeId,
+        handler: Arc<dyn streams::Handler>,
+    ) -> SocketAddr {
+        let sockets = Sockets::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let (tcp, tls) = (sockets.tcp, self.tls(node));
+        TaskTracker::new().spawn(streams::serve(tcp, tls, handler, CancellationToken::new()));
+        sockets.addr
+    }
+
+    pub(super) fn ca(&self) -> &Ca {
+        &self.ca
+    }
+
     fn tls(&self, node: NodeId) -> Tls {
+        Tls::new(&self.credentials(node)).unwrap()
+    }
+
+    fn credentials(&self, node: NodeId) -> Credentials {
         let key = NodeKey::generate().unwrap();
         let cluster = self.cluster;
         let name = CertifiedName { node, cluster };
         let csr = key.csr(node).unwrap();
         let signed = self.ca.sign(&csr, name, (clock::wall(), VALID_FOR));
         let credentials = key.certified(self.ca.cert_der.clone(), signed.unwrap());
-        Tls::new(&credentials.unwrap()).unwrap()
+        credentials.unwrap()
     }
 
     /// Starts a node on a disk; a node of the same number that ran on it before must have stopped.

@@ -124,17 +124,20 @@ pub(super) fn vouches(authorities: &[&[u8]], cert_der: &[u8], cross_der: &[u8]) 
     ) else {
         return false;
     };
-    let signed_by = |authority: &[u8]| {
-        let Ok((_, authority)) = parse_x509_certificate(authority) else {
-            return false;
-        };
-        let key = &authority.public_key().subject_public_key.data;
-        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key);
-        let signed = cross.tbs_certificate.as_ref();
-        key.verify(signed, &cross.signature_value.data).is_ok()
-    };
+    let (signed, signature) = (cross.tbs_certificate.as_ref(), &cross.signature_value.data);
+    let mut authorities = authorities.iter();
     cross.public_key().raw == cert.public_key().raw
-        && authorities.iter().any(|authority| signed_by(authority))
+        && authorities.any(|authority| has_signed(authority, signed, signature))
+}
+
+/// Returns whether the authority of that certificate has signed something.
+pub(super) fn has_signed(authority: &[u8], signed: &[u8], signature: &[u8]) -> bool {
+    let Ok((_, authority)) = parse_x509_certificate(authority) else {
+        return false;
+    };
+    let key = &authority.public_key().subject_public_key.data;
+    let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key);
+    key.verify(signed, signature).is_ok()
 }
 
 fn read(csr_der: &[u8]) -> Result<CertificateSigningRequestParams, TrustError> {

@@ -7,6 +7,7 @@
 mod ca;
 mod credentials;
 mod token;
+mod vouched;
 
 use std::{fmt, str::FromStr};
 
@@ -20,6 +21,7 @@ use crate::core::{
 pub use ca::{Ca, VALID_FOR, key_digest};
 pub use credentials::{Anchors, Credentials, NodeKey, PrivateKey};
 pub use token::{Token, TokenError, secrets_match};
+pub use vouched::{Statement, Vouched};
 
 /// Why something of the cluster's trust cannot be made or used. Nothing was written.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +45,9 @@ pub enum TrustError {
     /// The certificate is none that this cluster's authority signs.
     #[error("the certificate names no node of a Weft cluster: {0}")]
     BadCertificate(String),
+    /// Whoever said it holds no authority of this cluster: it is no voter, or only claims what it says.
+    #[error("no authority of this cluster has signed the {0}: it is not taken")]
+    Unvouched(&'static str),
     /// What this node keeps does not fit together.
     #[error(
         "this node's certificate and key cannot be used: {0}; restore the data directory, or leave and join again"
