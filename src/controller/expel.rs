@@ -50,6 +50,10 @@ impl Controller {
             return Err(ControllerError::OnlyVoter(name));
         }
         if !self.is_removed(node) {
+            // A leader that is removed is heard by nobody: another one leads first, and takes its vote.
+            if !self.parts.raft.relieve(node).await {
+                return Err(ControllerError::NoLeader);
+            }
             self.propose(Action::RemoveMember { node }).await?;
             tracing::info!(%node, "removed from the cluster");
             self.shut_out(node).await?;

@@ -133,6 +133,9 @@ impl Controller {
         let others = members.iter().filter(|member| member.node != node);
         self.desk.leaving.cancel();
         if others.filter(|member| member.state.is_alive()).count() > 0 {
+            if self.parts.raft.status().voters.len() > 1 && !self.parts.raft.relieve(node).await {
+                tracing::warn!("no other voter could take the lead before this node leaves");
+            }
             match self.propose(Action::RemoveMember { node }).await {
                 Ok(_done) => self.hand_over_vote().await,
                 Err(error) => {

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use bincode::{Decode, Encode};
 use tokio::{sync::mpsc, task::JoinSet, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -20,10 +21,19 @@ use crate::{
         watch::{Filter, Revised},
         wire::codec,
     },
-    raft::{ClusterLog, Leadership},
+    raft::{ClusterLog, Hint, Leadership},
     runtime::{PutError, Stopped, WatchEvent},
     store::StoredEndpoint,
 };
+
+/// What a node says that leads.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+struct Leads {
+    /// In which term.
+    term: u64,
+    /// Who votes.
+    voters: Vec<NodeId>,
+}
 
 /// The label of what fails together.
 const ZONE: &str = "zone";
@@ -189,20 +199,20 @@ impl Controller {
     ///
     /// A node that leads says so under its own key, with its term. The greatest term is the truth.
     async fn follow_leader(self) -> Result<(), Stopped> {
-        let mut terms = BTreeMap::new();
+        let (mut said, mut newest) = (BTreeMap::new(), Leads::default());
         let mut watcher = self.parts.handle.watch(cluster_table(leader_table()), None);
         loop {
             match watcher.next().await? {
                 WatchEvent::Snapshot { entries, .. } => {
                     let read = entries
                         .iter()
-                        .map(|entry| (entry.owner, term(&entry.value)));
-                    terms = read.collect();
+                        .map(|entry| (entry.owner, leads(&entry.value)));
+                    said = read.collect();
                 }
                 WatchEvent::Change(Revised { change, .. }) => {
                     match &change.value {
-                        Some(value) => terms.insert(change.owner, term(value)),
-                        None => terms.remove(&change.owner),
+                        Some(value) => said.insert(change.owner, leads(value)),
+                        None => said.remove(&change.owner),
                     };
                     if change.kind == ChangeKind::Deleted(Reason::OwnerDown) {
                         self.parts.raft.hint_down(change.owner);
@@ -211,43 +221,57 @@ impl Controller {
                 // What has not come yet comes as changes; after a lag, a snapshot follows.
                 WatchEvent::State { .. } | WatchEvent::Lagged => continue,
             }
-            let newest = terms.iter().max_by_key(|(_, term)| **term);
-            self.parts.raft.hint_leader(newest.map(|(node, _)| *node));
+            let leader = said.iter().max_by_key(|(_, leads)| leads.term);
+            // Who voted last is known also while nobody leads.
+            if let Some((_, leads)) = leader.filter(|(_, leads)| leads.term >= newest.term) {
+                newest.clone_from(leads);
+            }
+            self.parts.raft.hint(Hint {
+                leader: leader.map(|(node, _)| *node),
+                voters: newest.voters.clone(),
+            });
         }
     }
 
     /// Writes the `leader` entry while this node leads.
     async fn announce_leadership(self) -> Result<(), Stopped> {
-        let mut leadership = self.parts.raft.leadership();
+        let raft = &self.parts.raft;
+        let mut leadership = raft.leadership();
         let mut announced = None;
         loop {
             let Leadership { leader, term } = *leadership.borrow_and_update();
-            let leads = (leader == Some(self.parts.node)).then_some(term);
-            if leads != announced && self.announce(leads).await? {
-                announced = leads;
-            }
-            let changed = async {
-                if leads == announced {
-                    leadership.changed().await
-                } else {
-                    tokio::time::sleep(FIRST_RETRY).await;
-                    Ok(())
+            let leads = (leader == Some(self.parts.node)).then(|| Leads {
+                term,
+                voters: raft.status().voters,
+            });
+            if leads != announced && self.announce(leads.as_ref()).await? {
+                let before = announced.as_ref().map(|leads: &Leads| leads.term);
+                if let Some(leads) = leads.as_ref().filter(|leads| Some(leads.term) != before) {
+                    tracing::info!(term = leads.term, "this node leads");
                 }
+                announced.clone_from(&leads);
+            }
+            // Who votes may change meanwhile.
+            let pause = match leads == announced {
+                true => MEMBERS_EVERY,
+                false => FIRST_RETRY,
             };
-            if changed.await.is_err() {
-                return Ok(());
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                changed = leadership.changed() => if changed.is_err() {
+                    return Ok(());
+                },
             }
         }
     }
 
     /// Returns whether the DB took it.
-    async fn announce(&self, term: Option<u64>) -> Result<bool, Stopped> {
+    async fn announce(&self, leads: Option<&Leads>) -> Result<bool, Stopped> {
         let (table, key) = (leader_table(), node_key(self.parts.node));
-        let Some(term) = term else {
+        let Some(leads) = leads else {
             return Ok(self.remove(&(NetworkId::CLUSTER, table, key)).await);
         };
-        tracing::info!(term, "this node leads");
-        let value = Value::new(codec::encode(&term)).expect("a number is short");
+        let value = Value::new(codec::encode(leads)).expect("a number and seven ids are short");
         let entry = (table, key, value);
         let put = self
             .parts
@@ -433,7 +457,7 @@ pub(super) fn node_key(node: NodeId) -> Key {
 }
 
 /// A term that cannot be read is older than any.
-fn term(value: &Value) -> u64 {
+fn leads(value: &Value) -> Leads {
     codec::decode(value.as_bytes()).unwrap_or_default()
 }
 

@@ -83,6 +83,10 @@ impl Inner {
                 self.hint_gone(from);
                 Reply::Noted
             }
+            Message::StepAside => {
+                self.aside.notify_one();
+                Reply::Noted
+            }
             Message::Transfer { term, to } => self.handle_transfer(from, term, to).await,
             Message::Confirm => match self.confirm().await {
                 Some(last) => Reply::Confirmed(last),
@@ -104,7 +108,11 @@ impl Inner {
             Message::Snapshot {
                 vote, offset, data, ..
             } => (vote, offset.saturating_add(data.len() as u64)),
-            Message::Resign | Message::Voters | Message::Confirm | Message::Transfer { .. } => {
+            Message::Resign
+            | Message::Voters
+            | Message::Confirm
+            | Message::StepAside
+            | Message::Transfer { .. } => {
                 return None;
             }
         };

@@ -1,18 +1,22 @@
-//! A leader that stops hands over to the voter whose log goes furthest, with no lease to wait for.
+//! A leader that stops, or is about to be removed, hands over to the voter whose log goes furthest, with no lease to wait for.
 //!
 //! A follower grants no vote while it hears a leader, so that nobody disturbs one that works (Ongaro, §4.2.3); a leader that
 //! hands over waives that (§3.10). It stops taking proposals, waits until its heir has all of its log, has every other voter
 //! promise the next term to the heir, itself included, and then tells the heir to stand. The heir is elected as anybody is, by a
 //! majority with logs no longer than its own; only the wait is left out.
 
-use std::{io::Cursor, time::Duration};
+use std::{
+    io::Cursor,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use openraft::Snapshot;
 use tokio::time::timeout;
 
 use super::{
-    Inner, Role,
+    Inner, Raft, Role,
     transport::Service,
     types::{SnapshotMeta, Vote},
     wire::{self, Message, Reply},
@@ -28,7 +32,49 @@ const ANSWER: Duration = Duration::from_millis(300);
 /// How long the heir may take to be elected.
 const ELECTION: Duration = Duration::from_secs(1);
 
+/// How long it may take until a leader that is told so leads no more.
+const RELIEVE: Duration = Duration::from_secs(10);
+
+/// How often it is told again.
+const TELL_AGAIN: Duration = Duration::from_millis(200);
+
+impl Raft {
+    /// Has another voter lead, if that node does. Returns whether it leads no more, for all that this node knows.
+    pub async fn relieve(&self, node: NodeId) -> bool {
+        let inner = &self.inner;
+        let relieved = async {
+            while inner.leader() == Some(node) {
+                if node == inner.node {
+                    inner.aside.notify_one();
+                } else {
+                    inner.tell(&[node], &Message::StepAside).await;
+                }
+                tokio::time::sleep(TELL_AGAIN).await;
+            }
+        };
+        timeout(RELIEVE, relieved).await.is_ok()
+    }
+}
+
 impl Inner {
+    /// Hands over whenever another voter shall lead, and goes on voting.
+    pub(super) async fn step_aside(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.aside.notified() => {}
+            }
+            self.steps_aside.store(true, Ordering::Relaxed);
+            self.hand_over().await;
+            self.steps_aside.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns whether this node takes no proposals: who follows it must have all of its log.
+    pub(super) fn hands_over(&self) -> bool {
+        self.stop.is_cancelled() || self.steps_aside.load(Ordering::Relaxed)
+    }
+
     /// Hands over, if this node leads and another one votes. It takes a moment, and never longer than the deadlines here.
     pub(super) async fn hand_over(&self) {
         let status = self.status();

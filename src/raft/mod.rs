@@ -27,7 +27,7 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -36,7 +36,7 @@ use openraft::{
 };
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -58,6 +58,7 @@ use self::{
 };
 use crate::{
     core::{
+        agreement::Patience,
         allocator::{Action, Allocator},
         model::{NodeId, UnixMillis},
     },
@@ -66,6 +67,9 @@ use crate::{
 
 /// How many pieces of the cluster log may wait for who takes them; then they are gathered, see [`ClusterLog`].
 const CLUSTER_LOG_QUEUE: usize = 16;
+
+/// How often a leader speaks within the lease: a word or two may be late.
+const SPEAKS: u32 = 3;
 
 /// How long one page of a snapshot is, in bytes: far below the longest frame.
 const SNAPSHOT_PAGE: usize = 1024 * 1024;
@@ -95,10 +99,11 @@ pub struct RaftConfig {
 /// How long everything takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timings {
-    /// A leader that is silent for this long may be replaced; it speaks twice in this time.
+    /// A leader that is silent for this long may be replaced; it speaks three times in this time.
     pub lease: Duration,
-    /// After the lease, a follower waits for a random part of this, at least half of it, before it asks for votes.
-    pub election: Duration,
+    /// After the lease and this much more the first follower asks for votes, and each other one so much later than the one
+    /// before it, see [`Patience`].
+    pub turn: Duration,
     /// How long a proposal may take.
     pub propose: Duration,
     /// How long a voter may be down before another takes its place.
@@ -112,11 +117,12 @@ pub struct Timings {
 }
 
 impl Default for Timings {
-    /// A silent leader is replaced after 1.3 to 1.5 s, one that is known to be down after 1 s, both from its last word on.
+    /// A silent leader is replaced after 1.2 s, one that is known to be down after 1 s, both from its last word on, which is a
+    /// third of a second old at most.
     fn default() -> Self {
         Self {
             lease: Duration::from_secs(1),
-            election: Duration::from_millis(500),
+            turn: Duration::from_millis(150),
             propose: Duration::from_secs(10),
             voter_gone: Duration::from_secs(60),
             voter_settled: Duration::from_secs(3),
@@ -127,6 +133,13 @@ impl Default for Timings {
 }
 
 impl Timings {
+    fn patience(&self) -> Patience {
+        Patience {
+            lease: self.lease,
+            turn: self.turn,
+        }
+    }
+
     /// Returns how long ago a quorum may have answered a leader that still counts as one: two leases.
     fn heard_within(&self) -> Duration {
         self.lease * 2
@@ -135,7 +148,8 @@ impl Timings {
     fn openraft(&self) -> Result<Config, RaftError> {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         // The end of openraft's range of election timeouts is the lease, its beginning how long a vote may take: when to stand is
-        // decided in `election`. Its leader speaks at ticks of 3/2 of the heartbeat interval.
+        // decided in `core::agreement`. Its leader speaks at ticks of 3/2 of the heartbeat interval, which is also how long it waits
+        // for an answer; it is made to speak between them too.
         let config = Config {
             cluster_name: "weft".to_owned(),
             heartbeat_interval: millis(self.lease) / 3,
@@ -235,6 +249,15 @@ pub struct Leadership {
     pub term: u64,
 }
 
+/// What others say of the agreement.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Hint {
+    /// Who leads; nothing while nobody does.
+    pub leader: Option<NodeId>,
+    /// Who voted when somebody led last; nothing if that is not known.
+    pub voters: Vec<NodeId>,
+}
+
 /// A node's part in the agreement.
 #[derive(Clone)]
 pub struct Raft {
@@ -250,8 +273,8 @@ struct Inner {
     clock: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
     rng: Mutex<StdRng>,
     timings: Timings,
-    /// Who leads by what others say, for a node that takes no part.
-    hint: Mutex<Option<NodeId>>,
+    /// Who leads and votes by what others say, for a node that takes no part.
+    hinted: Mutex<Hint>,
     members: watch::Sender<Members>,
     /// When it was told anew who is there.
     told: Mutex<Option<Instant>>,
@@ -261,6 +284,9 @@ struct Inner {
     wanted: usize,
     seen: watch::Receiver<Option<Look>>,
     leadership: watch::Receiver<Leadership>,
+    /// This node shall not lead any longer, and is about to see to it.
+    aside: Arc<Notify>,
+    steps_aside: AtomicBool,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -291,7 +317,7 @@ impl Raft {
         let (leadership_told, leadership) = watch::channel(Leadership::default());
         let (missed, missed_seen) = watch::channel(Gone::default());
         let (seen_told, seen) = watch::channel(None);
-        let tasks = TaskTracker::new();
+        let (tasks, aside) = (TaskTracker::new(), Arc::new(Notify::new()));
         let autopilot = Autopilot {
             us: node.0,
             raft: raft.clone(),
@@ -301,6 +327,7 @@ impl Raft {
             gone_after: timings.voter_gone,
             settled_after: timings.voter_settled,
             seen: seen_told,
+            aside: Arc::clone(&aside),
             stop: stop.clone(),
         };
         tasks.spawn(autopilot.run());
@@ -321,7 +348,7 @@ impl Raft {
             clock: config.clock,
             rng: Mutex::new(StdRng::seed_from_u64(config.seed)),
             timings,
-            hint: Mutex::new(None),
+            hinted: Mutex::default(),
             members,
             told: Mutex::default(),
             gone: watch::Sender::default(),
@@ -329,11 +356,15 @@ impl Raft {
             wanted: config.voters,
             seen,
             leadership,
+            aside,
+            steps_aside: AtomicBool::new(false),
             stop,
             tasks,
         };
         let inner = Arc::new(inner);
+        inner.tasks.spawn(Arc::clone(&inner).step_aside());
         inner.tasks.spawn(Arc::clone(&inner).elections());
+        inner.tasks.spawn(Arc::clone(&inner).speak());
         Ok((Self { inner }, news_taken))
     }
 
@@ -393,13 +424,10 @@ impl Raft {
         });
     }
 
-    /// Tells who leads by what others say; only a node that takes no part in the agreement needs it.
-    pub fn hint_leader(&self, leader: Option<NodeId>) {
-        *self
-            .inner
-            .hint
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = leader;
+    /// Tells who leads and votes by what others say; only a node that takes no part in the agreement needs it.
+    pub fn hint(&self, hint: Hint) {
+        let hinted = self.inner.hinted.lock();
+        *hinted.unwrap_or_else(PoisonError::into_inner) = hint;
     }
 
     /// Tells that a node is down. If it leads, another is elected as soon as its lease has run out.
@@ -429,7 +457,8 @@ impl Inner {
     }
 
     fn leader(&self) -> Option<NodeId> {
-        let hint = *self.hint.lock().unwrap_or_else(PoisonError::into_inner);
+        let hint = self.hinted.lock().unwrap_or_else(PoisonError::into_inner);
+        let hint = hint.leader;
         let heard = self.leadership.borrow().leader;
         // What this node knew before its disk was full is old.
         let heard = heard.filter(|leader| *leader != self.node || !self.disk.is_full());

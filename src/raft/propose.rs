@@ -10,10 +10,11 @@ use tokio::time::{Instant, timeout};
 use super::{
     Inner, Raft, Role,
     transport::{Service, TransportError},
-    types::{Applied, most},
+    types::Applied,
     wire::{self, Proposed},
 };
 use crate::core::{
+    agreement::most_of_all,
     allocator::{Action, AllocatorError, Command, Outcome},
     model::{Hlc, NodeId},
 };
@@ -126,6 +127,7 @@ impl Inner {
                     false => return Err(ProposeError::Stopped),
                 },
                 () = tokio::time::sleep(RETRY_AFTER) => {}
+                () = self.led_anew(None) => {}
             }
         }
         Err(match unanswered {
@@ -134,8 +136,22 @@ impl Inner {
         })
     }
 
+    /// Waits until somebody is heard of as leader from now on, other than this one.
+    async fn led_anew(&self, but: Option<NodeId>) {
+        let mut leadership = self.leadership.clone();
+        leadership.mark_unchanged();
+        while leadership.changed().await.is_ok() {
+            let leader = leadership.borrow_and_update().leader;
+            if leader.is_some() && leader != but {
+                return;
+            }
+        }
+        // Stopped: there is nobody to hear of.
+        std::future::pending().await
+    }
+
     /// Returns whether nobody can lead, for all that this node knows: most voters, or all other nodes, have been down for longer
-    /// than an election takes.
+    /// than an election takes. Who does not vote knows the voters from whoever led last.
     fn is_cut_off(&self) -> bool {
         let told = *self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let is_settled = told.is_some_and(|at| at.elapsed() >= self.timings.heard_within());
@@ -146,16 +162,15 @@ impl Inner {
         let is_up = |node: &u64| *node == self.node.0 || members.alive.contains(node);
         if !self.is_voter() {
             let others = |nodes: &BTreeSet<u64>| nodes.iter().any(|node| *node != self.node.0);
-            return others(&members.all) && !others(&members.alive);
+            let is_alone = others(&members.all) && !others(&members.alive);
+            let voters = self.hinted.lock().unwrap_or_else(PoisonError::into_inner);
+            let voters: BTreeSet<u64> = voters.voters.iter().map(|voter| voter.0).collect();
+            return is_alone || (!voters.is_empty() && !most_of_all([&voters], is_up));
         }
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
-        let mut halves = metrics
-            .membership_config
-            .membership()
-            .get_joint_config()
-            .iter();
-        halves.any(|voters| !most(voters, is_up))
+        let membership = metrics.membership_config.membership();
+        !most_of_all(membership.get_joint_config(), is_up)
     }
 
     async fn forwarded(&self, from: NodeId, command: Command) -> Proposed {
@@ -187,7 +202,12 @@ impl Inner {
         let asked = self
             .transport
             .call(target, Service::Propose, request, within);
-        let answer = match asked.await {
+        let answer = tokio::select! {
+            answer = asked => answer,
+            // It may have died over it, and the next one will know.
+            () = self.led_anew(Some(target)) => return Attempt::Unanswered,
+        };
+        let answer = match answer {
             Ok(answer) => answer,
             Err(
                 TransportError::NoAddress(_)
@@ -217,7 +237,7 @@ impl Inner {
 
     async fn attempt_here(&self, command: &Command, left: Duration) -> Attempt {
         // A leader that hands over takes nothing new: who follows it must have all of its log.
-        if self.leads_alone() || self.disk.is_full() || self.stop.is_cancelled() {
+        if self.leads_alone() || self.disk.is_full() || self.hands_over() {
             return Attempt::NotLeader(None);
         }
         if self.status().role == Role::Stopped {

@@ -1,6 +1,6 @@
 //! openraft's types with ours filled in.
 
-use std::{collections::BTreeSet, io::Cursor};
+use std::io::Cursor;
 
 use openraft::EmptyNode;
 
@@ -25,8 +25,3 @@ pub(super) type StoredMembership = openraft::StoredMembership<u64, EmptyNode>;
 pub(super) type SnapshotMeta = openraft::SnapshotMeta<u64, EmptyNode>;
 pub(super) type StorageError = openraft::StorageError<u64>;
 pub(super) type StorageIOError = openraft::StorageIOError<u64>;
-
-/// Returns whether most of some voters are so: of a change of voters, each half must be asked.
-pub(super) fn most(voters: &BTreeSet<u64>, are_so: impl Fn(&u64) -> bool) -> bool {
-    voters.iter().filter(|voter| are_so(voter)).count() > voters.len() / 2
-}

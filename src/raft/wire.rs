@@ -122,6 +122,8 @@ pub(super) enum Message {
     },
     /// Any member asks the leader how far the cluster log goes.
     Confirm,
+    /// Any member asks the leader to have another voter lead: it is about to be removed.
+    StepAside,
 }
 
 /// The answer to a [`Message`].

@@ -410,7 +410,7 @@ fn timings(profile: Profile) -> Timings {
         Profile::Lan | Profile::Local => timings,
         Profile::Wan => Timings {
             lease: Duration::from_secs(3),
-            election: Duration::from_millis(1_500),
+            turn: Duration::from_millis(450),
             voter_settled: Duration::from_secs(15),
             ..timings
         },

@@ -1,13 +1,14 @@
 //! Which change of who votes comes next, from what the leader sees: pure.
 //!
 //! **Invariant:** a change is only begun when a majority of the old voters and of the new ones is alive, and every new voter has
-//! the log already and has been up for a while; a voter that is down is replaced, never just dropped, while it is a member.
+//! the log already and has been up for a while; a voter that is down is replaced, never just dropped, while it is a member. A
+//! leader that was removed has another voter lead, which takes its vote; one that alone votes gives it away itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bincode::{Decode, Encode};
 
-use crate::{core::model::NodeId, raft::types::most};
+use crate::core::{agreement::most, model::NodeId};
 
 /// What the membership says of the nodes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -44,6 +45,8 @@ pub(super) enum Step {
     AddLearner(u64),
     SetVoters(BTreeSet<u64>),
     Forget(BTreeSet<u64>),
+    /// Another one shall lead, and take this one's vote.
+    StepAside,
 }
 
 /// What the leader waits for before it changes who votes.
@@ -117,6 +120,10 @@ pub(super) fn decide(view: &View) -> Decision {
 }
 
 fn towards(view: &View, voters: &BTreeSet<u64>) -> (Option<Step>, Wait) {
+    let is_heir = |id: &u64| *id != view.us && is_up(view, id) && view.members.all.contains(id);
+    if !view.members.all.contains(&view.us) && view.voters.iter().any(is_heir) {
+        return (Some(Step::StepAside), Wait::Change);
+    }
     let newcomers: Vec<u64> = voters.difference(&view.voters).copied().collect();
     let mut waiting = newcomers.iter().copied();
     if let Some(new) = waiting.find(|id| !view.learners.contains(id)) {

@@ -16,7 +16,10 @@ use std::{
 };
 
 use openraft::{ChangeMembers, EmptyNode, RaftMetrics};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::decide::{Decision, Step, View, decide};
@@ -60,6 +63,8 @@ pub(super) struct Autopilot {
     pub(super) settled_after: Duration,
     /// Nothing while another node leads, or nobody.
     pub(super) seen: watch::Sender<Option<Look>>,
+    /// Told when another voter shall lead.
+    pub(super) aside: Arc<Notify>,
     pub(super) stop: CancellationToken,
 }
 
@@ -117,6 +122,10 @@ impl Autopilot {
         let replication = metrics.replication.as_ref()?;
         let membership = Arc::clone(&metrics.membership_config);
         let membership = membership.membership();
+        // One that has just given its vote away leads for a moment still, and the engine takes no change from it.
+        if !membership.voter_ids().any(|voter| voter == self.us) {
+            return None;
+        }
         let near = metrics.last_log_index.unwrap_or(0).saturating_sub(LAG_MAX);
         let has_log =
             |matched: &Option<openraft::LogId<u64>>| matched.is_some_and(|id| id.index >= near);
@@ -169,6 +178,7 @@ impl Autopilot {
             Step::AddLearner(id) => ChangeMembers::AddNodes(BTreeMap::from([(id, EmptyNode {})])),
             Step::SetVoters(voters) => ChangeMembers::ReplaceAllVoters(voters),
             Step::Forget(learners) => ChangeMembers::RemoveNodes(learners),
+            Step::StepAside => return self.aside.notify_one(),
         };
         let changing = self.raft.change_membership(change, false);
         let changed = tokio::select! {

@@ -94,10 +94,12 @@ fn a_voter_that_was_removed_loses_its_vote_and_the_number_stays_odd() {
 }
 
 #[test]
-fn a_leader_that_was_removed_hands_its_vote_on() {
-    let view = view(&[1, 2, 3], &[4], &[1, 2, 3, 4], &[2, 3, 4]);
+fn a_leader_that_was_removed_has_another_lead_and_one_that_alone_votes_gives_its_vote_away() {
+    let with_heirs = view(&[1, 2, 3], &[4], &[1, 2, 3, 4], &[2, 3, 4]);
+    let alone = view(&[1], &[2], &[1, 2], &[2]);
 
-    assert_eq!(step(&view), Some(Step::SetVoters(set(&[2, 3, 4]))));
+    assert_eq!(step(&with_heirs), Some(Step::StepAside));
+    assert_eq!(step(&alone), Some(Step::SetVoters(set(&[2]))));
 }
 
 #[test]
@@ -286,6 +288,7 @@ fn disturb(world: &mut View, node: u64, event: u8) {
 fn take(world: &mut View) -> Result<(), TestCaseError> {
     match decide(world).step {
         None => {}
+        Some(Step::StepAside) => prop_assert!(false, "nobody was removed that leads"),
         Some(Step::AddLearner(id)) => {
             prop_assert!(!world.voters.contains(&id) && world.learners.insert(id));
             world.caught_up.remove(&id);

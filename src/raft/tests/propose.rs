@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 use super::rig::{Rig, Way, network};
-use crate::{core::model::NodeId, raft::ProposeError};
+use crate::{
+    core::model::NodeId,
+    raft::{Hint, ProposeError},
+};
 
 const LEASE: Duration = Duration::from_millis(600);
 const PROPOSE: Duration = Duration::from_secs(20);
@@ -97,4 +100,45 @@ async fn what_a_leader_wrote_before_it_stopped_may_yet_be_done() {
 
     assert_eq!(answer, Err(ProposeError::Timeout));
     assert_eq!(stopped, Err(ProposeError::Stopped));
+}
+
+#[tokio::test]
+async fn who_does_not_vote_says_at_once_that_nobody_can_lead_where_most_voters_are_down() {
+    let mut rig = Rig::new(3, LEASE);
+    rig.propose_within(PROPOSE);
+    rig.found(3).await;
+    for spare in [4, 5] {
+        rig.add(spare).await;
+    }
+    let all = [1, 2, 3, 4, 5].map(NodeId);
+    let voters: Vec<NodeId> = rig.raft(1).status().voters;
+    for node in 1..=3 {
+        rig.kill(node).await;
+    }
+    let raft = rig.raft(4);
+    raft.hint(Hint {
+        leader: None,
+        voters: voters.clone(),
+    });
+    let up = [voters[0], NodeId(4), NodeId(5)];
+    raft.set_members(&up, &all, &BTreeMap::new());
+    let begun = Instant::now();
+
+    let first = raft.propose(network("first")).await;
+    let took = begun.elapsed();
+    let begun = Instant::now();
+    let second = raft.propose(network("second")).await;
+    let at_once = begun.elapsed();
+    // With two of them there may be a leader, so it is looked for.
+    raft.set_members(&all[..], &all, &BTreeMap::new());
+    let begun = Instant::now();
+    let waits = tokio::time::timeout(LEASE * 4, raft.propose(network("third"))).await;
+
+    assert_eq!(
+        (first, second),
+        (Err(ProposeError::NoLeader), Err(ProposeError::NoLeader))
+    );
+    assert!(took < PROPOSE / 2, "{took:?}");
+    assert!(at_once < LEASE, "{at_once:?}");
+    assert!(waits.is_err(), "{:?}", begun.elapsed());
 }

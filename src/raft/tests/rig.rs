@@ -62,7 +62,7 @@ impl Rig {
         Self {
             timings: Timings {
                 lease,
-                election: lease,
+                turn: (lease / 4).min(Duration::from_millis(150)),
                 propose: Duration::from_secs(10),
                 voter_gone: Duration::from_secs(60),
                 voter_settled: Duration::ZERO,
@@ -164,15 +164,27 @@ impl Rig {
         };
         first.bootstrap(genesis).await.unwrap();
         for node in 2..=nodes {
-            let action = Action::AdmitNode {
-                node: NodeId(node),
-                name: name(&format!("n{node}")),
-                key: [7; 32],
-            };
-            first.propose(action).await.unwrap();
-            self.start(node).await;
+            self.add(node).await;
         }
-        self.until_voting(nodes.try_into().unwrap()).await;
+        self.until_voting(self.voters.min(nodes.try_into().unwrap()))
+            .await;
+    }
+
+    /// Lets a node in, and starts it.
+    pub(super) async fn add(&mut self, node: u64) {
+        let action = Action::AdmitNode {
+            node: NodeId(node),
+            name: name(&format!("n{node}")),
+            key: [7; 32],
+        };
+        let leader = self.leader().unwrap();
+        self.raft(leader).propose(action).await.unwrap();
+        self.start(node).await;
+    }
+
+    /// Returns whether a node runs.
+    pub(super) fn runs(&self, node: u64) -> bool {
+        self.rafts().contains_key(&node)
     }
 
     pub(super) fn store(&self, node: u64) -> &Store {
