@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_read_in_order_and_the_entry_that_is_no_vni_is_named() {
+    fn a_list_is_read_in_order_and_the_entry_that_is_no_vni_is_named_o3() {
         let bad = |entry: &str| AllocatorError::BadVni {
             entry: entry.to_owned(),
         };

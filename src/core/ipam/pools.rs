@@ -12,10 +12,12 @@ pub enum PoolRefusal {
     /// The caller wrote the name of no space.
     #[error("{0:?} is no address space: `local` and `global` are")]
     NoSuchSpace(String),
-    /// The caller wrote no pool's id.
+    /// The caller wrote no pool's id. Nobody says so any more: it keeps the place of those behind it, in replies that
+    /// are written down.
     #[error("{0:?} is no pool's id: `global/10.0.0.0/16` is one")]
     BadId(String),
-    /// The caller named a pool that is not there, or no longer.
+    /// The caller named a pool that is not there, or no longer. Nobody says so any more: it keeps the place of those behind it, in
+    /// replies that are written down.
     #[error("there is no pool {0}")]
     NoSuchPool(String),
     /// The caller must name a longer prefix.
@@ -54,7 +56,8 @@ pub enum PoolRefusal {
     /// No pool can be cut into pieces of that size.
     #[error("no pool can be cut into prefixes of length {0}")]
     BadLength(u8),
-    /// Every pool is in use: the caller must name one, or give others back.
+    /// Every pool is in use: the caller must name one, or give others back. Nobody says so any more: it keeps the place of those
+    /// behind it, in replies that are written down.
     #[error("no prefix of length {0} is free: name one, or configure more pools")]
     NoMorePools(u8),
     /// The caller must choose another address.
@@ -68,7 +71,8 @@ pub enum PoolRefusal {
     /// The caller must choose another address.
     #[error("address {0} is in use")]
     AddressInUse(IpAddr),
-    /// Every address is in use.
+    /// Every address is in use. Nobody says so any more: it keeps the place of those behind it, in replies that
+    /// are written down.
     #[error("no address of {0} is free")]
     NoMoreAddresses(Prefix),
     /// The caller must give a length that the pool can be cut into.

@@ -6,15 +6,9 @@ use crate::core::ipam::COOL_DOWN;
 /// A founded cluster of two nodes with one network.
 fn pair() -> (Rig, NetworkId) {
     let mut rig = Rig::founded();
-    admit(&mut rig, 2);
+    rig.apply(admit(NodeId(2), "n2")).unwrap();
     let network = rig.network(create("a", &[])).id;
     (rig, network)
-}
-
-fn admit(rig: &mut Rig, node: u64) {
-    let name = name(&format!("n{node}"));
-    let node = NodeId(node);
-    rig.apply(Action::AdmitMember { node, name }).unwrap();
 }
 
 fn hold(rig: &mut Rig, network: NetworkId, node: NodeId, address: &str) -> (Prefix, u64) {
@@ -99,10 +93,7 @@ fn blocks_come_in_order_and_one_given_back_comes_last() {
         (prefix("10.0.0.0/28"), prefix("10.0.0.16/28"))
     );
     assert_eq!(rest.last(), Some(&first));
-    let full = rig.apply(Action::LeaseBlock {
-        network: id,
-        node: FOUNDER,
-    });
+    let full = rig.apply(lease(id, FOUNDER));
     assert_eq!(full, Err(AllocatorError::NoFreeAddress(id)));
 }
 
@@ -121,25 +112,15 @@ fn a_tiny_subnet_is_leased_address_by_address_without_the_reserved_ones() {
         "192.168.1.6/32",
     ];
     assert_eq!(leased, wanted);
-    assert!(
-        rig.apply(Action::LeaseBlock {
-            network: id,
-            node: FOUNDER
-        })
-        .is_err()
-    );
+    assert!(rig.apply(lease(id, FOUNDER)).is_err());
 }
 
 #[test]
 fn a_claimed_address_is_its_claimers_alone_and_blocks_go_around_it() {
     let mut rig = Rig::founded();
-    rig.apply(Action::AdmitMember {
-        node: NodeId(2),
-        name: name("n2"),
-    })
-    .unwrap();
+    rig.apply(admit(NodeId(2), "n2")).unwrap();
     let network = rig.network(create("a", &[])).id;
-    let claim = |node, address: &str| Action::ClaimAddress {
+    let claim = |node, address: &str| Action::HoldAddress {
         network,
         node,
         address: address.parse().unwrap(),
@@ -151,7 +132,13 @@ fn a_claimed_address_is_its_claimers_alone_and_blocks_go_around_it() {
     let blocks = [rig.lease(network, NodeId(2)), rig.lease(network, NodeId(2))];
     let inside = rig.apply(claim(NodeId(2), "10.0.0.5"));
 
-    assert_eq!(claimed, again);
+    let (Ok(Outcome::Leased(claimed, first)), Ok(Outcome::Leased(again, second))) =
+        (claimed, again)
+    else {
+        panic!("not leased")
+    };
+    assert_eq!((&claimed, claimed.prefix), (&again, prefix("10.0.0.20/32")));
+    assert!(second > first);
     let address = "10.0.0.20".parse().unwrap();
     assert_eq!(
         other,
@@ -161,7 +148,7 @@ fn a_claimed_address_is_its_claimers_alone_and_blocks_go_around_it() {
         })
     );
     assert_eq!(blocks, [prefix("10.0.0.0/28"), prefix("10.0.0.32/28")]);
-    assert!(matches!(inside, Ok(Outcome::Block(block)) if block.prefix == blocks[0]));
+    assert!(matches!(inside, Ok(Outcome::Leased(block, _)) if block.prefix == blocks[0]));
     for reserved in ["10.0.0.0", "10.0.0.1", "10.0.0.255", "10.0.9.9"] {
         let refused = rig.apply(claim(FOUNDER, reserved));
         assert!(
@@ -175,18 +162,10 @@ fn a_claimed_address_is_its_claimers_alone_and_blocks_go_around_it() {
 fn what_is_left_between_claims_is_leased_in_smaller_blocks() {
     let mut rig = Rig::founded();
     let network = rig.network(create("a", &[subnet("192.168.1.0/27")])).id;
-    rig.apply(Action::ClaimAddress {
-        network,
-        node: FOUNDER,
-        address: "192.168.1.9".parse().unwrap(),
-    })
-    .unwrap();
+    hold(&mut rig, network, FOUNDER, "192.168.1.9");
 
     let mut leased = 0;
-    while let Ok(Outcome::Block(block)) = rig.apply(Action::LeaseBlock {
-        network,
-        node: FOUNDER,
-    }) {
+    while let Ok(Outcome::Leased(block, _)) = rig.apply(lease(network, FOUNDER)) {
         leased += block.prefix.0.hosts().count();
         assert!(leased < 64);
     }
@@ -207,14 +186,10 @@ fn who_is_no_member_gets_no_block_and_who_is_removed_loses_them() {
     let network = rig.network(create("a", &[])).id;
     let node = NodeId(2);
     assert_eq!(
-        rig.apply(Action::LeaseBlock { network, node }),
+        rig.apply(lease(network, node)),
         Err(AllocatorError::NotMember(node))
     );
-    rig.apply(Action::AdmitMember {
-        node,
-        name: name("n2"),
-    })
-    .unwrap();
+    rig.apply(admit(node, "n2")).unwrap();
     rig.lease(network, node);
 
     let removed = rig.apply(Action::RemoveMember { node });
@@ -222,18 +197,9 @@ fn who_is_no_member_gets_no_block_and_who_is_removed_loses_them() {
     assert_eq!(removed, Ok(Outcome::Done));
     assert_eq!(rig.allocator.blocks().count(), 0);
     assert!(rig.allocator.is_removed(node));
-    let again = rig.apply(Action::AdmitMember {
-        node,
-        name: name("n2"),
-    });
+    let again = rig.apply(admit(node, "n2"));
     assert_eq!(again, Err(AllocatorError::Removed(node)));
-    assert_eq!(
-        rig.apply(Action::AdmitMember {
-            node: NodeId(3),
-            name: name("n2")
-        }),
-        Ok(Outcome::Done)
-    );
+    assert_eq!(rig.apply(admit(NodeId(3), "n2")), Ok(Outcome::Done));
 }
 
 #[test]

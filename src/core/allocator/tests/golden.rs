@@ -105,11 +105,64 @@ fn a_snapshot_of_the_first_version_is_read_and_the_state_goes_on() {
         now.blocks().collect::<Vec<_>>()
     );
     let second = NetworkId(2);
-    assert_eq!(again.lease(second, NodeId(2)), prefix("172.20.0.16/28"));
+    assert_eq!(
+        lease(&mut again, second, NodeId(2)),
+        prefix("172.20.0.16/28")
+    );
     assert_eq!(again.network(create("next", &[])).id, NetworkId(4));
     let restored = Allocator::restore(&again.allocator.snapshot()).unwrap();
     again.allocator.take_dots();
     assert_eq!(restored, again.allocator);
+}
+
+/// A state with one of everything that the first version knew.
+fn busy() -> Rig {
+    let mut rig = Rig::founded();
+    rig.apply(Action::AdmitMember {
+        node: NodeId(2),
+        name: name("n2"),
+    })
+    .unwrap();
+    rig.apply(Action::AdmitMember {
+        node: NodeId(3),
+        name: name("n3"),
+    })
+    .unwrap();
+    let first = rig.network(create("a", &[])).id;
+    let second = rig
+        .network(create_with("b", &[subnet("172.20.0.0/16")], "77"))
+        .id;
+    rig.network(create("c", &[subnet("fd00:1::/64")]));
+    lease(&mut rig, first, FOUNDER);
+    lease(&mut rig, second, NodeId(2));
+    rig.apply(Action::RemoveNetwork { id: first }).unwrap();
+    rig.apply(Action::RemoveMember { node: NodeId(3) }).unwrap();
+    let _refused = rig.apply(create("b", &[]));
+    rig.allocator.take_dots();
+    rig
+}
+
+fn create(text: &str, subnets: &[SubnetRequest]) -> Action {
+    create_with(text, subnets, "")
+}
+
+fn create_with(text: &str, subnets: &[SubnetRequest], vnis: &str) -> Action {
+    let list = (VXLANID_LIST.to_owned(), vnis.to_owned());
+    let options = BTreeMap::from([list]).into_iter();
+    Action::CreateNetwork {
+        name: name(text),
+        driver: name("overlay"),
+        options: options.filter(|(_, vnis)| !vnis.is_empty()).collect(),
+        subnets: subnets.to_vec(),
+        vxlan: true,
+    }
+}
+
+fn lease(rig: &mut Rig, network: NetworkId, node: NodeId) -> Prefix {
+    match rig.apply(Action::LeaseBlock { network, node }) {
+        Ok(Outcome::Block(record)) => record.prefix,
+        other => panic!("no block: {other:?}"),
+    }
 }
 
 /// Every action of the first version, in an order in which most can be done.

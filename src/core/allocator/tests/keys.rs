@@ -145,11 +145,7 @@ fn a_member_without_a_known_key_is_nobody_until_it_is_written_down() {
 #[test]
 fn every_node_is_told_who_was_removed() {
     let mut rig = Rig::founded();
-    rig.apply(Action::AdmitMember {
-        node: NodeId(2),
-        name: name("n2"),
-    })
-    .unwrap();
+    rig.apply(admit(NodeId(2), "n2")).unwrap();
     rig.allocator.take_dots();
 
     rig.apply(Action::RemoveMember { node: NodeId(2) }).unwrap();

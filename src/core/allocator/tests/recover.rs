@@ -75,12 +75,7 @@ fn what_the_lost_ones_made_of_the_ring_and_of_the_authorities_is_older_than_what
 fn the_lost_ones_are_members_no_more_and_no_number_of_theirs_is_given_out() {
     let mut survivor = Rig::founded();
     let node = NodeId(2);
-    let admitted = Action::AdmitNode {
-        node,
-        name: name("n2"),
-        key: [7; 32],
-    };
-    survivor.apply(admitted).unwrap();
+    survivor.apply(admit(node, "n2")).unwrap();
     let mut lost = Rig {
         allocator: survivor.allocator.clone(),
         requests: survivor.requests,

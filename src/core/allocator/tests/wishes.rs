@@ -5,13 +5,8 @@ use crate::core::ipam::{COOL_DOWN, POOLS_MAX, Pool, PoolRefusal};
 
 fn wish(text: &str, subnets: Vec<SubnetWish>) -> NetworkWish {
     NetworkWish {
-        name: name(text),
-        driver: name("overlay"),
-        options: BTreeMap::new(),
         subnets,
-        vxlan: true,
-        v6: false,
-        avoid: Vec::new(),
+        ..super::wish(text, &[])
     }
 }
 
@@ -80,10 +75,7 @@ fn blocks_come_from_the_range_and_an_address_that_is_named_from_all_of_the_subne
     let network = rig.network(allocate(wish("a", vec![ranged]))).id;
 
     let leased: Vec<Prefix> = (0..16).map(|_| rig.lease(network, FOUNDER)).collect();
-    let full = rig.apply(Action::LeaseBlock {
-        network,
-        node: FOUNDER,
-    });
+    let full = rig.apply(lease(network, FOUNDER));
     let outside = rig.apply(Action::HoldAddress {
         network,
         node: FOUNDER,
@@ -112,10 +104,7 @@ fn what_is_set_aside_is_leased_to_nobody_by_chance_or_by_name() {
     let network = rig.network(allocate(wish("a", vec![aside]))).id;
 
     let mut leased = Vec::new();
-    while let Ok(Outcome::Block(block)) = rig.apply(Action::LeaseBlock {
-        network,
-        node: FOUNDER,
-    }) {
+    while let Ok(Outcome::Leased(block, _)) = rig.apply(lease(network, FOUNDER)) {
         leased.push(block.prefix);
         assert!(leased.len() < 20);
     }
