@@ -136,7 +136,7 @@ fn port_of(network: &NetworkRecord) -> Option<u16> {
         return None;
     }
     match network.options.get(PORT_OPTION) {
-        Some(port) => port.parse().ok(),
+        Some(port) => Settings::read_port(port),
         None => Some(Settings::PORT),
     }
 }

@@ -6,7 +6,7 @@ use tempfile::tempdir;
 
 use super::rig::{Node, Rig, SECRET, Spy, name};
 use crate::{
-    controller::{ControllerError, NetworkRequest, certificate::CertifyAnswer},
+    controller::{ControllerError, IpamRequest, NetworkRequest, certificate::CertifyAnswer},
     core::{
         allocator::Action,
         model::{ClusterId, NetworkId, NodeId},
@@ -70,7 +70,7 @@ async fn an_address_asked_for_is_leased_alone_and_free_again_after_its_endpoint(
 }
 
 #[tokio::test]
-async fn a_driver_that_nobody_has_is_refused_before_anything_is_agreed() {
+async fn a_driver_that_nobody_has_is_refused_before_anything_is_agreed_and_others_go_on_a1() {
     let (rig, disk) = (Rig::new(), tempdir().unwrap());
     let a = rig.start(1, &disk, Spy::new().0).await;
     rig.found(&a).await;
@@ -79,9 +79,22 @@ async fn a_driver_that_nobody_has_is_refused_before_anything_is_agreed() {
         ..request("app")
     };
 
+    let nobodys = IpamRequest {
+        driver: name("nosuch"),
+        options: BTreeMap::new(),
+    };
+    let before = a.controller.parts.raft.read(|state| state.last_dot());
+
     let refused = a.controller.network_create(unknown).await;
+    let of_ipam = a
+        .controller
+        .network_create_with(request("app"), Some(nobodys));
 
     assert!(matches!(refused, Err(ControllerError::Registry(_))));
+    assert!(matches!(of_ipam.await, Err(ControllerError::Registry(_))));
+    let after = a.controller.parts.raft.read(|state| state.last_dot());
+    assert_eq!(after, before);
+    assert!(a.controller.network_create(request("app")).await.is_ok());
 }
 
 #[tokio::test]

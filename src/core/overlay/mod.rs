@@ -12,6 +12,7 @@ mod plane;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 pub use compare::{Compared, Kind, compare};
 pub use plane::{Guard, Link, LinkId, Plane};
@@ -40,6 +41,16 @@ impl Settings {
     pub const MTU_MIN: u32 = 1280;
     /// The largest MTU of an Ethernet-like link.
     pub const MTU_MAX: u32 = 65_535 - Self::OVERHEAD;
+    /// The ports that a user may choose: none that needs root, none that a host gives to whoever asks for any (RFC 6335 §6).
+    const PORTS: RangeInclusive<u16> = 1_024..=49_151;
+
+    /// Reads the port of VXLAN that a user chose, as Docker does: 0 is IANA's. Nothing: it cannot be one.
+    pub fn read_port(text: &str) -> Option<u16> {
+        match text.parse().ok()? {
+            0 => Some(Self::PORT),
+            port => Self::PORTS.contains(&port).then_some(port),
+        }
+    }
 }
 
 impl Default for Settings {

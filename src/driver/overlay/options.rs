@@ -4,9 +4,6 @@ use std::collections::BTreeMap;
 
 use crate::{core::overlay::Settings, driver::DriverError};
 
-/// The first port that is nobody's by convention.
-const PORT_MIN: u16 = 1024;
-
 /// Reads the options that are the driver's; the allocator's (`vxlanid_list`) pass by.
 ///
 /// Encryption of the data path fails closed: it is refused, not left out.
@@ -29,10 +26,8 @@ pub(super) fn parse(
                     .ok_or_else(|| wrong("an MTU from 1280 to 65485 is expected"))?;
             }
             "vxlan_port" => {
-                let port = value.parse().ok();
-                settings.port = port
-                    .filter(|port| *port >= PORT_MIN)
-                    .ok_or_else(|| wrong("a UDP port from 1024 to 65535 is expected"))?;
+                settings.port = Settings::read_port(value)
+                    .ok_or_else(|| wrong("a UDP port from 1024 to 49151 is expected, or 0"))?;
             }
             "encrypted" if value != "false" => {
                 return Err(wrong("encryption of the data path is not available"));
@@ -41,4 +36,30 @@ pub(super) fn parse(
         }
     }
     Ok(settings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_of_vxlan_is_iana_s_unless_one_of_the_users_is_named_o6() {
+        let port = |text: &str| {
+            let options = BTreeMap::from([("vxlan_port".to_owned(), text.to_owned())]);
+            parse(&options, Settings::default()).map(|settings| settings.port)
+        };
+
+        let usual = parse(&BTreeMap::new(), Settings::default());
+
+        assert_eq!(usual.map(|settings| settings.port).ok(), Some(4_789));
+        for (text, wanted) in [("0", 4_789), ("1024", 1_024), ("49151", 49_151)] {
+            assert_eq!(port(text).ok(), Some(wanted), "{text}");
+        }
+        for text in ["1023", "49152", "65536", "-1", ""] {
+            assert!(
+                matches!(port(text), Err(DriverError::Option { .. })),
+                "{text}"
+            );
+        }
+    }
 }
