@@ -1,7 +1,10 @@
 //! The leader: found again when it dies, missed when too many voters die, and not needed to read.
 
+use std::time::Duration;
+
 use cluster_tests::cluster::{Cluster, Seen, run};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::WEFT;
 
@@ -77,6 +80,35 @@ async fn a_node_that_does_not_vote_lists_networks_without_a_leader() -> anyhow::
     }
     cluster.until_members(4).await?;
     cluster.create_network(silent, "more").await?;
+    cluster.end().await
+}
+
+/// A proposal is waited for much longer where somebody may be elected meanwhile.
+#[tokio::test]
+async fn nodes_without_votes_say_at_once_that_nobody_can_lead_once_the_voters_are_gone()
+-> anyhow::Result<()> {
+    let mut cluster = Cluster::start(WEFT, 5).await?;
+    cluster.until_led().await?;
+    let voters = cluster[0].client().status().await?.raft.voters;
+    for at in 0..5 {
+        if voters.contains(&cluster[at].id().await?) {
+            cluster[at].kill().await?;
+        }
+    }
+    let left = cluster.running();
+    assert_eq!((voters.len(), left.len()), (3, 2));
+
+    cluster
+        .until_on(&left, "it refuses at once", async |node| {
+            let begun = Instant::now();
+            let refused = node.run(&["network", "create", "app"]).await?;
+            let took = begun.elapsed();
+            refused.refused(6, &["no leader"])?;
+            Ok(Seen::when(took < Duration::from_secs(5), || {
+                format!("after {took:?}")
+            }))
+        })
+        .await?;
     cluster.end().await
 }
 

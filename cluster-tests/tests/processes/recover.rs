@@ -54,12 +54,17 @@ async fn one_survivor_of_three_voters_goes_on_with_everything_and_grows_again() 
     let status = cluster[survivor].client().status().await?;
     assert!(status.raft.term >> 32 > term >> 32, "{status:?}");
     assert_eq!(status.raft.voters, [status.node]);
-    let ours = cluster[survivor].client().keys().await?;
-    assert_eq!(ours.keys, keys.keys);
-    assert!(
-        ours.version > keys.version,
-        "the lost ones may have made newer ones: {ours:?}"
-    );
+    cluster
+        .until_on(
+            &[survivor, silent],
+            "its ring is newer than any of the lost ones",
+            async |node| {
+                let ours = node.client().keys().await?;
+                let good = ours.version > keys.version && ours.keys == keys.keys;
+                Ok(Seen::when(good, || format!("{ours:?}")))
+            },
+        )
+        .await?;
     assert!(cluster[silent].client().token().await? == token);
     until_both_are_there(&cluster, (survivor, silent), (&far, &kept)).await?;
 

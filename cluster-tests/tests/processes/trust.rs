@@ -237,6 +237,46 @@ async fn a_removed_node_is_heard_no_longer_and_says_why_it_ends() -> anyhow::Res
     cluster.end().await
 }
 
+/// It would have to give its own vote away: another one leads first.
+#[tokio::test]
+async fn a_node_that_leads_is_removed_like_any_other_and_so_is_the_next() -> anyhow::Result<()> {
+    let mut cluster = Cluster::start(WEFT, 5).await?;
+    for round in 0..2 {
+        let leader = cluster.until_led().await?;
+        let node = cluster[leader].id().await?;
+        let asked = cluster.others(leader)[0];
+
+        let removed = cluster[asked]
+            .client()
+            .member_remove(&node.to_string(), true)
+            .await?;
+
+        assert_eq!((removed.node, removed.keys.behind), (node, vec![]));
+        assert!(!cluster[leader].until_ended().await?.success());
+        let logged = cluster[leader].logged();
+        assert!(logged.contains("handed over"), "{logged}");
+        assert!(
+            logged.contains("this node was removed from the cluster"),
+            "{logged}"
+        );
+        assert!(!logged.contains("panicked"), "{logged}");
+        let next = cluster.until_led().await?;
+        assert_ne!(next, leader);
+        cluster
+            .until_on(&[next], "the former one votes no more", async |asked| {
+                let voters = asked.client().status().await?.raft.voters;
+                Ok(Seen::when(!voters.contains(&node), || {
+                    format!("{voters:?}")
+                }))
+            })
+            .await?;
+        cluster
+            .create_network(asked, &format!("net{round}"))
+            .await?;
+    }
+    cluster.end().await
+}
+
 #[tokio::test]
 async fn who_is_to_be_removed_is_named_exactly_and_can_be_missed() -> anyhow::Result<()> {
     let cluster = Cluster::start(WEFT, 2).await?;
