@@ -31,6 +31,8 @@ impl Allocator {
             .min(Vni::MAX.get());
         self.log.renumber(DOTS_SKIPPED);
         self.renumber_ring(at, VERSIONS_SKIPPED);
+        // A snapshot has the version of a ring that was changed, and when.
+        self.rotated.get_or_insert(at);
         self.renumber_authorities(at, VERSIONS_SKIPPED);
         for (request, node) in (request..).zip(lost) {
             let node = *node;

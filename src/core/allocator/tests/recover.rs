@@ -28,7 +28,6 @@ fn add_key(rig: &mut Rig, seed: u64) {
 fn what_the_lost_ones_made_of_the_ring_and_of_the_authorities_is_older_than_what_the_survivor_has()
 {
     let mut survivor = Rig::founded();
-    add_key(&mut survivor, 1);
     let mut lost = Rig {
         allocator: survivor.allocator.clone(),
         requests: survivor.requests,
@@ -39,8 +38,8 @@ fn what_the_lost_ones_made_of_the_ring_and_of_the_authorities_is_older_than_what
     lost.apply(announce(8)).unwrap();
     let before = survivor.allocator.ring().unwrap();
 
-    survivor.allocator.take_dots();
     survivor.allocator.recover(AT, REQUEST, &[]);
+    survivor.succeed();
 
     let (ring, theirs) = (
         survivor.allocator.ring().unwrap(),
