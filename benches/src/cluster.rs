@@ -131,22 +131,26 @@ impl Cluster {
 
     /// Waits until so many nodes vote and all name one leader; returns its place.
     pub async fn until_led(&self, voters: usize) -> anyhow::Result<usize> {
-        let mut leader = None;
-        for place in 0..self.members.len() {
-            let led = |status: &Status| {
-                let raft = &status.raft;
-                let same = leader.is_none() || leader == status.leader;
-                let whole = raft.voters.len() == voters && raft.applied == raft.last_log;
-                same && whole && status.leader.is_some()
-            };
-            leader = self.until(place, led).await?.leader;
-        }
-        for (place, member) in self.members.iter().enumerate() {
-            if Some(member.client.status().await?.node) == leader {
-                return Ok(place);
+        let deadline = Instant::now() + START_MAX;
+        let whole = |status: &Status| {
+            let raft = &status.raft;
+            raft.voters.len() == voters && raft.applied == raft.last_log
+        };
+        loop {
+            let mut all = Vec::new();
+            for place in 0..self.members.len() {
+                let led = |status: &Status| whole(status) && status.leader.is_some();
+                all.push(self.until(place, led).await?);
+            }
+            // Another may have been elected while they were asked.
+            let leader = all[0].leader;
+            let found = all.iter().position(|status| Some(status.node) == leader);
+            match found.filter(|_| all.iter().all(|status| status.leader == leader)) {
+                Some(place) => return Ok(place),
+                None if Instant::now() >= deadline => bail!("no leader that all name: {all:?}"),
+                None => sleep(ASK_EVERY).await,
             }
         }
-        bail!("the leader is none of the nodes")
     }
 
     /// Sends a node a signal.
