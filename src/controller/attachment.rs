@@ -39,6 +39,9 @@ impl Controller {
         self.desk.setups.send_modify(|setups| {
             setups.remove(&id);
         });
+        self.desk.fed.send_modify(|fed| {
+            fed.remove(&id);
+        });
         self.desk.driver_tables.send_modify(|of| {
             of.remove(&id);
         });
@@ -49,7 +52,7 @@ impl Controller {
     /// Sets the network up and feeds its driver, anew whenever the driver has lost what it was told. It ends with the removal
     /// only.
     async fn serve(&self, network: &NetworkRecord, used: &mut Used) {
-        let mut feed = Feed::new(self.parts.handle.clone(), network.id);
+        let mut feed = Feed::new(self.parts.handle.clone(), network.id, self.desk.fed.clone());
         loop {
             let ready = self.set_up_at_last(network).await;
             used.acquire(&self.parts.registry, network).await;

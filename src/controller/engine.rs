@@ -36,6 +36,12 @@ impl Controller {
         self.desk.setups.subscribe()
     }
 
+    /// Follows through which revision of this node's history each network's driver has taken what other nodes have; those are
+    /// not in it whose drivers ask for nothing.
+    pub fn fed(&self) -> watch::Receiver<BTreeMap<NetworkId, u64>> {
+        self.desk.fed.subscribe()
+    }
+
     /// Returns which network each of the engine's networks stands for.
     pub async fn engine_networks(&self) -> Result<BTreeMap<String, NetworkId>, ControllerError> {
         self.disk(|store| store.engine_networks()).await
@@ -191,13 +197,14 @@ impl Controller {
     }
 
     /// Gives an endpoint of this node these names; the first that no other endpoint here has is the one of its record.
-    /// Others that it has stay, unless these are all.
+    /// Others that it has stay, unless these are all. Returns whether it is known by the first now: it may not be there yet, or
+    /// another one still be called so.
     pub async fn endpoint_name(
         &self,
         (network, endpoint): (NetworkId, EndpointId),
         names: Vec<Name>,
         are_all: bool,
-    ) -> Result<(), ControllerError> {
+    ) -> Result<bool, ControllerError> {
         let this = self.clone();
         self.finish(async move { this.give_names((network, endpoint), names, are_all).await })
             .await
@@ -334,23 +341,25 @@ impl Controller {
         (network, endpoint): (NetworkId, EndpointId),
         mut names: Vec<Name>,
         are_all: bool,
-    ) -> Result<(), ControllerError> {
+    ) -> Result<bool, ControllerError> {
         let _hand = self.desk.hands.hold(network).await;
         let own = self.own_endpoints(network).await?;
         let Some(before) = own.iter().find(|stored| stored.record.id == endpoint) else {
-            return Ok(());
+            return Ok(false);
         };
+        let first = names.first().cloned();
         if !are_all {
             names.extend(more_names(before));
         }
         let now = named(before, &own, names);
+        let is_first = Some(&now.record.name) == first.as_ref();
         if now == *before {
-            return Ok(());
+            return Ok(is_first);
         }
         let name = now.record.name.clone();
         self.publish_names(before, now).await?;
         tracing::info!(%network, %endpoint, %name, "endpoint named");
-        Ok(())
+        Ok(is_first)
     }
 
     /// Returns the network of an endpoint of this node; nothing if there is no such endpoint, and nothing to be done.

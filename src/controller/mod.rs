@@ -72,7 +72,7 @@ pub use view::{
 };
 pub use voters::{Standing, VoterReport, VoterRole, VotersReport, Wait};
 
-use self::{address::Hands, removal::Removals};
+use self::{address::Hands, feed::Fed, removal::Removals};
 use crate::{
     core::{
         allocator::{Action, AllocatorError, Outcome},
@@ -131,6 +131,8 @@ struct Desk {
     hands: Hands,
     removals: Removals,
     setups: watch::Sender<BTreeMap<NetworkId, Setup>>,
+    /// How far each network's driver has come.
+    fed: Fed,
     /// The tables that each network's driver asked for: only endpoints write there.
     driver_tables: watch::Sender<BTreeMap<NetworkId, Vec<TableName>>>,
     /// Why a network is not in this host's container engine, of those that should be.
@@ -164,6 +166,7 @@ impl Controller {
             hands: Hands::default(),
             removals: Removals::default(),
             setups: watch::Sender::default(),
+            fed: Fed::default(),
             driver_tables: watch::Sender::default(),
             engine_problems: watch::Sender::default(),
             engine: watch::Sender::default(),

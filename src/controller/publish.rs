@@ -135,15 +135,15 @@ fn entries(endpoint: &StoredEndpoint) -> Vec<TableEntry> {
         value: Value::new(codec::encode(&endpoint.record))
             .expect("an endpoint's record is far below the limit"),
     };
-    let mut entries = vec![record];
-    entries.extend(endpoint.entries.iter().cloned());
-    entries
+    // The name comes last: whoever hears it has heard of the way.
+    let others = endpoint.entries.iter().cloned();
+    others.chain([record]).collect()
 }
 
-/// Where the entries of an endpoint are.
+/// Where the entries of an endpoint are, in the order in which they go: its name first.
 pub(super) fn places(endpoint: &StoredEndpoint) -> Vec<Place> {
     let network = endpoint.record.network;
-    let entries = entries(endpoint).into_iter();
+    let entries = entries(endpoint).into_iter().rev();
     entries
         .map(|entry| (network, entry.table, entry.key))
         .collect()

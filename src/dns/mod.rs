@@ -29,6 +29,10 @@ use crate::core::model::NetworkId;
 /// The networks of who asks, by the address from which it does.
 pub type Askers = BTreeMap<IpAddr, BTreeSet<NetworkId>>;
 
+/// Through which revision of the node's history the ways to a network's endpoints are laid. A network to whose endpoints nobody
+/// lays ways is not in it.
+pub type Laid = BTreeMap<NetworkId, u64>;
+
 /// What names there are. Names compare without regard to ASCII case (RFC 4343).
 pub trait Names {
     /// Returns whether there is a network of this name.

@@ -115,6 +115,9 @@ pub(super) enum Refusal {
     /// What only managed plugins are asked.
     #[error("networks of a swarm are not made by Weft: use `weft network create`")]
     Swarm,
+    /// The node was removed from the cluster.
+    #[error("this node is no member of its cluster any more")]
+    NoMember,
     /// The use case was refused.
     #[error(transparent)]
     Controller(#[from] ControllerError),
@@ -144,7 +147,7 @@ impl Refusal {
             | Self::OtherGateway { .. } => StatusCode::BAD_REQUEST,
             Self::NoInterface => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Swarm => StatusCode::NOT_IMPLEMENTED,
-            Self::Controller(_) => StatusCode::CONFLICT,
+            Self::NoMember | Self::Controller(_) => StatusCode::CONFLICT,
         }
     }
 

@@ -97,7 +97,7 @@ struct ReleaseAddress {
     address: String,
 }
 
-pub(super) fn router() -> Router<Desk> {
+pub(super) fn introduction<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route(
             "/IpamDriver.GetCapabilities",
@@ -107,6 +107,10 @@ pub(super) fn router() -> Router<Desk> {
             "/IpamDriver.GetDefaultAddressSpaces",
             post(async || Answer(AddressSpaces::OURS)),
         )
+}
+
+pub(super) fn router() -> Router<Desk> {
+    Router::new()
         .route("/IpamDriver.RequestPool", post(request_pool))
         .route("/IpamDriver.ReleasePool", post(async || Answer(Done {})))
         .route("/IpamDriver.RequestAddress", post(request_address))

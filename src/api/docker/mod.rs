@@ -9,6 +9,7 @@
 //! driver, and takes the other one for success. What the engine gave (address, MAC) is never answered back.
 
 mod call;
+mod goodbye;
 mod ipam;
 mod network;
 mod pool;
@@ -18,6 +19,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use self::call::Answer;
+pub use self::goodbye::serve_goodbye;
 use super::http::{self, Door};
 use crate::{controller::Controller, engine::Bell};
 
@@ -37,11 +39,18 @@ pub async fn serve(door: Door, controller: Controller, bell: Bell, stop: Cancell
 
 /// Returns the calls of the plugin socket. The engine sends no content type, and no body where there is nothing to say.
 pub fn router(controller: Controller, bell: Bell) -> Router {
-    Router::new()
-        .route("/Plugin.Activate", post(async || Answer(Activation::OURS)))
+    introduction()
         .merge(network::router())
         .merge(ipam::router())
         .with_state(Desk { controller, bell })
+}
+
+/// Returns the calls by which an engine gets to know the plugin, once in its life.
+fn introduction<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    Router::new()
+        .route("/Plugin.Activate", post(async || Answer(Activation::OURS)))
+        .merge(network::introduction())
+        .merge(ipam::introduction())
 }
 
 #[derive(Serialize)]

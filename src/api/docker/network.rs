@@ -167,10 +167,6 @@ pub(super) fn router() -> Router<Desk> {
         })
     };
     Router::new()
-        .route(
-            "/NetworkDriver.GetCapabilities",
-            post(async || Answer(Capabilities::OURS)),
-        )
         .route("/NetworkDriver.GwAllocCheck", post(check_gateways))
         .route("/NetworkDriver.CreateNetwork", post(create_network))
         .route("/NetworkDriver.DeleteNetwork", post(delete_network))
@@ -185,6 +181,13 @@ pub(super) fn router() -> Router<Desk> {
         .route("/NetworkDriver.DiscoverDelete", post(nothing))
         .route("/NetworkDriver.AllocateNetwork", post(swarm))
         .route("/NetworkDriver.FreeNetwork", post(swarm))
+}
+
+pub(super) fn introduction<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    Router::new().route(
+        "/NetworkDriver.GetCapabilities",
+        post(async || Answer(Capabilities::OURS)),
+    )
 }
 
 async fn create_network(State(desk): State<Desk>, body: Bytes) -> Result<Answer<Done>, Refusal> {

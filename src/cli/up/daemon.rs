@@ -120,7 +120,7 @@ impl Daemon {
         let clock = Clock::start();
         let remembered = others::remembered(&store)?;
         if let Err(refused) = others::refuse_double(&dialer, &member, &remembered).await {
-            drivers::clear_if_removed(config, &refused).await;
+            drivers::clear_if_removed(config, &refused, doors.docker).await;
             return Err(refused);
         }
         let node = node_config(&member, &store, config)?;
@@ -205,7 +205,13 @@ impl Daemon {
             };
             let handle = self.handle.clone();
             let ttl = config.dns_ttl.map_or(dns::TTL, |ttl| ttl.0);
-            let answered = dns::run(handle, sockets, (askers, upstream, ttl), stop);
+            let answered = dns::run(
+                handle,
+                sockets,
+                (askers, upstream, ttl),
+                self.controller.fed(),
+                stop,
+            );
             self.serve("DNS", answered);
         }
     }

@@ -10,9 +10,11 @@ use nix::{
     errno::Errno,
     unistd::{AccessFlags, access},
 };
+use tokio_util::sync::CancellationToken;
 
+use super::doors::Plugin;
 use crate::{
-    api::http::types::Code,
+    api::{docker, http::types::Code},
     cli::error::CliError,
     config::{Carrier, Config, Docker, Host},
     core::{
@@ -21,6 +23,7 @@ use crate::{
     },
     dataplane::{Dataplane, Kernel, Memory},
     driver::{Overlay, Plugins, Registry},
+    engine,
     plugin::{self, Directories, Getter},
     store::Store,
 };
@@ -72,10 +75,22 @@ async fn kernel(config: &Config) -> Result<Option<Kernel>, CliError> {
     Ok(None)
 }
 
-/// Takes what a former run has left out of the kernel, if this one is refused since the cluster has removed the node.
-pub(super) async fn clear_if_removed(config: &Config, refused: &CliError) {
+/// Takes what a former run has left out of the engine and out of the kernel, if this one is refused since the cluster has removed
+/// the node.
+pub(super) async fn clear_if_removed(config: &Config, refused: &CliError, docker: Option<Plugin>) {
     let is_removed = matches!(refused, CliError::Refused(failure) if failure.code == Code::Removed);
-    if !is_removed || config.dataplane == Some(Carrier::None) {
+    if !is_removed {
+        return;
+    }
+    if let Some(Plugin { door, engine }) = docker {
+        let stop = CancellationToken::new();
+        let withdrawn = async {
+            engine::withdraw(&engine).await;
+            stop.cancel();
+        };
+        tokio::join!(docker::serve_goodbye(door, stop.clone()), withdrawn);
+    }
+    if config.dataplane == Some(Carrier::None) {
         return;
     }
     // Where the kernel cannot be opened, there was no run that could have left anything.

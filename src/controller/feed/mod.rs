@@ -10,9 +10,12 @@
 mod heard;
 mod outbox;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use self::{
     heard::Heard,
@@ -44,11 +47,15 @@ pub(super) struct Feed {
     outbox: Outbox,
     /// Through which revision of the node's history changes were read; nothing: list first.
     read: Option<u64>,
+    fed: Fed,
 }
 
+/// Through which revision of the node's history each network's driver has taken what it was told.
+pub(super) type Fed = watch::Sender<BTreeMap<NetworkId, u64>>;
+
 impl Feed {
-    /// Prepares the feed of a network for a driver that has heard of nothing.
-    pub(super) fn new(handle: Handle, network: NetworkId) -> Self {
+    /// Prepares the feed of a network for a driver that has heard of nothing; `fed` is shown how far it comes.
+    pub(super) fn new(handle: Handle, network: NetworkId, fed: Fed) -> Self {
         Self {
             handle,
             network,
@@ -56,6 +63,7 @@ impl Feed {
             heard: Heard::new(network, BTreeSet::new()),
             outbox: Outbox::new(clock::seed()),
             read: None,
+            fed,
         }
     }
 
@@ -87,6 +95,7 @@ impl Feed {
                 self.read = Some(revision);
             }
             self.deliver(driver).await;
+            self.show_fed();
             self.follow(driver, &mut told).await?;
         }
     }
@@ -133,6 +142,7 @@ impl Feed {
             self.outbox.push(events);
             self.read = Some(heard.next);
             self.deliver(driver).await;
+            self.show_fed();
             let has_read_all = heard.next == after && until <= after;
             if !has_read_all || self.read.is_none() {
                 continue;
@@ -150,6 +160,13 @@ impl Feed {
             changed.map_err(|_closed| Stopped)?;
         }
         Ok(())
+    }
+
+    fn show_fed(&self) {
+        if let Some(read) = self.read {
+            self.fed
+                .send_if_modified(|fed| fed.insert(self.network, read) != Some(read));
+        }
     }
 
     fn filter(&self) -> Filter {

@@ -2,14 +2,18 @@
 //! every network that this node carries.
 //!
 //! **Invariant:** what is known here follows from what is visible there, not from which changes were heard: it begins with a
-//! list, and whenever changes were lost it lists again. Its size is that of those tables; nothing is queued.
+//! list, and whenever changes were lost it lists again. Its size is that of those tables; nothing is queued but endpoints to
+//! which the way is being laid.
+
+mod coming;
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Askers, NameTable, Service, Upstream, serve};
+use self::coming::Coming;
+use super::{Askers, Laid, NameTable, Service, Upstream, serve};
 use crate::{
     core::{
         allocator::NETWORKS_TABLE,
@@ -31,6 +35,7 @@ pub async fn run(
     handle: Handle,
     sockets: Sockets,
     (askers, upstream, ttl): (watch::Receiver<Askers>, Upstream, Duration),
+    laid: watch::Receiver<Laid>,
     stop: CancellationToken,
 ) {
     let (names, known) = watch::channel(NameTable::default());
@@ -42,12 +47,16 @@ pub async fn run(
     };
     tokio::select! {
         () = serve(sockets.udp, sockets.tcp, service, stop) => {}
-        Err(Stopped) = follow(&handle, &names) => {}
+        Err(Stopped) = follow(&handle, &names, laid) => {}
     }
 }
 
 /// Follows the tables until the node stops.
-async fn follow(handle: &Handle, names: &watch::Sender<NameTable>) -> Result<(), Stopped> {
+async fn follow(
+    handle: &Handle,
+    names: &watch::Sender<NameTable>,
+    laid: watch::Receiver<Laid>,
+) -> Result<(), Stopped> {
     let of_networks = Filter {
         network: Some(NetworkId::CLUSTER),
         table: Some(table(NETWORKS_TABLE)),
@@ -64,6 +73,7 @@ async fn follow(handle: &Handle, names: &watch::Sender<NameTable>) -> Result<(),
     let mut networks = handle.watch(of_networks, None);
     let mut aliases = handle.watch(of_names, None);
     let mut endpoints = handle.watch(of_endpoints, None);
+    let mut coming = Coming::new(laid);
     loop {
         tokio::select! {
             event = networks.next() => {
@@ -72,7 +82,10 @@ async fn follow(handle: &Handle, names: &watch::Sender<NameTable>) -> Result<(),
             }
             event = endpoints.next() => {
                 let event = event?;
-                names.send_modify(|names| handle_endpoints(names, event));
+                names.send_if_modified(|names| handle_endpoints(names, &mut coming, event));
+            }
+            come = coming.next() => {
+                names.send_modify(|names| come.into_iter().for_each(|record| names.put_endpoint(record)));
             }
             event = aliases.next() => {
                 let event = event?;
@@ -105,28 +118,36 @@ fn handle_networks(names: &mut NameTable, event: WatchEvent) {
     }
 }
 
-fn handle_endpoints(names: &mut NameTable, event: WatchEvent) {
+/// Returns whether the names are others now.
+fn handle_endpoints(names: &mut NameTable, coming: &mut Coming, event: WatchEvent) -> bool {
     match event {
         WatchEvent::Snapshot { entries, .. } => {
             let records = entries.iter();
             let records =
                 records.filter_map(|entry| endpoint(entry.network, &entry.key, &entry.value));
             names.set_endpoints(records.collect());
+            coming.clear();
+            true
         }
         WatchEvent::Change(revised) => {
             let change = revised.change;
             let value = change.value;
             match value.and_then(|value| endpoint(change.network, &change.key, &value)) {
-                Some(record) => names.put_endpoint(record),
+                Some(record) => {
+                    coming.add(record, revised.revision);
+                    false
+                }
                 None => {
                     if let Some(id) = endpoint_of(&change.key) {
+                        coming.forget(id);
                         names.remove_endpoint(id);
                     }
+                    true
                 }
             }
         }
         // What a network has not brought yet comes as changes; after a lag, a snapshot follows.
-        WatchEvent::State { .. } | WatchEvent::Lagged => {}
+        WatchEvent::State { .. } | WatchEvent::Lagged => false,
     }
 }
 

@@ -43,7 +43,13 @@ async fn an_endpoint_is_answered_for_while_it_is_there() {
     let askers = watch::channel(Askers::new()).1;
     let upstream = Upstream::these(Vec::new(), sockets.addr);
     let handle = node.handle.clone();
-    running.spawn(run(handle, sockets, (askers, upstream, TTL), stop.clone()));
+    running.spawn(run(
+        handle,
+        sockets,
+        (askers, upstream, TTL),
+        nobody_lays(),
+        stop.clone(),
+    ));
 
     node.put_network().await;
     node.put_endpoint("10.0.0.2/24").await;
@@ -75,7 +81,7 @@ async fn what_was_there_before_is_known_and_what_changes_follows() {
     let (names, mut known) = watch::channel(NameTable::default());
     let mut running = JoinSet::new();
     let handle = node.handle.clone();
-    running.spawn(async move { follow(&handle, &names).await });
+    running.spawn(async move { follow(&handle, &names, nobody_lays()).await });
 
     let is_at = |known: &NameTable, address: &str| {
         known.addresses("web", "app") == Some(vec![address.parse().unwrap()])
@@ -192,6 +198,10 @@ impl Node {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+fn nobody_lays() -> watch::Receiver<Laid> {
+    watch::channel(Laid::new()).1
 }
 
 fn web(address: &str) -> EndpointRecord {
