@@ -6,15 +6,16 @@ use std::{
 };
 
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
 
 use super::{
     Askers, Bell, EngineError,
+    events::{News, Place, Places, WAITING_MAX, hear},
     leaks::{DOUBT, Suspects},
-    listing::{Actor, Event, Network},
-    names::Containers,
+    listing::{Event, Network},
+    names::{Containers, Named},
     standing::{Host, Version},
 };
 use crate::{
@@ -39,6 +40,9 @@ pub(super) struct Follower {
     pub(super) bell: Bell,
     pub(super) askers: watch::Sender<Askers>,
     pub(super) containers: Containers,
+    pub(super) places: Places,
+    /// Which names each endpoint was last given, and took, so that a pass does not give all of them again. Forgotten on the slow clock.
+    pub(super) named: BTreeMap<Place, Named>,
     pub(super) suspects: Suspects,
     /// Networks of Weft that were there since this node started, so that one that is there no longer was removed.
     pub(super) seen: BTreeSet<NetworkId>,
@@ -63,19 +67,33 @@ impl Follower {
     /// Follows the engine until it goes; an error if it is not there.
     pub(super) async fn follow(&mut self) -> Result<(), EngineError> {
         // The stream first: then nothing can happen unheard after the lists.
-        let mut events = self.client.lines(EVENTS).await?;
+        let events = self.client.lines(EVENTS).await?;
         tracing::info!(engine = %self.client.address(), "following the Docker engine");
         self.containers.clear();
+        self.places = Places::default();
+        self.named.clear();
         self.note_version().await?;
+        let (tell, news) = mpsc::channel(WAITING_MAX);
+        let ends = (self.controller.clone(), self.places.clone());
+        tokio::select! {
+            () = hear(events, ends, tell) => {}
+            () = self.keep(news) => {}
+        }
+        Ok(())
+    }
+
+    /// Keeps the engine in step until there is no more news.
+    async fn keep(&mut self, mut news: mpsc::Receiver<News>) {
         let mut setups = self.controller.setups();
         let mut extent = Extent::All;
         loop {
             let next = self.compare(extent).await;
             let client = self.client.clone();
             extent = tokio::select! {
-                line = events.next() => match line {
-                    Ok(Some(line)) => self.handle_event(&line).await,
-                    Ok(None) | Err(_) => return Ok(()),
+                heard = news.recv() => match heard {
+                    Some(News::Event(event)) => self.handle_event(event),
+                    Some(News::Unknown) => Extent::All,
+                    None => return,
                 },
                 // The node's controller outlives us.
                 _ = setups.changed() => Extent::All,
@@ -84,7 +102,10 @@ impl Follower {
                     true => Extent::All,
                     false => Extent::Networks(BTreeSet::new()),
                 },
-                () = sleep_until(next) => Extent::All,
+                () = sleep_until(next) => {
+                    self.named.clear();
+                    Extent::All
+                }
             };
         }
     }
@@ -115,15 +136,6 @@ impl Follower {
                 reason = what,
                 "the Docker engine is not in step yet"
             );
-        }
-    }
-
-    /// Takes a container's endpoints out of the DB: the engine tells the plugin so only when it has cleared up after it.
-    async fn hide(&mut self, container: &str) {
-        for (network, endpoint) in self.containers.take_places(container) {
-            if let Err(error) = self.controller.held_endpoint_hide(network, endpoint).await {
-                tracing::debug!(%network, %endpoint, %error, "an endpoint is seen until it leaves");
-            }
         }
     }
 
@@ -189,14 +201,7 @@ impl Follower {
     }
 
     /// Returns what an event may have changed.
-    async fn handle_event(&mut self, line: &[u8]) -> Extent {
-        let event: Event = match serde_json::from_slice(line) {
-            Ok(event) => event,
-            Err(error) => {
-                tracing::debug!(%error, "an event of the engine is not understood");
-                return Extent::All;
-            }
-        };
+    fn handle_event(&mut self, event: Event) -> Extent {
         let nothing = Extent::Networks(BTreeSet::new());
         let one = |id: String| Extent::Networks(BTreeSet::from([id]));
         match (event.kind.as_str(), event.action.as_str()) {
@@ -205,16 +210,9 @@ impl Follower {
                 self.containers.ask(&self.client, &event.actor.id);
                 nothing
             }
-            ("container", "die") => {
-                self.hide(&event.actor.id).await;
-                nothing
-            }
-            ("container", "kill") if is_last(&event.actor) => {
-                self.hide(&event.actor.id).await;
-                nothing
-            }
             ("container", "destroy") => {
                 self.containers.forget(&event.actor.id);
+                self.places.take(&event.actor.id);
                 nothing
             }
             ("network", "connect") => {
@@ -227,10 +225,4 @@ impl Follower {
             _ => nothing,
         }
     }
-}
-
-/// Whether no process survives the signal that was sent.
-fn is_last(actor: &Actor) -> bool {
-    let signal = actor.attributes.get("signal").map(String::as_str);
-    matches!(signal, Some("9" | "KILL" | "SIGKILL"))
 }

@@ -7,13 +7,14 @@
 //! ```
 //!
 //! Nothing is remembered that a list would not tell: a pass compares what the engine lists with what is wanted, after every
-//! event, whenever the engine comes back, and on a slow clock. Endpoints' calls come through the plugin socket
+//! event but a container's end, whenever the engine comes back, and on a slow clock. A container's end waits for no pass. Endpoints' calls come through the plugin socket
 //! ([`api::docker`](crate::api::docker)) and never wait for a pass.
 //!
 //! **Invariants:** a network of the engine is touched only if its driver is Weft's and its options name a network of Weft; it is
 //! removed only when that network was removed, not while the DB merely does not show it. An address is given back only after
 //! the engine's lists have lacked it twice, some seconds apart.
 
+mod events;
 mod follow;
 mod leaks;
 mod listing;
@@ -111,6 +112,8 @@ pub async fn run(
         bell,
         askers,
         containers: Containers::default(),
+        places: Default::default(),
+        named: BTreeMap::new(),
         suspects: Default::default(),
         seen: BTreeSet::new(),
         told: Default::default(),

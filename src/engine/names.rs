@@ -3,18 +3,12 @@
 //! The engine answers for a container that is starting only once it has started, so nobody waits for these: a name is
 //! published without aliases first.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::task::JoinSet;
 
 use super::listing::{Container, Endpoint, Network};
-use crate::{
-    core::model::{EndpointId, Name, NetworkId},
-    plugin::Client,
-};
+use crate::{core::model::Name, plugin::Client};
 
 /// How many containers are asked for at once.
 const ASKED_MAX: usize = 32;
@@ -34,12 +28,10 @@ pub(super) struct Containers {
     known: BTreeMap<String, Option<Container>>,
     asked: JoinSet<(String, Option<Container>)>,
     waiting: Vec<String>,
-    /// Which endpoints each container has had.
-    places: BTreeMap<String, BTreeSet<Place>>,
 }
 
-/// An endpoint in its network.
-pub(super) type Place = (NetworkId, EndpointId);
+/// The names of an endpoint, the container's first, and whether its aliases are known and among them.
+pub(super) type Named = (Vec<Name>, bool);
 
 impl Containers {
     /// Asks for a container; what is known of it stays until the answer.
@@ -84,19 +76,6 @@ impl Containers {
     /// Forgets a container that is no more.
     pub(super) fn forget(&mut self, id: &str) {
         self.known.remove(id);
-        self.places.remove(id);
-    }
-
-    /// Notes that a container has an endpoint.
-    pub(super) fn note(&mut self, id: &str, place: Place) {
-        if !id.starts_with(UNBORN) {
-            self.places.entry(id.to_owned()).or_default().insert(place);
-        }
-    }
-
-    /// Takes the endpoints that a container has had: it has ended.
-    pub(super) fn take_places(&mut self, id: &str) -> BTreeSet<Place> {
-        self.places.remove(id).unwrap_or_default()
     }
 
     /// Forgets everything: the engine may have changed meanwhile.
@@ -105,12 +84,7 @@ impl Containers {
     }
 
     /// Returns the names of an endpoint, the container's first, and whether its aliases are known and among them.
-    pub(super) fn names(
-        &self,
-        network: &Network,
-        id: &str,
-        endpoint: &Endpoint,
-    ) -> (Vec<Name>, bool) {
+    pub(super) fn names(&self, network: &Network, id: &str, endpoint: &Endpoint) -> Named {
         let known = self.known.get(id).and_then(Option::as_ref);
         let aliases = known.into_iter();
         // The engine adds the beginning of the container's id, which nobody asks for elsewhere.

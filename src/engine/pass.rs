@@ -225,15 +225,21 @@ impl Follower {
                 continue;
             };
             self.containers.ask_if_new(&self.client, container);
-            self.containers.note(container, (network, id));
-            let (names, are_all) = self.containers.names(listed, container, endpoint);
-            if names.is_empty() {
+            self.places.note(container, (network, id));
+            let named = self.containers.names(listed, container, endpoint);
+            let place = (network, id);
+            let (names, are_all) = named.clone();
+            if names.is_empty() || self.named.get(&place) == Some(&named) {
                 continue;
             }
-            let named = self.controller.endpoint_name((network, id), names, are_all);
-            if let Err(error) = named.await {
-                tracing::warn!(%error, container, "a container is not known by its name yet");
-                all = false;
+            match self.controller.endpoint_name(place, names, are_all).await {
+                Ok(true) => drop(self.named.insert(place, named)),
+                // Another one may go, or this one come; it is told again with the next pass.
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(%error, container, "a container is not known by its name yet");
+                    all = false;
+                }
             }
         }
         all
