@@ -10,7 +10,6 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -25,7 +24,9 @@ use weft::{api::client::Client, plugin};
 use super::{
     command::{Ran, run},
     image::{IMAGE, busybox, image},
-    until::{Seen, until},
+    namespace::Namespace,
+    refusing::Refusing,
+    until::{DEADLINE, Seen, until},
 };
 
 /// How many lines of a log are shown when a test fails.
@@ -108,19 +109,24 @@ impl Engines {
 
     /// Starts the daemons: the first founds the cluster, the others join it; all are up.
     pub async fn start_weft(&mut self) -> anyhow::Result<()> {
-        let token = self.place.path().join("token");
-        let token = token.to_string_lossy().into_owned();
-        let seed = format!("{}:9338", self.hosts[0].address);
-        for (at, host) in self.hosts.iter_mut().enumerate() {
-            let entrance: &[&str] = match at {
-                0 => &["--init"],
-                _ => &["--join", &seed],
-            };
-            let entrance = [entrance, &["--token-file", &token]].concat();
-            host.start_weft(&entrance)?;
-            host.until_up().await?;
+        for at in 0..self.hosts.len() {
+            self.enter(at).await?;
         }
         Ok(())
+    }
+
+    /// Starts the daemon of a host that is no member: it founds the cluster on the first host and joins it on the others, and is up.
+    pub async fn enter(&mut self, at: usize) -> anyhow::Result<()> {
+        let token = self.place.path().join("token");
+        let token = token.to_string_lossy();
+        let seed = format!("{}:9338", self.hosts[0].address);
+        let entrance: &[&str] = match at {
+            0 => &["--init"],
+            _ => &["--join", &seed],
+        };
+        let host = &mut self.hosts[at];
+        host.start_weft(&[entrance, &["--token-file", &token]].concat())?;
+        host.until_up().await
     }
 
     /// Cuts a host off from the others, as if it had lost its power.
@@ -277,6 +283,18 @@ impl EngineHost {
         plugin::Client::new(plugin::Address::Unix(socket), STOP_MAX)
     }
 
+    /// Returns a client of its engine's API: of what is done by the hundred, `docker` takes a fifth for itself.
+    pub fn engine_api(&self) -> plugin::Client {
+        let socket = self.directory.join("run/docker.sock");
+        plugin::Client::new(plugin::Address::Unix(socket), DEADLINE)
+    }
+
+    /// Serves the socket of its plugin in place of its daemon, which must not run, and refuses whatever the engine asks. It ends when
+    /// what is returned is dropped.
+    pub fn refuse_engine(&self) -> anyhow::Result<Refusing> {
+        Refusing::at(self.directory.join("plugins/weft.sock"))
+    }
+
     /// Runs `docker` against its engine.
     pub async fn docker(&self, args: &[&str]) -> anyhow::Result<Ran> {
         let mut command = Command::new("docker");
@@ -306,7 +324,11 @@ impl EngineHost {
         command.args(["up", "--dataplane", "kernel", "--name", &self.name]);
         command.arg("--listen");
         command.arg(format!("{}:9338", self.address));
-        command.arg("--dns").arg(format!("{}:53", self.address));
+        let dns = format!("{}:53", self.address);
+        command.args(["--dns", &dns]);
+        // Nobody else is reachable from here. That the daemon itself is the next one to ask is that there is none, which is told at
+        // once; the machine's own resolvers would be waited for in vain, as they are on no host that works.
+        command.args(["--dns-upstream", &dns]);
         for (option, path) in [
             ("--data-dir", "weft"),
             ("--socket", "weft.sock"),
@@ -483,51 +505,6 @@ impl Drop for EngineHost {
             drop(unmounted);
         }
     }
-}
-
-/// A network namespace, removed when this goes.
-#[derive(Debug)]
-struct Namespace {
-    name: String,
-}
-
-impl Namespace {
-    async fn make(what: &str) -> anyhow::Result<Self> {
-        static MADE: AtomicU32 = AtomicU32::new(0);
-        let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let name = format!("weft-test-{}-{number}-{what}", std::process::id());
-        ip(&["netns", "add", &name]).await?;
-        Ok(Self { name })
-    }
-
-    /// Runs `ip` inside.
-    async fn ip(&self, words: &str) -> anyhow::Result<()> {
-        let inside = ["-n", &self.name].into_iter();
-        let words: Vec<&str> = inside.chain(words.split(' ')).collect();
-        ip(&words).await
-    }
-
-    /// Returns a command that runs the words added to it inside. `ip netns exec` would hide the cgroups.
-    fn enter(&self) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.name));
-        command
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = Command::new("ip")
-            .args(["netns", "del", &self.name])
-            .output();
-    }
-}
-
-async fn ip(words: &[&str]) -> anyhow::Result<()> {
-    let mut command = Command::new("ip");
-    command.args(words);
-    run(command.into(), b"").await?.done()?;
-    Ok(())
 }
 
 fn look() -> anyhow::Result<()> {

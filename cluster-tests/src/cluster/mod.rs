@@ -9,9 +9,11 @@ mod compose;
 mod eavesdrop;
 mod engines;
 mod image;
+mod namespace;
 mod node;
 mod plugin;
 mod processes;
+mod refusing;
 mod underlay;
 mod until;
 
@@ -23,5 +25,6 @@ pub use image::IMAGE;
 pub use node::Node;
 pub use plugin::{Plugin, python};
 pub use processes::{Cluster, Profile};
+pub use refusing::Refusing;
 pub use underlay::{Namespace, Underlay, inside};
 pub use until::{DEADLINE, Seen, until, until_within};

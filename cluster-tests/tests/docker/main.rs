@@ -4,10 +4,12 @@
 
 mod families;
 mod gone;
+mod killed;
 mod lost;
 mod matrix;
 
 use cluster_tests::cluster::{EngineHost, Engines, IMAGE, Seen, until};
+use tokio::time::Instant;
 use weft::{api::http::types::EndpointState, core::model::Name};
 
 /// The daemon under test.
@@ -21,22 +23,56 @@ async fn containers_of_different_hosts_reach_each_other_by_name() -> anyhow::Res
     let mut engines = Engines::start(WEFT, 3).await?;
     engines.start_weft().await?;
 
-    a_network_made_once_is_on_every_engine(&engines).await?;
-    a_container_is_reached_by_its_names(&engines).await?;
-    a_network_in_use_says_where(&engines).await?;
-    a_daemon_that_was_killed_comes_back_to_its_containers(&mut engines).await?;
-    an_engine_that_was_restarted_leaves_no_address_taken(&mut engines).await?;
-    families::a_container_has_an_address_of_each_family(&engines).await?;
-    matrix::containers_of_every_kind_come_and_go(&engines).await?;
-    matrix::containers_that_restart_come_back_whoever_was_killed(&mut engines).await?;
-    matrix::containers_outlive_their_engine_and_keep_their_places(&mut engines).await?;
-    matrix::many_started_at_once_leave_nothing(&engines).await?;
-    lost::a_host_that_is_cut_off_is_forgotten_and_heard_of_again(&engines).await?;
-    lost::a_host_that_is_lost_is_forgotten_and_comes_back(&mut engines).await?;
-    gone::a_swarm_in_the_way_is_told_of(&engines).await?;
-    a_removed_network_is_on_no_engine(&engines).await?;
-    gone::a_node_that_is_no_member_leaves_nothing_behind(&mut engines).await?;
+    step(a_network_made_once_is_on_every_engine(&engines)).await?;
+    step(a_container_is_reached_by_its_names(&engines)).await?;
+    step(a_network_in_use_says_where(&engines)).await?;
+    step(killed::a_name_goes_with_the_signal_that_nothing_survives(
+        &engines,
+    ))
+    .await?;
+    step(a_daemon_that_was_killed_comes_back_to_its_containers(
+        &mut engines,
+    ))
+    .await?;
+    step(an_engine_that_was_restarted_leaves_no_address_taken(
+        &mut engines,
+    ))
+    .await?;
+    step(families::a_container_has_an_address_of_each_family(
+        &engines,
+    ))
+    .await?;
+    step(matrix::containers_of_every_kind_come_and_go(&engines)).await?;
+    step(matrix::containers_that_restart_come_back_whoever_was_killed(&mut engines)).await?;
+    step(matrix::containers_outlive_their_engine_and_keep_their_places(&mut engines)).await?;
+    step(matrix::many_started_at_once_leave_nothing(&engines)).await?;
+    step(lost::a_host_that_is_cut_off_is_forgotten_and_heard_of_again(&engines)).await?;
+    step(lost::a_host_that_is_lost_is_forgotten_and_comes_back(
+        &mut engines,
+    ))
+    .await?;
+    step(gone::a_swarm_in_the_way_is_told_of(&engines)).await?;
+    step(a_removed_network_is_on_no_engine(&engines)).await?;
+    step(gone::a_node_that_is_no_member_leaves_nothing_behind(
+        &mut engines,
+    ))
+    .await?;
     engines.end()
+}
+
+/// Does one thing after the other, and says how long each took.
+#[expect(clippy::print_stderr, reason = "shown when the test fails or is asked")]
+async fn step<F: Future<Output = anyhow::Result<()>>>(doing: F) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let done = doing.await;
+    let what = std::any::type_name::<F>();
+    let what = what.trim_start_matches("docker::").split("::{{").next();
+    eprintln!(
+        "{:5.1} s  {}",
+        begun.elapsed().as_secs_f64(),
+        what.unwrap_or_default()
+    );
+    done
 }
 
 async fn a_network_made_once_is_on_every_engine(engines: &Engines) -> anyhow::Result<()> {
@@ -171,10 +207,12 @@ async fn until_joined(host: &EngineHost, names: &[&str]) -> anyhow::Result<()> {
 async fn an_engine_that_was_restarted_leaves_no_address_taken(
     engines: &mut Engines,
 ) -> anyhow::Result<()> {
-    // While the daemon is away, the engine's calls are lost.
+    // While the daemon is away, the engine's calls are lost. Where nobody listens the engine would try each for 15 s.
     let first = engines.host(0);
     first.stop_weft()?;
+    let away = first.refuse_engine()?;
     first.stop_engine()?;
+    drop(away);
     first.start_weft(&[])?;
     first.until_up().await?;
     first.start_engine()?;

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use cluster_tests::cluster::{EngineHost, Engines, IMAGE, Seen, until};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use super::{run_once, until_joined};
 
@@ -148,11 +150,10 @@ pub(super) async fn many_started_at_once_leave_nothing(engines: &Engines) -> any
         anyhow::bail!("there are not three hosts")
     };
 
-    let start = "run --detach --network app --stop-signal KILL --name many$n box sleep 600";
     tokio::try_join!(
-        at_once(first, count, start),
-        at_once(second, count, start),
-        at_once(third, count, start),
+        start_many(first, count),
+        start_many(second, count),
+        start_many(third, count),
     )?;
 
     let what = "every host shows every container, each with an address of its own";
@@ -177,25 +178,38 @@ pub(super) async fn many_started_at_once_leave_nothing(engines: &Engines) -> any
     until_nothing_is_left(engines).await
 }
 
-/// Runs a command of `docker` so many times at once, `$n` being 1, 2, 3 …
-async fn at_once(host: &EngineHost, count: usize, command: &str) -> anyhow::Result<()> {
-    let script = format!(
-        "for n in $(seq {count}); do docker -H {} {command} & all=\"$all $!\"; done
-         for one in $all; do wait $one || exit 1; done",
-        host.engine_socket()
-    );
-    host.command(&["sh", "-c", &script]).await?.done()?;
+/// Makes so many containers, and starts all at once.
+async fn start_many(host: &EngineHost, count: usize) -> anyhow::Result<()> {
+    let engine = host.engine_api();
+    let container = json!({
+        "Image": IMAGE,
+        "Cmd": ["sleep", "600"],
+        "HostConfig": { "NetworkMode": "app" },
+    });
+    let mut started = JoinSet::new();
+    for number in 0..count {
+        let (engine, container) = (engine.clone(), container.clone());
+        started.spawn(async move {
+            let create = format!("/containers/create?name=many{number}");
+            let _: Value = engine.post(&create, &container).await?;
+            let start = format!("/containers/many{number}/start");
+            engine.post::<()>(&start, &()).await
+        });
+    }
+    while let Some(one) = started.join_next().await {
+        one??;
+    }
     Ok(())
 }
 
 /// Removes what was started at once, one after the other: engine 20.10 was seen to miscount the endpoints of many that go at once,
 /// and then says of their network that it is in use, though it lists none.
 async fn remove_many(host: &EngineHost, count: usize) -> anyhow::Result<()> {
-    let script = format!(
-        "for n in $(seq {count}); do docker -H {} rm --force many$n || exit 1; done",
-        host.engine_socket()
-    );
-    host.command(&["sh", "-c", &script]).await?.done()?;
+    let engine = host.engine_api();
+    for number in 0..count {
+        let remove = format!("/containers/many{number}?force=1");
+        engine.delete(&remove).await?;
+    }
     Ok(())
 }
 
