@@ -105,3 +105,22 @@ async fn the_demo_sees_each_of_its_steps() -> anyhow::Result<()> {
     }
     cluster.end().await
 }
+
+#[tokio::test]
+async fn a_cluster_takes_subnets_from_the_default_pools_that_it_was_founded_with()
+-> anyhow::Result<()> {
+    let mut cluster = Cluster::empty(WEFT, Profile::Lan)?;
+    let at = cluster.add()?;
+    let mut init = cluster[at].weft();
+    init.args(["init", "--name", cluster[at].name(), "--data-dir"]);
+    init.arg(cluster[at].data_dir());
+    init.args(["--default-address-pool", "base=10.99.0.0/16,size=26"]);
+    run(init.into(), b"").await?.done()?;
+    cluster[at].start()?;
+    cluster[at].until_ready().await?;
+
+    let network = cluster.create_network(at, "app").await?;
+
+    assert_eq!(network.subnets[0].prefix.to_string(), "10.99.0.0/26");
+    cluster.end().await
+}
