@@ -37,6 +37,10 @@ use crate::{
     config::Host,
 };
 
+/// How many threads may wait for the disk at once; what is more waits for its turn. Only one writes at a time, a read takes
+/// microseconds, and each thread keeps a heap of its own.
+const BLOCKING_MAX: usize = 4;
+
 /// Reads the arguments, does what they say, and returns what to exit with.
 pub fn run() -> ExitCode {
     // A container runtime gives no arguments, which would be a person's question for help.
@@ -49,6 +53,7 @@ pub fn run() -> ExitCode {
     };
     let json = args.global.json;
     let done = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(BLOCKING_MAX)
         .enable_all()
         .build()
         .map_err(CliError::Output)

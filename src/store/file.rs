@@ -29,8 +29,8 @@ const FORMAT: u16 = 1;
 /// Small things, by name.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("weft_meta");
 
-/// How much of the file redb may keep in memory. The default of a gigabyte is for other programs.
-const CACHE_BYTES: usize = 8 * 1024 * 1024;
+/// How much of the file redb may keep in memory. The default of a gigabyte is for other programs, and the kernel keeps it too.
+const CACHE_BYTES: usize = 1024 * 1024;
 
 /// Opens the database at a path that is known to be one.
 pub(super) type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
