@@ -116,7 +116,8 @@ pub fn key_digest(csr_der: &[u8]) -> Result<[u8; 32], TrustError> {
     Ok(digest(read(csr_der)?.public_key.der_bytes()))
 }
 
-/// Returns whether one of some authorities has signed a certificate `cross_der` of the key that `cert_der` is of.
+/// Returns whether one of some authorities has signed a certificate `cross_der` of the key that `cert_der` is of, as an authority's:
+/// a member has a certificate of its key too, and is none.
 pub(super) fn vouches(authorities: &[&[u8]], cert_der: &[u8], cross_der: &[u8]) -> bool {
     let (Ok((_, cert)), Ok((_, cross))) = (
         parse_x509_certificate(cert_der),
@@ -126,7 +127,8 @@ pub(super) fn vouches(authorities: &[&[u8]], cert_der: &[u8], cross_der: &[u8]) 
     };
     let (signed, signature) = (cross.tbs_certificate.as_ref(), &cross.signature_value.data);
     let mut authorities = authorities.iter();
-    cross.public_key().raw == cert.public_key().raw
+    cross.is_ca()
+        && cross.public_key().raw == cert.public_key().raw
         && authorities.any(|authority| has_signed(authority, signed, signature))
 }
 

@@ -357,7 +357,15 @@ mod tests {
             })
         };
 
+        // What the authority has signed of a member's key makes no authority of the member.
+        let mine = Ca {
+            cert_der: member.cert_der.clone(),
+            key_der: member.key_der.clone(),
+        };
+
         for forged in [
+            agreed(&mine, former(&ours, &mine.cert_der)),
+            agreed(&ours, announced(&mine, &mine.cert_der)),
             agreed(&foreign, None),
             agreed(&next, None),
             agreed(&ours, announced(&foreign, &cross_der)),
