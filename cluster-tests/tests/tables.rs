@@ -1,6 +1,6 @@
 //! Small cells of the tables, on every change: virtual time, so what they say is the same everywhere.
 
-use cluster_tests::sim::measure::{Cell, Measure, Profile, Row};
+use cluster_tests::sim::measure::{Cell, Measure, Part, Profile, Row};
 use weft::core::netdb::Scheme;
 
 /// Measures a cell; returns its first row, which is about all of it.
@@ -77,6 +77,22 @@ fn nodes_that_are_well_beside_starved_ones_are_never_held_for_down() {
 
     assert_good(&row);
     assert_eq!(row.false_downs, Some(0));
+}
+
+#[test]
+fn the_ill_bring_down_nobody_who_is_well_unless_they_are_believed() {
+    let without = |without| {
+        measure(Cell {
+            without,
+            ..cell(Measure::Hardship, 10, 1)
+        })
+    };
+
+    let (whole, believing) = (without(None), without(Some(Part::Hearsay)));
+
+    assert_good(&whole);
+    assert_eq!(whole.false_downs, Some(0));
+    assert!(believing.false_downs > Some(10), "{believing:?}");
 }
 
 #[test]

@@ -26,6 +26,9 @@ Measures:
   crash     a node crashes: until its entry is hidden everywhere, and until the first node hides it
   falsedown 600 s in which one node of fifty, and at least one, stands still for 0.1-10 s again and again: how often another
             node, which is well, is held for down
+  hardship  120 s each in which, again and again for 0.1-10 s, up to a third of the nodes stand still; one hears nobody; one is
+            heard by nobody; as many links as there are nodes are cut one way; up to an eighth of the nodes are cut off; and any
+            of these: how often a node that is well is held for down by one that is not cut off from it
   join      all nodes join through one within 100 ms: until every node sees all
 
 Columns:
@@ -49,6 +52,7 @@ Examples:
   tables change --nodes 25,1000 --loss 0,30
   tables change --nodes 25,1000 --loss 0,30 --scheme 1+2,0+4,2+0 --brief
   tables crash --nodes 25 --loss 0,30 --without neighbours,stream-ping,copies --brief
+  tables hardship --nodes 25 --without refuted,hearsay,doubt
   tables burst --nodes 25 --entries 1000,5000 --seeds 10 --json";
 
 /// Measures in virtual time how long changes take to all nodes, and what they cost
@@ -214,7 +218,9 @@ fn usual_sizes(measure: Measure) -> &'static [(usize, usize, f64)] {
             (100, 0, 0.0),
             (1000, 0, 0.0),
         ],
-        Measure::Crash | Measure::FalseDown | Measure::Join => usual_sizes_of_membership(measure),
+        Measure::Crash | Measure::FalseDown | Measure::Hardship | Measure::Join => {
+            usual_sizes_of_membership(measure)
+        }
     }
 }
 
@@ -239,6 +245,7 @@ fn usual_sizes_of_membership(measure: Measure) -> &'static [(usize, usize, f64)]
             (128, 0, 20.0),
             (128, 0, 30.0),
         ],
+        Measure::Hardship => &[(25, 0, 0.0), (25, 0, 30.0), (50, 0, 0.0)],
         Measure::Join => &[(25, 0, 0.0), (100, 0, 0.0), (100, 0, 30.0), (200, 0, 0.0)],
         Measure::Change
         | Measure::Burst
@@ -285,7 +292,7 @@ fn seeds(measure: Measure, nodes: usize) -> u64 {
         (Measure::Conflict, 0..=25) => 1000,
         (Measure::Burst, 101..) => 2,
         (Measure::Burst, 26..) | (Measure::Change | Measure::Return | Measure::Crash, 101..) => 10,
-        (Measure::FalseDown, _) | (Measure::Join, 101..) => 2,
+        (Measure::FalseDown | Measure::Hardship, _) | (Measure::Join, 101..) => 2,
         (Measure::Join, _) => 10,
         (_, _) => 40,
     }

@@ -14,8 +14,8 @@ use weft::{
 };
 
 use super::{
-    NETWORK, Part, Row, Sample, Watched, burst, change, churn, conflict, crash, falsedown, idle,
-    joining, returning,
+    NETWORK, Part, Row, Sample, Watched, burst, change, churn, conflict, crash, falsedown,
+    hardship, idle, joining, returning,
 };
 
 /// How many machines may share their world among samples: larger ones are dear to make.
@@ -43,13 +43,15 @@ pub enum Measure {
     /// Nodes that are well and held for down, beside some that get no processor
     #[value(name = "falsedown")]
     FalseDown,
+    /// Nodes that are well and held for down, while others are starved, deaf, mute or cut off
+    Hardship,
     /// Nodes that join through one at once
     Join,
 }
 
 impl Measure {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Change,
         Self::Burst,
         Self::Churn,
@@ -58,6 +60,7 @@ impl Measure {
         Self::Return,
         Self::Crash,
         Self::FalseDown,
+        Self::Hardship,
         Self::Join,
     ];
 
@@ -72,6 +75,7 @@ impl Measure {
             Self::Return => "return",
             Self::Crash => "crash",
             Self::FalseDown => "falsedown",
+            Self::Hardship => "hardship",
             Self::Join => "join",
         }
     }
@@ -185,6 +189,7 @@ impl Cell {
             Measure::Return => returning::samples(self, seeds),
             Measure::Crash => crash::samples(self, seeds),
             Measure::FalseDown => falsedown::samples(self, seeds),
+            Measure::Hardship => hardship::samples(self, seeds),
             Measure::Join => joining::samples(self, seeds),
         }
     }

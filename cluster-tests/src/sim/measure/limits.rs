@@ -66,6 +66,7 @@ pub fn limits(cell: &Cell, case: Option<&str>) -> Limits {
         | Measure::Return
         | Measure::Crash
         | Measure::FalseDown
+        | Measure::Hardship
         | Measure::Join
         | Measure::Conflict => Limits::default(),
     }

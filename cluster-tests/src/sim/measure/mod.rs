@@ -10,6 +10,7 @@ mod churn;
 mod conflict;
 mod crash;
 mod falsedown;
+mod hardship;
 mod idle;
 mod joining;
 mod limits;

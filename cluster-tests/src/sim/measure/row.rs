@@ -66,6 +66,7 @@ impl Row {
             | Measure::Idle
             | Measure::Crash
             | Measure::FalseDown
+            | Measure::Hardship
             | Measure::Join
             | Measure::Conflict => Self::of(cell, None, samples),
         };
