@@ -55,6 +55,7 @@ fn fifty_seeds_of_chaos_end_in_calm_and_their_faults_really_happen() {
     assert!(seen.transitions > 5_000, "{seen:?}");
     assert!(seen.unknown_keys > 50, "{seen:?}");
     assert!(seen.unknown_records > 50, "{seen:?}");
+    assert!(seen.hidden_after > Duration::from_secs(1), "{seen:?}");
 }
 
 #[test]
@@ -65,6 +66,11 @@ fn a_refuted_suspicion_that_runs_out_all_the_same_is_caught() {
 #[test]
 fn a_word_of_those_cut_off_that_is_believed_at_once_is_caught() {
     is_caught(Mutation::BelieveHearsay);
+}
+
+#[test]
+fn a_suspicion_that_never_ends_is_caught() {
+    is_caught(Mutation::EndNoSuspicion);
 }
 
 #[test]

@@ -9,10 +9,13 @@ use super::{
     chaos::Run,
     check::{self, Violation},
     schedule::PAUSE_MAX,
+    world::draw,
 };
 
 /// How often it is looked whether all agree.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// And whether a crash was noticed.
+const LOOK_OFTEN: Duration = Duration::from_millis(10);
 
 /// Returns how long the calm may last until all agree, among that many nodes, those that are gone for good included.
 ///
@@ -52,7 +55,22 @@ pub(super) fn calm_down(run: &mut Run) -> Result<Duration, Violation> {
     agree(&run.world)?;
     check_all(run)?;
     check::only_what_stands_is_held(&run.world)?;
+    crash_one(run)?;
     Ok(took.unwrap_or(limit))
+}
+
+/// Ends one program amid the calm: all must notice in time.
+fn crash_one(run: &mut Run) -> Result<(), Violation> {
+    let world = &mut run.world;
+    let at = draw(&mut world.rng, world.machines.len());
+    let gone = world.machines[at].id;
+    let limit = check::hidden_within(&world.settings.membership);
+    run.crash(at);
+    let is_hidden = |world: &mut super::World| check::is_hidden(world, gone).is_ok();
+    let took = run.world.run_until(LOOK_OFTEN, limit, is_hidden);
+    check::is_hidden(&run.world, gone)?;
+    run.seen.hidden_after = took.unwrap_or(limit);
+    check_all(run)
 }
 
 fn agree(world: &super::World) -> Result<(), Violation> {

@@ -67,6 +67,8 @@ pub struct Seen {
     pub unknown_keys: u64,
     /// Records of unknown kinds that were skipped.
     pub unknown_records: u64,
+    /// How long it took until a crash amid the calm was noticed by all; of several runs the longest.
+    pub hidden_after: Duration,
 }
 
 /// What a run was like.
@@ -285,6 +287,12 @@ impl Run {
         }
     }
 
+    /// Ends the program of a machine amid the calm.
+    pub(super) fn crash(&mut self, at: usize) {
+        self.end(at, World::crash);
+        self.note_trouble(&Action::Crash(at));
+    }
+
     /// Takes what a machine has counted, before that is lost with its program.
     fn count(&mut self, at: usize) {
         if let Some(node) = &self.world.machines[at].node {
@@ -353,6 +361,7 @@ impl AddAssign for Seen {
         self.refuted += other.refuted;
         self.unknown_keys += other.unknown_keys;
         self.unknown_records += other.unknown_records;
+        self.hidden_after = self.hidden_after.max(other.hidden_after);
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
     machine::{Cause, Duty, note_refusal},
     packet::{PREAMBLE_LEN, Packet},
 };
-use crate::core::model::{Instant, NodeId};
+use crate::core::model::{Instant, Mutation, NodeId};
 
 /// The number of our probes. Only what foca has begun goes by number.
 const PROBE_NUMBER: u8 = 0;
@@ -193,6 +193,9 @@ impl Membership {
         self.absorb(now, effects, Cause::default());
         if self.plan_tell(now, identity, incarnation) {
             self.stats.suspected += 1;
+        }
+        if self.config.mutated.has(Mutation::EndNoSuspicion) {
+            return;
         }
         // foca ends no suspicion that it did not begin.
         let end = Duty::EndSuspicion(identity, incarnation);

@@ -19,6 +19,8 @@ pub enum Mutation {
     DoubtNothing,
     /// Who was late itself gives the others no more time.
     IgnoreStalls,
+    /// A neighbour that was silent and is suspected for it stays a suspect for ever.
+    EndNoSuspicion,
     /// An answer that was cut covers superseded dots as if it were complete (rule S of the network DB).
     CoverHoles,
     /// A replica below a floor is not told which dots still stand.
