@@ -15,7 +15,7 @@ use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Controller, ControllerError, entropy,
+    Controller, ControllerError, Owner, entropy,
     keys::{ASK_AGAIN, NEWEST_WITHIN, Request, TOLD_AT_ONCE},
 };
 use crate::{
@@ -66,8 +66,10 @@ pub(super) enum SucceedAnswer {
     Begun,
     /// It does not lead.
     NotLeader,
-    /// Why not.
+    /// It cannot make another one, and why.
     Refused(String),
+    /// Another one was not agreed on.
+    NotAgreed(AllocatorError),
 }
 
 /// How a change of the authority stands.
@@ -151,11 +153,11 @@ impl Controller {
         match answer {
             SucceedAnswer::Begun => Ok(()),
             SucceedAnswer::NotLeader => Err(ControllerError::NoLeader),
-            SucceedAnswer::Refused(why) => {
-                tracing::warn!(why, "the leader does not replace the authority");
-                Err(ControllerError::Broken(
-                    "the leader cannot make an authority: see its log",
-                ))
+            SucceedAnswer::NotAgreed(refused) => Err(ControllerError::Refused(refused)),
+            SucceedAnswer::Refused(reason) => {
+                let name = self.admitted_names().await?.remove(&leader);
+                let leader = Owner { node: leader, name };
+                Err(ControllerError::NoAuthority { leader, reason })
             }
         }
     }
@@ -188,7 +190,7 @@ impl Controller {
         };
         match begun {
             Ok(()) => SucceedAnswer::Begun,
-            Err(ControllerError::Refused(why)) => SucceedAnswer::Refused(why.to_string()),
+            Err(ControllerError::Refused(refused)) => SucceedAnswer::NotAgreed(refused),
             Err(_unavailable) => SucceedAnswer::NotLeader,
         }
     }

@@ -149,6 +149,14 @@ pub enum ControllerError {
         "others changed the ring of datagram keys meanwhile, or retired the new one: try again"
     )]
     Overtaken,
+    /// The operator must act where the leader runs; nothing was changed.
+    #[error("{leader} leads, and cannot make another authority: {reason}")]
+    NoAuthority {
+        /// Who leads.
+        leader: Owner,
+        /// What its authority or its machine is not up to, and what to do.
+        reason: String,
+    },
     /// The leader did not answer in time; it may have been done, so look before trying again.
     #[error(transparent)]
     Timeout(ProposeError),

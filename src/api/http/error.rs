@@ -115,6 +115,8 @@ codes! {
     LastMember = "last_member", CONFLICT, Conflict;
     /// The token is not, or no longer, right.
     WrongToken = "wrong_token", FORBIDDEN, Failed;
+    /// The leader cannot make another authority of certificates.
+    NoAuthority = "no_authority", INTERNAL_SERVER_ERROR, Failed;
     /// A driver's plugin refused, or answered what it may not.
     DriverRefused = "driver_refused", BAD_GATEWAY, Failed;
     /// There is no such plugin.

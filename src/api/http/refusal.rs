@@ -51,6 +51,7 @@ fn code(refused: &ControllerError) -> Code {
         ControllerError::NoLeader
         | ControllerError::NoAddressAlone { .. }
         | ControllerError::LeasesUnknown(_) => Code::NoLeader,
+        ControllerError::NoAuthority { .. } => Code::NoAuthority,
         ControllerError::Timeout(_) => Code::TimedOut,
         ControllerError::Refused(refused) => allocator_code(refused),
         ControllerError::Driver(refused) => driver_code(refused),

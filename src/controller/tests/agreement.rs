@@ -156,6 +156,29 @@ async fn a_member_is_certified_anew_for_its_own_key_alone_and_who_was_removed_fo
 }
 
 #[tokio::test]
+async fn who_asks_for_another_authority_hears_why_the_leader_cannot_make_one() {
+    let (mut rig, disks) = (Rig::new(), (tempdir().unwrap(), tempdir().unwrap()));
+    let a = rig.start(1, &disks.0, Spy::new().0).await;
+    let b = rig.start(2, &disks.1, Spy::new().0).await;
+    rig.damage_authority();
+    rig.found(&a).await;
+    b.meet(&a).await;
+    b.until_led().await;
+
+    for asked in [&a, &b] {
+        let refused = asked.controller.rotate_authority(false).await;
+        let Err(ControllerError::NoAuthority { leader, reason }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(leader.to_string(), "n1 (0000000000000001)");
+        assert!(
+            reason.contains("restore the leader's data directory"),
+            "{reason}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_rotated_token_replaces_the_one_before() {
     let (rig, disk) = (Rig::new(), tempdir().unwrap());
     let a = rig.start(1, &disk, Spy::new().0).await;

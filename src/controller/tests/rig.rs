@@ -98,6 +98,11 @@ impl Rig {
         rig
     }
 
+    /// Makes the authority's key useless for what is founded from now on. Nodes that were started have their certificates.
+    pub(super) fn damage_authority(&mut self) {
+        self.ca.key_der = b"no key".to_vec().into();
+    }
+
     /// Founds a real agreement with this node as its only voter.
     pub(super) async fn found(&self, node: &Node) {
         let genesis = Action::Genesis {
