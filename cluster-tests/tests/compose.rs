@@ -2,10 +2,12 @@
 //!
 //! Skipped where Docker is missing, unless `WEFT_REQUIRE_DOCKER=1`.
 
+use std::cell::Cell;
+
 use anyhow::Context;
 use cluster_tests::cluster::{Compose, Docker, Seen, Service, until};
 use weft::api::http::{
-    trust::Rotated,
+    trust::{Keys, Rotated},
     types::{ChangeKind, Endpoint, Entry, Member, MemberState, Network, Status},
 };
 
@@ -116,36 +118,61 @@ async fn an_endpoint_joins_and_leaves(cluster: &Compose) -> anyhow::Result<()> {
     until_peers(cluster, &[N2, N3], 1).await
 }
 
+/// How many entries are written at least while keys rotate.
+const WRITES_MIN: usize = 30;
+
+/// Every node has the keys rotated once while all write: each rotation seals with another key, no datagram is refused, nobody is
+/// suspected, and every entry arrives at everybody.
 async fn keys_rotate_under_load(cluster: &Compose) -> anyhow::Result<()> {
     let nodes = [N1, N2, N3];
     let before = rejected(cluster, nodes).await?;
+    let first: Keys = cluster.ask(N1, &["keys", "ls"]).await?;
 
+    let is_rotated = Cell::new(false);
     let write = async {
-        for number in 0..30 {
-            let key = format!("k{number}");
+        let mut written = 0;
+        while written < WRITES_MIN || !is_rotated.get() {
+            let key = format!("k{written}");
             let put = ["table", "put", "app", "load", &key, "x"];
-            cluster.weft(nodes[number % 3], &put).await?.done()?;
+            cluster.weft(nodes[written % 3], &put).await?.done()?;
+            written += 1;
         }
-        anyhow::Ok(())
+        anyhow::Ok(written)
     };
     let rotate = async {
+        let mut seals = vec![first.primary];
         for asked in nodes {
-            let rotated: Rotated = cluster.ask(asked, &["keys", "rotate"]).await?;
+            let rotated: Result<Rotated, _> = cluster.ask(asked, &["keys", "rotate"]).await;
+            // Who writes does not go on for ever if it fails.
+            is_rotated.set(rotated.is_err() || asked == N3);
+            let rotated = rotated?;
             anyhow::ensure!(rotated.behind.is_empty(), "{rotated:?}");
+            anyhow::ensure!(!seals.contains(&rotated.primary), "{seals:?} {rotated:?}");
+            seals.push(rotated.primary);
         }
-        anyhow::Ok(())
+        anyhow::Ok(seals)
     };
-    let (written, rotated) = tokio::join!(write, rotate);
-    written.and(rotated)?;
+    let (written, seals) = tokio::join!(write, rotate);
+    let (written, seals) = (written?, seals?);
 
     cluster
         .until_on(
             &nodes,
             &["table", "ls", "app", "load"],
-            |entries: &Vec<Entry>| Seen::when(entries.len() == 30, || format!("{entries:?}")),
+            |entries: &Vec<Entry>| {
+                let found = entries.len();
+                Seen::when(found == written, || format!("{found} of {written} entries"))
+            },
         )
         .await?;
     assert_eq!(rejected(cluster, nodes).await?, before);
+    for node in nodes {
+        let keys: Keys = cluster.ask(node, &["keys", "ls"]).await?;
+        assert_eq!(Some(&keys.primary), seals.last(), "{keys:?}");
+        let members: Vec<Member> = cluster.ask(node, &["members"]).await?;
+        let is_alive = |member: &Member| member.state == MemberState::Alive;
+        assert!(members.iter().all(is_alive), "{members:?}");
+    }
     Ok(())
 }
 
