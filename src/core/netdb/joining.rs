@@ -12,18 +12,25 @@ pub const BELIEVE_AFTER: Duration = Duration::from_secs(3);
 /// the ring members are asked while none answers: hedged requests (Dean and Barroso, The Tail at Scale, 2013).
 const HEDGE_TO: usize = 6;
 /// How often the nearest are asked what they have in a few datagrams, and how far they are.
-const HEDGES_MAX: usize = 12;
+const HEDGES_MAX: u32 = 12;
 const NEAREST: usize = 3;
-/// How much longer it is waited where no datagrams are lost, in pulls.
-const HEDGE_PATIENCE: u32 = 3;
+/// How much more often where datagrams are lost and the ring is so small that there are fewer of them.
+const HASTE: u32 = 3;
+/// After how many of these hedges one more step along the ring is asked on streams, where no datagrams are lost: who answers
+/// late all the same brings everything once more.
+const PATIENCE: u32 = 3;
 
 /// A network that is new here.
 #[derive(Debug)]
 pub(super) struct Joining {
     since: Instant,
-    /// How often members were asked, each time those one step further along the ring, and when it is time again.
-    asked: usize,
+    /// How far along the ring members were asked on streams.
+    asked_to: usize,
+    /// When it is time to ask the nearest again, how much of all that is left, and how much has gone since anybody was asked on
+    /// a stream. Each counts for [`HASTE`], but for one in haste.
     hedge_at: Instant,
+    hedges_left: u32,
+    hedged: u32,
     /// Whether somebody answered who is new too: then all may be, and digests tell when one is not.
     met_new: bool,
     /// What has not come whole yet.
@@ -33,7 +40,7 @@ pub(super) struct Joining {
 impl Joining {
     /// Returns whether more members are to be asked for it.
     fn is_hedged(&self) -> bool {
-        self.asked < HEDGES_MAX && !self.met_new
+        self.hedges_left > 0 && !self.met_new
     }
 
     /// Returns whether it believes those that have not come whole themselves.
@@ -47,8 +54,10 @@ impl NetDb {
     pub(super) fn begin_joining(&mut self, now: Instant, network: NetworkId) {
         let joining = Joining {
             since: now,
-            asked: 1,
-            hedge_at: now + self.hedge_after(),
+            asked_to: 1,
+            hedge_at: now + self.hedge_after(network).0,
+            hedges_left: HEDGES_MAX * HASTE,
+            hedged: 0,
             met_new: false,
             missing: Scope::whole(),
         };
@@ -78,51 +87,64 @@ impl NetDb {
         waiting.map(|joining| joining.hedge_at).min()
     }
 
-    /// Returns how long nothing may come of a network before more members are asked for it.
-    fn hedge_after(&self) -> Duration {
-        if self.is_lossy {
-            self.config.pull_again
+    /// Returns how long nothing may come of a network before more members are asked for it, and for how much that counts.
+    fn hedge_after(&mut self, network: NetworkId) -> (Duration, u32) {
+        if self.is_lossy && self.ring(network).len() <= 2 * NEAREST {
+            (self.config.pull_again / HASTE, 1)
         } else {
-            self.config.pull_again * HEDGE_PATIENCE
+            (self.config.pull_again, HASTE)
         }
     }
 
     /// Something of a network has come: whoever was asked answers.
     pub(super) fn put_off_hedge(&mut self, now: Instant, network: NetworkId) {
-        let after = self.hedge_after();
+        let (after, _) = self.hedge_after(network);
         if let Some(joining) = self.syncs.joining.get_mut(&network) {
             joining.hedge_at = now + after;
+            joining.hedged = 0;
         }
     }
 
     /// Asks more members for what has not come yet of networks that are new here, where nobody answers.
     pub(super) fn hedge(&mut self, now: Instant) {
-        let after = self.hedge_after();
-        let mut next = Vec::new();
-        for (network, joining) in &mut self.syncs.joining {
-            if joining.is_hedged() && joining.hedge_at <= now {
-                joining.asked += 1;
-                joining.hedge_at = now + after;
-                next.push((*network, joining.asked));
-            }
+        let joining = self.syncs.joining.iter();
+        let due = joining.filter(|(_, joining)| joining.is_hedged() && joining.hedge_at <= now);
+        let due: Vec<NetworkId> = due.map(|(network, _)| *network).collect();
+        for network in due {
+            self.hedge_one(now, network);
         }
-        for (network, distance) in next {
-            let ring = self.ring(network);
-            let nearest: BTreeSet<NodeId> = (1..distance.min(NEAREST + 1))
-                .flat_map(|distance| ring.at_distance(distance))
-                .collect();
-            let members: Vec<NodeId> = ring
-                .at_distance(distance)
-                .filter(|_| distance <= HEDGE_TO)
-                .collect();
-            for member in nearest {
-                // Of a network with little in it they tell in datagrams what they have.
-                self.send_digest_to(member, true);
-            }
-            for member in members {
-                self.want_missing(member, network);
-                self.start_sync(now, member);
-            }
+    }
+
+    fn hedge_one(&mut self, now: Instant, network: NetworkId) {
+        let (after, counts) = self.hedge_after(network);
+        let patience = if self.is_lossy { 1 } else { PATIENCE };
+        let Some(joining) = self.syncs.joining.get_mut(&network) else {
+            return;
+        };
+        joining.hedge_at = now + after;
+        joining.hedges_left = joining.hedges_left.saturating_sub(counts);
+        joining.hedged += counts;
+        let asks_further = joining.hedged >= HASTE * patience;
+        if asks_further {
+            joining.hedged = 0;
+            joining.asked_to += 1;
+        }
+        let asked_to = joining.asked_to;
+        let ring = self.ring(network);
+        let nearest: BTreeSet<NodeId> = (1..=asked_to.min(NEAREST))
+            .flat_map(|distance| ring.at_distance(distance))
+            .collect();
+        let further: Vec<NodeId> = ring
+            .at_distance(asked_to)
+            .filter(|_| asks_further && asked_to <= HEDGE_TO)
+            .collect();
+        for member in nearest {
+            // Of a network with little in it they tell in datagrams what they have.
+            self.send_digest_to(member, true);
+        }
+        for member in further {
+            self.want_missing(member, network);
+            self.start_sync(now, member);
         }
     }
 

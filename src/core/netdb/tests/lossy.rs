@@ -52,7 +52,7 @@ fn what_is_told_again_is_told_for_a_moment() {
 fn a_small_network_comes_without_streams() {
     for (entries, is_lossy, at_once, comes) in [
         (20, true, true, true),
-        (20, false, false, true),
+        (20, false, true, true),
         (200, true, false, false),
     ] {
         let mut net = net(3, entries, is_lossy);
