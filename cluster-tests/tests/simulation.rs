@@ -89,6 +89,11 @@ fn an_order_of_owners_that_is_ignored_is_caught() {
 }
 
 #[test]
+fn an_ihave_that_names_a_dot_twice_is_caught() {
+    is_caught(Mutation::TellTwice);
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in [3, 17] {
         let first = small(seed).run();

@@ -27,6 +27,8 @@ pub enum Mutation {
     SkipSnapshot,
     /// Of two owners of a key the one shows whose log came here first.
     IgnoreOrder,
+    /// Who tells what it has names the last of it twice, which is malformed.
+    TellTwice,
 }
 
 /// Which mutation a room was made with: none, except in a test of the checkers.

@@ -19,7 +19,7 @@ use super::{
     write::attached_network,
 };
 use crate::core::{
-    model::{Instant, NetworkId, NodeId, Now},
+    model::{Instant, Mutation, NetworkId, NodeId, Now},
     wire::{codec, record::RecordKind},
 };
 
@@ -455,14 +455,17 @@ impl NetDb {
                     Some(encoded) => encoded,
                     None => continue,
                 },
-                Item::Ihave(log, ranges) => (
-                    RecordKind::IHAVE,
-                    codec::encode(&Ihave {
+                Item::Ihave(log, mut ranges) => {
+                    if self.config.mutated.has(Mutation::TellTwice) {
+                        ranges.extend(ranges.last().copied());
+                    }
+                    let ihave = Ihave {
                         log,
                         ranges,
                         large: false,
-                    }),
-                ),
+                    };
+                    (RecordKind::IHAVE, codec::encode(&ihave))
+                }
                 Item::Pull(log, ranges) => (RecordKind::PULL, codec::encode(&Pull { log, ranges })),
                 Item::Digest(digest) => (RecordKind::DIGEST, codec::encode(&digest)),
                 Item::Ask(ask) => (RecordKind::ASK, codec::encode(&ask)),
