@@ -75,6 +75,10 @@ impl Settled {
         }
         world.introduce();
         for at in 0..self.machines {
+            if let Some(node) = world.machines[at].node.as_deref_mut() {
+                // So much has happened since that nobody resumes from what is told of the start.
+                node.forget_changes();
+            }
             world.after(at);
         }
         world

@@ -25,12 +25,10 @@ const NEAR: usize = 4;
 /// Within what time a member that returns to an address it had before is taken for two nodes with one id.
 const ALTERNATION: Duration = Duration::from_mins(1);
 
-/// A member, and what only this room needs of it.
+/// A member as this room sees it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Row {
     pub(super) member: Member,
-    /// Where it was before it moved, and until when.
-    moved_from: Option<(SocketAddr, Instant)>,
 }
 
 impl Row {
@@ -61,6 +59,8 @@ pub(super) struct Change {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     rows: BTreeMap<NodeId, Row>,
+    /// Where members were before they moved, and until when. Hardly any ever does.
+    moved_from: BTreeMap<NodeId, (SocketAddr, Instant)>,
     /// Those alive, in the order of their hashes: the same on every node, without a word.
     ring: BTreeSet<(u64, NodeId)>,
     /// Those that are down for all we know, though we may have been cut off.
@@ -135,22 +135,16 @@ impl Table {
                 .map_or(now, |row| row.member.since),
         };
         let moved = before.filter(|row| row.member.identity.addr != told.identity.addr);
-        let alternates_with = moved.filter(|row| {
-            row.moved_from.is_some_and(|(addr, until)| {
-                addr == told.identity.addr && now.saturating_duration_since(until) < ALTERNATION
+        let alternates_with = moved.filter(|_| {
+            self.moved_from.get(&node).is_some_and(|(addr, until)| {
+                *addr == told.identity.addr && now.saturating_duration_since(*until) < ALTERNATION
             })
         });
-        let moved_from = match moved {
-            Some(row) => Some((row.member.identity.addr, now)),
-            None => before.and_then(|row| row.moved_from),
-        };
-        self.rows.insert(
-            node,
-            Row {
-                member: after,
-                moved_from,
-            },
-        );
+        if let Some(row) = moved {
+            self.moved_from
+                .insert(node, (row.member.identity.addr, now));
+        }
+        self.rows.insert(node, Row { member: after });
         self.leave_ring(before.as_ref());
         self.be_certain(node);
         if told.state.is_alive() {
@@ -166,6 +160,7 @@ impl Table {
 
     pub(super) fn remove(&mut self, node: NodeId) {
         let row = self.rows.remove(&node);
+        self.moved_from.remove(&node);
         self.leave_ring(row.as_ref());
         self.be_certain(node);
     }

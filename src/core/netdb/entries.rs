@@ -8,13 +8,16 @@ use std::{
     sync::Arc,
 };
 
-use super::versions::{Version, Versions};
+use super::{
+    slots::{Place, Slots},
+    versions::{Version, Versions},
+};
 
 /// A table and a key, as one comparable run of bytes: the table's number, then the key.
 pub(super) type EntryKey = Arc<[u8]>;
 
 /// Where an entry is.
-pub(super) type EntryAt = u32;
+pub(super) type EntryAt = Place;
 
 /// A key and who holds it.
 #[derive(Debug)]
@@ -34,12 +37,11 @@ pub(super) enum Placed {
 
 /// The entries of one network.
 ///
-/// **Invariant:** `index` names each place that holds something once, under the key that is there; `free` names all others.
+/// **Invariant:** `index` names each place that holds something once, under the key that is there.
 #[derive(Default, Debug)]
 pub(super) struct Entries {
     index: BTreeMap<EntryKey, EntryAt>,
-    places: Vec<Option<Held>>,
-    free: Vec<EntryAt>,
+    places: Slots<Held>,
 }
 
 impl Entries {
@@ -53,33 +55,21 @@ impl Entries {
             Entry::Occupied(occupied) => return Placed::Held(*occupied.get(), version),
             Entry::Vacant(vacant) => vacant,
         };
-        let held = Some(Held {
+        let place = self.places.put(Held {
             key: Arc::clone(vacant.key()),
             versions: Versions::One(version),
         });
-        let place = match self.free.pop() {
-            Some(place) => {
-                self.places[place as usize] = held;
-                place
-            }
-            None => {
-                self.places.push(held);
-                EntryAt::try_from(self.places.len() - 1).expect("2^32 entries do not fit a memory")
-            }
-        };
         vacant.insert(place);
         Placed::First(place)
     }
 
     /// Returns what is at a place that was handed out and has not been removed.
     pub(super) fn at(&self, place: EntryAt) -> &Held {
-        let held = self.places[place as usize].as_ref();
-        held.expect("a log names places that hold something")
+        &self.places[place]
     }
 
     pub(super) fn at_mut(&mut self, place: EntryAt) -> &mut Held {
-        let held = self.places[place as usize].as_mut();
-        held.expect("a log names places that hold something")
+        &mut self.places[place]
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<&Held> {
@@ -95,9 +85,8 @@ impl Entries {
 
     /// Takes an entry out; its place is another's from now on.
     pub(super) fn remove(&mut self, place: EntryAt) {
-        if let Some(held) = self.places[place as usize].take() {
+        if let Some(held) = self.places.take(place) {
             self.index.remove(&held.key);
-            self.free.push(place);
         }
         if self.index.is_empty() {
             *self = Self::default();
@@ -144,12 +133,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_empty_holds_no_room() {
+    fn what_is_empty_begins_anew() {
         let mut entries = Entries::default();
         let place = first(&mut entries, b"a");
 
         entries.remove(place);
 
-        assert_eq!((entries.len(), entries.places.capacity()), (0, 0));
+        assert_eq!(entries.len(), 0);
+        assert_eq!(first(&mut entries, b"b"), 0);
     }
 }

@@ -3,12 +3,13 @@
 //! **Invariants**: I2 for every `s` in have, there is the dot `s`, or a later dot of the same key, or `s ≤ floor`; I3 every dot
 //! is in have; I4 floor ≤ the prefix of have.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::{
     entries::EntryAt,
     have::Have,
     message::LogId,
+    small::SmallMap,
     tree::{Place, name_hash},
 };
 use crate::core::model::mix;
@@ -31,7 +32,7 @@ pub(super) struct Log {
     pub(super) floor: u64,
     pub(super) shown: bool,
     /// The newest dot of each key the owner holds, tombstones included, and where it is.
-    pub(super) dots: BTreeMap<u64, EntryAt>,
+    pub(super) dots: SmallMap<u64, EntryAt>,
     /// Which of them are tombstones.
     pub(super) tombstones: BTreeSet<u64>,
     /// The hash that the tree's sums hold, and whether it is to be computed anew.
@@ -47,7 +48,7 @@ impl Log {
             have: Have::default(),
             floor: 0,
             shown,
-            dots: BTreeMap::new(),
+            dots: SmallMap::default(),
             tombstones: BTreeSet::new(),
             summed: 0,
             is_touched: false,

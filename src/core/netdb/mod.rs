@@ -45,6 +45,8 @@ mod refusal;
 mod replica;
 mod retell;
 mod ring;
+mod slots;
+mod small;
 mod spread;
 mod sync;
 mod tables;
@@ -99,6 +101,9 @@ pub const READY_TABLE: &str = "ready";
 pub const PUSHES_MAX: usize = 8;
 /// The most of them that are drawn at random.
 pub const RANDOM_MAX: usize = 4;
+
+/// For how many changes room is kept while none waits.
+const CHANGES_KEPT: usize = 64;
 
 /// To whom a new dot is pushed at once: by its owner, and by each node that first receives it.
 ///
@@ -432,7 +437,12 @@ impl NetDb {
 
     /// Returns the next change of what is visible.
     pub fn poll_change(&mut self) -> Option<Change> {
-        self.changes.pop_front()
+        let change = self.changes.pop_front();
+        if change.is_none() {
+            // A network that came whole was as many changes at once.
+            self.changes.shrink_to(CHANGES_KEPT);
+        }
+        change
     }
 
     /// Returns when [`Self::handle_timeout`] has work.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::message::LogId;
+use super::{message::LogId, small::SmallMap};
 use crate::core::model::{Boot, Generation, Instant, NetworkId, NodeId};
 
 /// How many owners that membership has not named may have logs here, as many as there may be members; more are refused. Who
@@ -28,7 +28,7 @@ struct Owner {
     /// Its logs were kept for the retention; until it is alive again none are taken.
     forgotten: bool,
     /// Per network the newest attach epoch, and whether it still stands; per generation.
-    attached: BTreeMap<(NetworkId, Generation), (u64, bool)>,
+    attached: SmallMap<(NetworkId, Generation), (u64, bool)>,
 }
 
 /// Whether an owner lives, as membership says.
@@ -255,7 +255,7 @@ impl Owners {
             return false;
         };
         let mut ended = false;
-        for ((network, generation), attached) in &mut owner.attached {
+        for ((network, generation), attached) in owner.attached.iter_mut() {
             if *network == log.network && *generation < log.generation && attached.1 {
                 // No epoch comes after this one, so nothing that is late makes it stand again.
                 *attached = (u64::MAX, false);
@@ -284,14 +284,12 @@ impl Owners {
     /// Notes an attach (`stands`) or detach in `epoch`. Returns whether it is news.
     pub(super) fn attach(&mut self, log: LogId, epoch: u64, stands: bool) -> bool {
         let owner = self.owners.entry(log.owner).or_default();
-        let known = owner
-            .attached
-            .entry((log.network, log.generation))
-            .or_insert((0, false));
-        if *known >= (epoch, stands) && known.0 >= epoch {
+        let attachment = (log.network, log.generation);
+        let known = owner.attached.get(&attachment).copied();
+        if known.unwrap_or_default() >= (epoch, stands) {
             return false;
         }
-        *known = (epoch, stands);
+        owner.attached.insert(attachment, (epoch, stands));
         true
     }
 
@@ -299,7 +297,7 @@ impl Owners {
     pub(super) fn standing(&self, log: &LogId) -> impl Iterator<Item = LogId> {
         let attached = self.owners.get(&log.owner).map(|owner| &owner.attached);
         let log = *log;
-        attached.into_iter().flatten().filter_map(
+        attached.into_iter().flat_map(SmallMap::iter).filter_map(
             move |(&(network, generation), &(epoch, stands))| {
                 let made = LogId {
                     network,

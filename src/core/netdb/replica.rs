@@ -8,6 +8,7 @@ use super::{
     entries::{Entries, EntryAt, EntryKey, Placed},
     log::Log,
     message::{Complete, LogId, WireDot},
+    slots::Slots,
     tables::{TableId, Tables},
     tree::{Scope, Sums, WIDTH},
     versions::{Version, Versions},
@@ -55,11 +56,9 @@ pub(super) enum Applied {
 pub(super) struct Replica {
     network: NetworkId,
     index: BTreeMap<LogId, u32>,
-    logs: Vec<Option<Log>>,
+    logs: Slots<Log>,
     entries: Entries,
     tables: Tables,
-    /// Places in `logs` that are free.
-    free: Vec<u32>,
     /// The sums of the hash tree's buckets, but for the logs that were touched since.
     sums: [u64; WIDTH],
     touched: Vec<u32>,
@@ -71,10 +70,9 @@ impl Replica {
         Self {
             network,
             index: BTreeMap::new(),
-            logs: Vec::new(),
+            logs: Slots::default(),
             entries: Entries::default(),
             tables: Tables::default(),
-            free: Vec::new(),
             sums: [0; WIDTH],
             touched: Vec::new(),
             mutated,
@@ -86,15 +84,11 @@ impl Replica {
     }
 
     pub(super) fn log(&self, id: &LogId) -> Option<&Log> {
-        self.index
-            .get(id)
-            .and_then(|&at| self.logs[at as usize].as_ref())
+        self.index.get(id).and_then(|&at| self.logs.get(at))
     }
 
     pub(super) fn logs(&self) -> impl Iterator<Item = &Log> {
-        self.index
-            .values()
-            .filter_map(|&at| self.logs[at as usize].as_ref())
+        self.index.values().filter_map(|&at| self.logs.get(at))
     }
 
     /// Returns the logs of one owner.
@@ -124,7 +118,7 @@ impl Replica {
     /// Returns the sums of the hash tree's buckets.
     pub(super) fn buckets(&mut self) -> &[u64; WIDTH] {
         for at in std::mem::take(&mut self.touched) {
-            let Some(log) = self.logs[at as usize].as_mut() else {
+            let Some(log) = self.logs.get_mut(at) else {
                 continue;
             };
             let hash = log.hash();
@@ -152,12 +146,12 @@ impl Replica {
         let from = from.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Included);
         let logs = self.index.range((from, std::ops::Bound::Unbounded));
         logs.filter(|(id, _)| scope.contains(id))
-            .filter_map(|(_, &at)| self.logs[at as usize].as_ref())
+            .filter_map(|(_, &at)| self.logs.get(at))
     }
 
     /// Notes that a log's hash is to be computed anew.
     fn touch(&mut self, at: u32) -> &mut Log {
-        let log = self.logs[at as usize].as_mut().expect("indexed logs exist");
+        let log = &mut self.logs[at];
         if !log.is_touched {
             log.is_touched = true;
             self.touched.push(at);
@@ -173,23 +167,13 @@ impl Replica {
         if self.index.len() >= LOGS_MAX {
             return None;
         }
-        let log = Log::new(id, shown);
-        let at = match self.free.pop() {
-            Some(at) => {
-                self.logs[at as usize] = Some(log);
-                at
-            }
-            None => {
-                self.logs.push(Some(log));
-                u32::try_from(self.logs.len() - 1).expect("at most LOGS_MAX")
-            }
-        };
+        let at = self.logs.put(Log::new(id, shown));
         self.index.insert(id, at);
         Some(at)
     }
 
     fn log_at(&mut self, at: u32) -> &mut Log {
-        self.logs[at as usize].as_mut().expect("indexed logs exist")
+        &mut self.logs[at]
     }
 
     /// Takes a dot of the log at `at`, unless what is held of the log would need more than `ranges_max` ranges.
@@ -307,10 +291,9 @@ impl Replica {
             .filter_map(|seq| self.remove_dot(at, seq))
             .collect();
         self.buckets();
-        if let Some(log) = self.logs[at as usize].take() {
+        if let Some(log) = self.logs.take(at) {
             let sum = &mut self.sums[usize::from(log.place.bucket)];
             *sum = sum.wrapping_sub(log.summed);
-            self.free.push(at);
         }
         self.index.remove(id);
         gone
@@ -445,11 +428,11 @@ impl Replica {
 /// The winner among the versions of one key, and its owner: of a log that is shown, live, the greatest (Hlc, owner). Of one
 /// owner its newest log speaks, so what a new generation has deleted is gone even while the former one still shows.
 fn winner<'a>(
-    held: (&[Option<Log>], Mutated),
+    held: (&Slots<Log>, Mutated),
     versions: &'a Versions,
 ) -> Option<(&'a Version, NodeId)> {
     let (logs, mutated) = held;
-    let shown_log = |version: &Version| logs[version.log as usize].as_ref().filter(|log| log.shown);
+    let shown_log = |version: &Version| logs.get(version.log).filter(|log| log.shown);
     let is_newest = |id: &LogId| {
         let mut others = versions.as_slice().iter().filter_map(shown_log);
         !others.any(|other| other.id.owner == id.owner && other.id > *id)
@@ -466,7 +449,7 @@ fn winner<'a>(
 }
 
 /// What is seen of one key: a copy of the winner.
-fn seen(held: (&[Option<Log>], Mutated), versions: &Versions) -> Option<Seen> {
+fn seen(held: (&Slots<Log>, Mutated), versions: &Versions) -> Option<Seen> {
     let (version, owner) = winner(held, versions)?;
     let value = Bytes::copy_from_slice(version.value.as_deref()?);
     Some(Seen {

@@ -62,3 +62,11 @@ impl Node {
         self.members_at = Some(now + MEMBERS_AGAIN);
     }
 }
+
+/// Returns the members in the answer to [`super::MEMBERS_REQUEST`].
+pub fn members_in(reply: &[u8]) -> Result<Vec<MemberState>, StreamError> {
+    match reply.split_first() {
+        Some((&MEMBERS, list)) => Ok(codec::decode(list)?),
+        Some(_) | None => Err(StreamError::Unknown),
+    }
+}

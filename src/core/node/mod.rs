@@ -17,6 +17,7 @@ use std::{
 };
 
 pub use io::{Config, DatagramError, Event, Stats, StreamError, Transmit};
+pub use list::members_in;
 
 use super::{
     membership::{self, Identity, MemberState, Membership},
@@ -37,6 +38,8 @@ use super::{
 
 /// How many events wait to be polled; the oldest go first, since the state itself can be asked.
 const EVENTS_MAX: usize = 65_536;
+/// For how many room is kept while none waits.
+const EVENTS_KEPT: usize = 64;
 
 /// What a request on a stream asks for, and its answer brings: its first byte.
 const SYNC: u8 = 0;
@@ -361,7 +364,11 @@ impl Node {
 
     /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() {
+            self.events.shrink_to(EVENTS_KEPT);
+        }
+        event
     }
 
     fn boot_of(&self, node: NodeId) -> Boot {
@@ -524,6 +531,11 @@ impl Node {
         self.history.revision()
     }
 
+    /// Forgets the changes so far, as time does.
+    pub(crate) fn forget_changes(&mut self) {
+        self.history.forget();
+    }
+
     /// Returns the membership machine, to be asked.
     pub fn membership(&self) -> &Membership {
         &self.membership
@@ -574,14 +586,6 @@ impl Node {
             membership: *self.membership.stats(),
             ..self.stats.clone()
         }
-    }
-}
-
-/// Returns the members in the answer to [`MEMBERS_REQUEST`].
-pub fn members_in(reply: &[u8]) -> Result<Vec<MemberState>, StreamError> {
-    match reply.split_first() {
-        Some((&MEMBERS, list)) => Ok(codec::decode(list)?),
-        Some(_) | None => Err(StreamError::Unknown),
     }
 }
 

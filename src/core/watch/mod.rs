@@ -100,6 +100,12 @@ impl History {
         }
     }
 
+    /// Forgets all changes so far, as time does: who resumes from an earlier one lists again.
+    pub(crate) fn forget(&mut self) {
+        self.changes = VecDeque::new();
+        self.bytes = 0;
+    }
+
     /// Returns the revision of the newest change: where a watcher begins that has just listed.
     pub fn revision(&self) -> u64 {
         self.revision
