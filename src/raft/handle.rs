@@ -8,6 +8,7 @@ use openraft::{
 
 use super::{
     Inner, Raft, SNAPSHOT_MAX, recover,
+    types::Types,
     wire::{self, Message, Reply, WireVote},
 };
 use crate::core::model::NodeId;
@@ -67,14 +68,7 @@ impl Inner {
                     data,
                     done,
                 };
-                match self.raft.install_snapshot(request).await {
-                    Ok(response) => Reply::Snapshot(WireVote::from(&response.vote)),
-                    Err(OpenError::APIError(InstallSnapshotError::SnapshotMismatch(mismatch))) => {
-                        let (expect, got) = (mismatch.expect, mismatch.got);
-                        Reply::SnapshotMismatch((expect.id, expect.offset), (got.id, got.offset))
-                    }
-                    Err(OpenError::Fatal(_)) => Reply::Stopped,
-                }
+                self.install(request).await
             }
             Message::PreVote { last, .. } => Reply::PreVote {
                 granted: self.would_vote(last.map(Into::into)).await,
@@ -96,6 +90,18 @@ impl Inner {
                 Some(report) => Reply::Voters(report),
                 None => Reply::Refused("the node does not lead".to_owned()),
             },
+        }
+    }
+
+    /// Takes a page of a snapshot.
+    async fn install(&self, request: InstallSnapshotRequest<Types>) -> Reply {
+        match self.raft.install_snapshot(request).await {
+            Ok(response) => Reply::Snapshot(WireVote::from(&response.vote)),
+            Err(OpenError::APIError(InstallSnapshotError::SnapshotMismatch(mismatch))) => {
+                let (expect, got) = (mismatch.expect, mismatch.got);
+                Reply::SnapshotMismatch((expect.id, expect.offset), (got.id, got.offset))
+            }
+            Err(OpenError::Fatal(_)) => Reply::Stopped,
         }
     }
 

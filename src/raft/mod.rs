@@ -362,9 +362,7 @@ impl Raft {
             tasks,
         };
         let inner = Arc::new(inner);
-        inner.tasks.spawn(Arc::clone(&inner).step_aside());
-        inner.tasks.spawn(Arc::clone(&inner).elections());
-        inner.tasks.spawn(Arc::clone(&inner).speak());
+        inner.begin();
         Ok((Self { inner }, news_taken))
     }
 
@@ -448,6 +446,13 @@ impl Raft {
 }
 
 impl Inner {
+    /// Begins to take part.
+    fn begin(self: &Arc<Self>) {
+        self.tasks.spawn(Arc::clone(self).elections());
+        self.tasks.spawn(Arc::clone(self).speak());
+        self.tasks.spawn(Arc::clone(self).step_aside());
+    }
+
     /// Notes that a node is gone, if it leads.
     fn hint_gone(&self, node: NodeId) {
         let Leadership { leader, term } = *self.leadership.borrow();

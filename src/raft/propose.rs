@@ -147,7 +147,7 @@ impl Inner {
             }
         }
         // Stopped: there is nobody to hear of.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Returns whether nobody can lead, for all that this node knows: most voters, or all other nodes, have been down for longer

@@ -46,7 +46,7 @@ pub(super) enum Step {
     SetVoters(BTreeSet<u64>),
     Forget(BTreeSet<u64>),
     /// Another one shall lead, and take this one's vote.
-    StepAside,
+    MakeWay,
 }
 
 /// What the leader waits for before it changes who votes.
@@ -122,7 +122,7 @@ pub(super) fn decide(view: &View) -> Decision {
 fn towards(view: &View, voters: &BTreeSet<u64>) -> (Option<Step>, Wait) {
     let is_heir = |id: &u64| *id != view.us && is_up(view, id) && view.members.all.contains(id);
     if !view.members.all.contains(&view.us) && view.voters.iter().any(is_heir) {
-        return (Some(Step::StepAside), Wait::Change);
+        return (Some(Step::MakeWay), Wait::Change);
     }
     let newcomers: Vec<u64> = voters.difference(&view.voters).copied().collect();
     let mut waiting = newcomers.iter().copied();

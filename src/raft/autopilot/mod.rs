@@ -178,7 +178,7 @@ impl Autopilot {
             Step::AddLearner(id) => ChangeMembers::AddNodes(BTreeMap::from([(id, EmptyNode {})])),
             Step::SetVoters(voters) => ChangeMembers::ReplaceAllVoters(voters),
             Step::Forget(learners) => ChangeMembers::RemoveNodes(learners),
-            Step::StepAside => return self.aside.notify_one(),
+            Step::MakeWay => return self.aside.notify_one(),
         };
         let changing = self.raft.change_membership(change, false);
         let changed = tokio::select! {

@@ -98,7 +98,7 @@ fn a_leader_that_was_removed_has_another_lead_and_one_that_alone_votes_gives_its
     let with_heirs = view(&[1, 2, 3], &[4], &[1, 2, 3, 4], &[2, 3, 4]);
     let alone = view(&[1], &[2], &[1, 2], &[2]);
 
-    assert_eq!(step(&with_heirs), Some(Step::StepAside));
+    assert_eq!(step(&with_heirs), Some(Step::MakeWay));
     assert_eq!(step(&alone), Some(Step::SetVoters(set(&[2]))));
 }
 
@@ -288,7 +288,7 @@ fn disturb(world: &mut View, node: u64, event: u8) {
 fn take(world: &mut View) -> Result<(), TestCaseError> {
     match decide(world).step {
         None => {}
-        Some(Step::StepAside) => prop_assert!(false, "nobody was removed that leads"),
+        Some(Step::MakeWay) => prop_assert!(false, "nobody was removed that leads"),
         Some(Step::AddLearner(id)) => {
             prop_assert!(!world.voters.contains(&id) && world.learners.insert(id));
             world.caught_up.remove(&id);
