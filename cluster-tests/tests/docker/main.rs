@@ -9,6 +9,7 @@ mod lost;
 mod matrix;
 
 use cluster_tests::cluster::{EngineHost, Engines, IMAGE, Seen, until};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use weft::{api::http::types::EndpointState, core::model::Name};
 
@@ -129,11 +130,34 @@ async fn a_container_is_reached_by_its_names(engines: &Engines) -> anyhow::Resul
     let command = [IMAGE, "ip", "-o", "addr"];
     let chosen = second.docker(&[&options[..], &command].concat()).await?;
     anyhow::ensure!(chosen.done()?.contains("10.0.0.200/24"), "{chosen:?}");
+    a_container_has_the_mac_that_was_chosen(second).await?;
     // The engine's own bridge still publishes ports.
     let published = first
         .command(&["busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:8080/"])
         .await?;
     anyhow::ensure!(published.done()? == "hello from web\n", "{published:?}");
+    Ok(())
+}
+
+/// `docker run --mac-address` of a CLI that is newer than its engine refuses a network of the user's; the engine does not.
+async fn a_container_has_the_mac_that_was_chosen(host: &EngineHost) -> anyhow::Result<()> {
+    let engine = host.engine_api();
+    let container = json!({
+        "Image": IMAGE,
+        "Cmd": ["sleep", "600"],
+        "MacAddress": "02:77:00:00:00:c8",
+        "HostConfig": { "NetworkMode": "app" },
+    });
+    let _: Value = engine
+        .post("/containers/create?name=chosen", &container)
+        .await?;
+    engine.post::<()>("/containers/chosen/start", &()).await?;
+    let shown = host.docker(&["exec", "chosen", "ip", "-o", "link"]).await?;
+    anyhow::ensure!(
+        shown.done()?.contains("link/ether 02:77:00:00:00:c8"),
+        "{shown:?}"
+    );
+    engine.delete("/containers/chosen?force=1").await?;
     Ok(())
 }
 

@@ -292,3 +292,39 @@ fn copy_files(from: &Path, to: &Path) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_kernel_that_may_not_be_used_is_named_with_what_is_missing() -> anyhow::Result<()> {
+    let mut cluster = Cluster::empty(WEFT, Profile::Lan)?;
+    let at = cluster.add()?;
+    let up = cluster[at].weft();
+    // Root without the rights, or a user who has none.
+    let mut without = Command::new("setpriv");
+    without.args(["--bounding-set=-net_admin,-sys_admin", "--inh-caps=-all"]);
+    without.arg(up.get_program()).args(up.get_args());
+    without.args([
+        "up",
+        "--init",
+        "--dataplane",
+        "kernel",
+        "--log",
+        "error",
+        "--listen",
+    ]);
+    without.arg(cluster[at].address().to_string());
+    without.arg("--data-dir").arg(cluster[at].data_dir());
+    for (name, value) in up.get_envs() {
+        match value {
+            Some(value) => without.env(name, value),
+            None => without.env_remove(name),
+        };
+    }
+
+    let refused = run(without.into(), b"").await?;
+
+    refused.refused(
+        1,
+        &["the kernel cannot carry packets here", "CAP_SYS_ADMIN"],
+    )?;
+    cluster.end().await
+}
