@@ -29,13 +29,13 @@ const LEADER_DEADLINE: Duration = Duration::from_secs(8);
 const TOKEN_QUESTION: &[u8] = &[0];
 
 /// What the leader answers to [`TOKEN_QUESTION`]: the secret, or nothing if it does not lead.
-type TokenAnswer = Option<[u8; 16]>;
+pub(super) type TokenAnswer = Option<[u8; 16]>;
 
 /// As [`TOKEN_QUESTION`], and which authority the token pins.
 const WHOLE_TOKEN_QUESTION: &[u8] = &[0, 1];
 
 /// What the leader answers to [`WHOLE_TOKEN_QUESTION`]: the secret and the digest, or nothing if it does not lead.
-type WholeTokenAnswer = Option<([u8; 16], [u8; 32])>;
+pub(super) type WholeTokenAnswer = Option<([u8; 16], [u8; 32])>;
 
 impl Controller {
     /// Answers a call of the join service: a newcomer's, one that another member hands on, or a member's for the token.

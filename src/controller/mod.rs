@@ -34,6 +34,7 @@ mod peers;
 mod pools;
 mod publish;
 mod removal;
+mod reread;
 mod routes;
 mod run;
 mod services;
@@ -63,6 +64,7 @@ pub use error::{ControllerError, Owner};
 pub use expel::Expelled;
 pub use keys::{KeysView, Rotated};
 pub use members::{MemberHistory, MemberNews, MemberWatch, TransitionView};
+pub use reread::{Said, reread};
 pub use services::{Streams, says_removed};
 pub use view::{
     AppliedView, DriverCapability, DriverView, EndpointDetail, EndpointState, EndpointView,

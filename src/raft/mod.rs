@@ -46,6 +46,7 @@ pub use machine::{ClusterLog, LoadError};
 pub use propose::ProposeError;
 pub use recover::{RecoverError, Recovery};
 pub use transport::{Service, Transport, TransportError};
+pub use wire::reread;
 
 use self::{
     autopilot::{Autopilot, Look, Members},

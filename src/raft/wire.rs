@@ -15,6 +15,7 @@ use openraft::{
 };
 
 use super::autopilot::VotersReport;
+use super::transport::Service;
 use super::types::{Entry, LogId, SnapshotMeta, StoredMembership, Types, Vote};
 use crate::core::{
     allocator::{AllocatorError, Command, Outcome},
@@ -293,6 +294,20 @@ impl Message {
     }
 }
 
+impl Message {
+    /// Brings entries and snapshots into the form that Raft takes them in, and back.
+    fn through_raft(mut self) -> Self {
+        if let Self::Append { entries, .. } = &mut self {
+            let taken = std::mem::take(entries).into_iter().map(Entry::from);
+            *entries = taken.map(Into::into).collect();
+        }
+        if let Self::Snapshot { meta, .. } = &mut self {
+            *meta = (&SnapshotMeta::from(meta.clone())).into();
+        }
+        self
+    }
+}
+
 impl Reply {
     pub(super) fn appended(response: &AppendEntriesResponse<u64>) -> Self {
         match response {
@@ -325,6 +340,19 @@ impl Reply {
             return Some(report);
         }
         None
+    }
+}
+
+/// Reads a request, or an answer, and writes it again as this version would; nothing if it is none. Nothing of it is done.
+pub fn reread(service: Service, is_request: bool, bytes: &[u8]) -> Option<Bytes> {
+    fn again<T: Encode + Decode<()>>(bytes: &[u8]) -> Option<Bytes> {
+        Some(seal(&open::<T>(bytes).ok()?))
+    }
+    match (service, is_request) {
+        (Service::Raft, true) => Some(seal(&open::<Message>(bytes).ok()?.through_raft())),
+        (Service::Raft, false) => again::<Reply>(bytes),
+        (Service::Propose, true) => again::<Command>(bytes),
+        (Service::Propose, false) => again::<Proposed>(bytes),
     }
 }
 

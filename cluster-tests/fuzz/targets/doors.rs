@@ -1,8 +1,9 @@
 //! What people and other programs hand to the daemon as text: tokens, settings, names, CNI's configuration.
 #![no_main]
 
-use std::fmt::Display;
+use std::{fmt::Display, path::PathBuf};
 
+use fuzz::at_once;
 use libfuzzer_sys::fuzz_target;
 use weft::{
     api::cni,
@@ -26,7 +27,11 @@ fuzz_target!(|text: &str| {
     drop(TableName::new(text));
     drop(text.parse().map(Vni::new));
     let variable = |name: &str| (name == "CNI_COMMAND").then(|| "VERSION".to_owned());
-    drop(cni::answer(variable, text.as_bytes()));
+    drop(at_once(cni::answer(
+        variable,
+        text.as_bytes(),
+        PathBuf::new(),
+    )));
 });
 
 /// Checks that what was read is written as it can be read again.

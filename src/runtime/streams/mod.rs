@@ -42,7 +42,7 @@ pub use counters::{Reason, StreamStats};
 pub use dialer::Dialer;
 pub use frame::{BODY_MAX, STRANGER_BODY_MAX};
 pub use listener::{serve, serve_within};
-pub use tls::Tls;
+pub use tls::{Tls, check_seed};
 pub(in crate::runtime) use {counters::Counters, tls::pinned};
 
 /// What a call is for. The number is on the wire.

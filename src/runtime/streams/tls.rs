@@ -10,6 +10,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use rustls::{
@@ -22,7 +23,10 @@ use rustls::{
     },
     crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature},
     pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
-    server::{ParsedCertificate, ServerSessionMemoryCache, WebPkiClientVerifier},
+    server::{
+        ParsedCertificate, ServerSessionMemoryCache, WebPkiClientVerifier,
+        danger::ClientCertVerifier,
+    },
     version::TLS13,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -30,7 +34,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::{Counters, Reason, StreamError, StreamStats};
 use crate::{
     core::{
-        model::{ClusterId, NodeId},
+        model::{ClusterId, NodeId, UnixMillis},
         wire::{
             lifetime::{Standing, Validity},
             versions::{NEWEST, OLDEST},
@@ -60,6 +64,8 @@ pub struct Tls {
 struct Sides {
     acceptor: TlsAcceptor,
     connector: TlsConnector,
+    callers: Arc<dyn ClientCertVerifier>,
+    called: Arc<WebPkiServerVerifier>,
     validity: Validity,
     ca_digest: [u8; 32],
     /// The digests of the authorities that are trusted.
@@ -162,15 +168,42 @@ impl Tls {
             .expect("two hexadecimal ids make a DNS name")
     }
 
+    /// Checks what a caller shows, as a handshake at that time would: its certificate, then others. Returns the node it names.
+    pub fn check_caller(&self, shown: &[&[u8]], at: UnixMillis) -> Result<NodeId, Reason> {
+        let chain = chain(shown);
+        let (cert, others) = chain.split_first().ok_or(Reason::Certificate)?;
+        let verified = self
+            .sides()
+            .callers
+            .verify_client_cert(cert, others, unix_time(at));
+        verified.map_err(|error| refusal(Some(&error)))?;
+        self.named_by(cert, at)
+    }
+
+    /// Checks what a node shows that is called as `node`, as a handshake at that time would.
+    pub fn check_called(
+        &self,
+        node: NodeId,
+        shown: &[&[u8]],
+        at: UnixMillis,
+    ) -> Result<(), TrustError> {
+        let (name, called) = (self.server_name(node), self.sides().called);
+        verified(&*called, (shown, &name), at)
+    }
+
     /// Returns the node that a verified certificate of a caller names, unless it has run out since it was verified.
     pub(super) fn caller(&self, cert: &CertificateDer<'_>) -> Result<NodeId, Reason> {
+        // TLS does not look again at the certificate of a session that is resumed.
+        self.named_by(cert, clock::wall())
+    }
+
+    fn named_by(&self, cert: &CertificateDer<'_>, at: UnixMillis) -> Result<NodeId, Reason> {
         let name = CertifiedName::of(cert).map_err(|_names_no_node| Reason::Certificate)?;
         if name.cluster != self.cluster {
             return Err(Reason::ForeignCertificate);
         }
-        // TLS does not look again at the certificate of a session that is resumed.
         let valid = validity(cert).map_err(|_unreadable| Reason::Certificate)?;
-        match valid.standing(clock::wall()) {
+        match valid.standing(at) {
             Standing::RunOut => Err(Reason::CertificateNotValidNow),
             Standing::Valid | Standing::NotYet => Ok(name.node),
         }
@@ -197,7 +230,7 @@ impl Sides {
         let with_ca = shown.iter().cloned().chain([ca]).collect();
         let key = || PrivatePkcs8KeyDer::from(credentials.key_der.to_vec());
 
-        let clients =
+        let callers =
             WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
                 .allow_unauthenticated()
                 .clear_root_hint_subjects()
@@ -206,19 +239,19 @@ impl Sides {
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13])
             .map_err(|error| bad(&error))?
-            .with_client_cert_verifier(clients)
+            .with_client_cert_verifier(Arc::clone(&callers))
             .with_single_cert(with_ca, key().into())
             .map_err(|error| bad(&error))?;
         server.alpn_protocols = protocols(newest);
         server.session_storage = ServerSessionMemoryCache::new(SESSIONS);
 
-        let servers = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
+        let called = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
             .build()
             .map_err(|error| bad(&error))?;
         let mut client = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])
             .map_err(|error| bad(&error))?
-            .with_webpki_verifier(servers)
+            .with_webpki_verifier(Arc::clone(&called))
             .with_client_auth_cert(shown, key().into())
             .map_err(|error| bad(&error))?;
         client.alpn_protocols = protocols(newest);
@@ -227,6 +260,8 @@ impl Sides {
         Ok(Self {
             acceptor: Arc::new(server).into(),
             connector: Arc::new(client).into(),
+            callers,
+            called,
             validity: validity(&credentials.cert_der)?,
             ca_digest: digest(&credentials.ca_cert_der),
             trusted: trusted.into_iter().map(digest).collect(),
@@ -272,13 +307,8 @@ fn roots(ca_certs: &[&[u8]]) -> Result<RootCertStore, rustls::Error> {
 ///
 /// Who joins again as who it was takes only nodes of its own cluster.
 pub(in crate::runtime) fn pinned(ca_digest: [u8; 32], cluster: Option<ClusterId>) -> TlsConnector {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = PinnedCa {
-        ca_digest,
-        cluster,
-        provider: Arc::clone(&provider),
-    };
-    let mut client = ClientConfig::builder_with_provider(provider)
+    let verifier = PinnedCa::new(ca_digest, cluster);
+    let mut client = ClientConfig::builder_with_provider(Arc::clone(&verifier.provider))
         .with_protocol_versions(&[&TLS13])
         .expect("the provider has TLS 1.3")
         .dangerous()
@@ -288,12 +318,62 @@ pub(in crate::runtime) fn pinned(ca_digest: [u8; 32], cluster: Option<ClusterId>
     Arc::new(client).into()
 }
 
+/// Checks what a seed shows to a newcomer whose token pins that authority, as a handshake at that time would.
+pub fn check_seed(
+    (ca_digest, cluster): ([u8; 32], Option<ClusterId>),
+    shown: &[&[u8]],
+    at: UnixMillis,
+) -> Result<(), TrustError> {
+    verified(&PinnedCa::new(ca_digest, cluster), (shown, &any_node()), at)
+}
+
+/// Who a newcomer calls: it knows no name.
+fn any_node() -> ServerName<'static> {
+    ServerName::try_from("any.node.weft").expect("it is a DNS name")
+}
+
+fn verified(
+    verifier: &dyn ServerCertVerifier,
+    (shown, name): (&[&[u8]], &ServerName<'_>),
+    at: UnixMillis,
+) -> Result<(), TrustError> {
+    let bad = |reason: String| TrustError::BadCertificate(reason);
+    let chain = chain(shown);
+    let (cert, others) = chain
+        .split_first()
+        .ok_or_else(|| bad("none is shown".to_owned()))?;
+    let verified = verifier.verify_server_cert(cert, others, name, &[], unix_time(at));
+    verified.map(|_| ()).map_err(|error| bad(error.to_string()))
+}
+
+fn chain<'a>(shown: &[&'a [u8]]) -> Vec<CertificateDer<'a>> {
+    shown
+        .iter()
+        .copied()
+        .map(CertificateDer::from_slice)
+        .collect()
+}
+
+fn unix_time(at: UnixMillis) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_millis(at.0))
+}
+
 /// Trusts the one authority whose certificate has the digest that a token pins. The server must send that certificate.
 #[derive(Debug)]
 struct PinnedCa {
     ca_digest: [u8; 32],
     cluster: Option<ClusterId>,
     provider: Arc<CryptoProvider>,
+}
+
+impl PinnedCa {
+    fn new(ca_digest: [u8; 32], cluster: Option<ClusterId>) -> Self {
+        Self {
+            ca_digest,
+            cluster,
+            provider: Arc::new(aws_lc_rs::default_provider()),
+        }
+    }
 }
 
 impl ServerCertVerifier for PinnedCa {
@@ -362,8 +442,12 @@ pub(super) fn tls_error(error: &std::io::Error) -> Option<&rustls::Error> {
 
 /// Says why a handshake with a caller failed.
 pub(super) fn handshake_reason(error: &std::io::Error) -> Reason {
+    refusal(tls_error(error))
+}
+
+fn refusal(error: Option<&rustls::Error>) -> Reason {
     use CertificateError as E;
-    match tls_error(error) {
+    match error {
         Some(rustls::Error::InvalidCertificate(invalid)) if is_about_time(invalid) => {
             Reason::CertificateNotValidNow
         }
