@@ -255,6 +255,8 @@ fn spawn(command: &mut Command) -> anyhow::Result<(Child, u32)> {
 pub fn build() -> anyhow::Result<PathBuf> {
     let output = std::process::Command::new(env!("CARGO"))
         .args(["build", "--release", "--package", "weft", "--bin", "weft"])
+        // Built with it already: what both need then has the same features, and is not built again.
+        .args(["--package", "benches"])
         .arg("--message-format=json-render-diagnostics")
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .stderr(Stdio::inherit())

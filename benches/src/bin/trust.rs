@@ -27,7 +27,7 @@ use benches::{
 use bytes::Bytes;
 use clap::Parser;
 use nix::{
-    sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg},
+    sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, sendmsg},
     time::{ClockId, clock_gettime},
 };
 use rand::{SeedableRng, rngs::StdRng};
@@ -53,6 +53,8 @@ const JOIN_MAX_MS: f64 = 20.0;
 const RESTART_MAX_S: f64 = 10.0;
 /// The size of a small datagram's payload, and of the cluster that starts again.
 const SMALL: usize = 100;
+/// The size of a long one.
+const LONG: usize = 1_400;
 const NODES: f64 = 1_000.0;
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -91,6 +93,10 @@ struct Report {
     send_to_us: f64,
     sendmmsg_8_us: f64,
     sendmmsg_64_us: f64,
+    /// Eight long ones to one receiver: one by one, with one call, and as one that the kernel cuts up (GSO).
+    long_send_to_us: f64,
+    long_sendmmsg_us: f64,
+    long_gso_us: f64,
     /// Microseconds of processor time, of the caller and of the called node.
     full_us: (f64, f64),
     resumed_us: (f64, f64),
@@ -110,6 +116,7 @@ fn main() -> anyhow::Result<()> {
     let mut report = Report::default();
     (report.seals, report.opens) = datagrams(args.datagrams)?;
     send(args.datagrams / 8, &mut report)?;
+    send_long(args.datagrams / 8, &mut report)?;
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -199,6 +206,50 @@ fn send(count: usize, report: &mut Report) -> anyhow::Result<()> {
         }
         *figure = micros(on_processor() - begun, count / at_once * at_once);
     }
+    Ok(())
+}
+
+/// Sends long datagrams to one receiver, as who repairs another does, eight at once.
+fn send_long(count: usize, report: &mut Report) -> anyhow::Result<()> {
+    const AT_ONCE: usize = 8;
+    let bind = || std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+    let (socket, receiver) = (bind()?, bind()?);
+    let to = receiver.local_addr()?;
+    let datagrams = vec![7; AT_ONCE * LONG];
+    let turns = count / AT_ONCE;
+    let timed = |turn: &mut dyn FnMut() -> anyhow::Result<()>| {
+        let begun = on_processor();
+        for _ in 0..turns {
+            turn()?;
+        }
+        anyhow::Ok(micros(on_processor() - begun, turns * AT_ONCE))
+    };
+    report.long_send_to_us = timed(&mut || {
+        for datagram in datagrams.chunks(LONG) {
+            socket.send_to(datagram, to)?;
+        }
+        Ok(())
+    })?;
+    let address = SockaddrStorage::from(to);
+    let addresses = [Some(address); AT_ONCE];
+    let slices: Vec<[IoSlice<'_>; 1]> = datagrams
+        .chunks(LONG)
+        .map(|datagram| [IoSlice::new(datagram)])
+        .collect();
+    let mut headers = MultiHeaders::preallocate(AT_ONCE, None);
+    let (fd, none) = (socket.as_raw_fd(), MsgFlags::empty());
+    report.long_sendmmsg_us = timed(&mut || {
+        let sent = sendmmsg(fd, &mut headers, &slices, &addresses, [], none)?;
+        ensure!(sent.count() == AT_ONCE, "not all were sent");
+        Ok(())
+    })?;
+    let segment = u16::try_from(LONG)?;
+    let cut_up = [ControlMessage::UdpGsoSegments(&segment)];
+    let all = [IoSlice::new(&datagrams)];
+    report.long_gso_us = timed(&mut || {
+        sendmsg(fd, &all, &cut_up, none, Some(&address))?;
+        Ok(())
+    })?;
     Ok(())
 }
 
@@ -358,6 +409,10 @@ fn show(report: &Report, json: bool) -> anyhow::Result<()> {
     println!("  send_to               {:6.2} µs", report.send_to_us);
     println!("  sendmmsg, 8 at once   {:6.2} µs", report.sendmmsg_8_us);
     println!("  sendmmsg, 64 at once  {:6.2} µs", report.sendmmsg_64_us);
+    println!("sending eight of {LONG} B to one receiver, processor time a datagram:");
+    println!("  send_to               {:6.2} µs", report.long_send_to_us);
+    println!("  sendmmsg              {:6.2} µs", report.long_sendmmsg_us);
+    println!("  cut up by the kernel  {:6.2} µs", report.long_gso_us);
     println!(
         "handshakes with both certificates and one call, processor time of caller and called:"
     );
