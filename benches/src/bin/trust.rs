@@ -239,7 +239,7 @@ fn send_long(count: usize, report: &mut Report) -> anyhow::Result<()> {
     let mut headers = MultiHeaders::preallocate(AT_ONCE, None);
     let (fd, none) = (socket.as_raw_fd(), MsgFlags::empty());
     report.long_sendmmsg_us = timed(&mut || {
-        let sent = sendmmsg(fd, &mut headers, &slices, &addresses, [], none)?;
+        let sent = sendmmsg(fd, &mut headers, &slices, addresses, [], none)?;
         ensure!(sent.count() == AT_ONCE, "not all were sent");
         Ok(())
     })?;
