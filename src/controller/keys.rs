@@ -435,7 +435,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Fetches the ring and the authorities whenever the cluster log says that they have changed.
+    /// Fetches the ring and the authorities whenever the cluster log says that they have changed, until a voter gives them.
     pub(super) async fn follow_keys(self) -> Result<(), Stopped> {
         let table = TableName::new(KEYS_TABLE).expect("letters are a table name");
         let mut watcher = self.parts.handle.watch(cluster_table(table), None);
@@ -444,18 +444,30 @@ impl Controller {
                 WatchEvent::Snapshot { .. } | WatchEvent::Change(_) => {}
                 WatchEvent::State { .. } | WatchEvent::Lagged => continue,
             }
-            let leader = loop {
-                match self.parts.raft.leader() {
-                    Some(leader) => break leader,
-                    None => sleep(ASK_AGAIN).await,
-                }
-            };
-            let fetched = async {
-                self.fetch_authorities(leader).await?;
-                self.fetch_from_node(leader).await
-            };
-            if let Err(error) = fetched.await {
+            let mut pause = ASK_AGAIN;
+            while !self.renew_from_leader().await {
+                sleep(pause).await;
+                pause = (pause * 2).min(LACK_ALONE);
+            }
+        }
+    }
+
+    /// Fetches the ring and the authorities from whoever leads; returns whether it had them to give.
+    async fn renew_from_leader(&self) -> bool {
+        let Some(leader) = self.parts.raft.leader() else {
+            return false;
+        };
+        let fetched = async {
+            self.fetch_authorities(leader).await?;
+            self.fetch_from_node(leader).await
+        };
+        match fetched.await {
+            Ok(has) => has,
+            // Whoever waits for what changes next hears that too.
+            Err(ControllerError::Stopped) => true,
+            Err(error) => {
                 tracing::warn!(%error, "keys and authorities were not renewed; it is tried again");
+                false
             }
         }
     }
