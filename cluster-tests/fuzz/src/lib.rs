@@ -5,7 +5,10 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+#[cfg(feature = "daemon")]
 pub mod authority;
+#[cfg(feature = "daemon")]
+pub mod daemon_seeds;
 pub mod message;
 pub mod script;
 pub mod seeds;

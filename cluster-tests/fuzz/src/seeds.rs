@@ -2,32 +2,20 @@
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
-use weft::{
-    core::{
-        model::{Key, Name, TableName, Value},
-        netdb::PutMode,
-        node::Node,
-        wire::{
-            codec,
-            envelope::Opener,
-            record::records,
-            versions::{NEWEST, OLDEST},
-        },
-    },
-    runtime::{
-        join::{JoinRequest, VERSION},
-        streams::Service,
-    },
+use weft::core::{
+    model::{Key, TableName, Value},
+    netdb::PutMode,
+    node::Node,
+    wire::{envelope::Opener, record::records},
 };
 
 use crate::{
-    authority::{authority, credentials, node_key, signed_part},
     message::{Delta, Dot, Have, Log, Number, Record, Reply, Request, Scope},
     world::{self, ME, NETWORKS, World, peer},
 };
 
 /// Names the directory of corpora: if it is set, a target writes the real messages there before it does anything else.
-const DIRECTORY: &str = "WEFT_FUZZ_SEEDS";
+pub(crate) const DIRECTORY: &str = "WEFT_FUZZ_SEEDS";
 /// How many messages of one kind are kept, by their length.
 const A_KIND_MAX: usize = 6;
 /// For how long the nodes speak, in milliseconds.
@@ -37,62 +25,8 @@ const SPEAK_FOR: u16 = 4_000;
 pub fn write_if_asked() {
     if let Some(directory) = std::env::var_os(DIRECTORY) {
         check_words();
-        let directory = Path::new(&directory);
-        let written = write(directory)
-            .and_then(|()| write_frames(&directory.join("frames")))
-            .and_then(|()| write_certificates(&directory.join("certificates")));
-        written.expect("the seeds can be written");
+        write(Path::new(&directory)).expect("the seeds can be written");
     }
-}
-
-/// What a newcomer and a member say on a stream.
-fn write_frames(directory: &Path) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
-    let join = JoinRequest {
-        version: VERSION,
-        node: peer(0),
-        name: Name::new("n1").expect("a name"),
-        csr_der: node_key().csr(peer(0)).expect("a request can be made"),
-        secret: [7; 16],
-        listen: ([0, 0, 0, 0], 9_338).into(),
-    };
-    let said = [
-        (Service::Join, codec::encode(&join)),
-        (Service::Keys, vec![0]),
-        (Service::Raft, vec![1, 0]),
-        (Service::Propose, vec![1]),
-        (Service::Sync, Request::Members.encode()),
-    ];
-    for (service, body) in said {
-        let len = u32::try_from(body.len()).expect("it is short");
-        let mut input = vec![NEWEST - OLDEST, 200, 0, NEWEST, service as u8];
-        input.extend(len.to_be_bytes());
-        input.extend(body);
-        fs::write(directory.join(service.to_string()), input)?;
-    }
-    Ok(())
-}
-
-/// What an authority signs, and what it is asked to sign.
-fn write_certificates(directory: &Path) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
-    let ca = authority();
-    let (_, cross) = ca.successor(world::CLUSTER).expect("one can be made");
-    let request = node_key().csr(peer(0)).expect("a request can be made");
-    let kept = credentials(peer(0));
-    let said = [
-        ("node", 2, signed_part(&kept.cert_der)),
-        ("authority", 2, signed_part(&ca.cert_der)),
-        ("successor", 2, signed_part(&cross)),
-        ("request", 1, signed_part(&request)),
-        ("whole", 0, &request),
-        ("kept", 0, &kept.to_bytes()),
-    ];
-    for (name, signer, bytes) in said {
-        let input = [&[signer, 0], bytes].concat();
-        fs::write(directory.join(name), input)?;
-    }
-    Ok(())
 }
 
 fn write(directory: &Path) -> io::Result<()> {

@@ -26,7 +26,7 @@ use weft::{
 /// A day, in milliseconds.
 const DAY: i64 = 24 * 60 * 60 * 1_000;
 
-fuzz_target!(init: fuzz::seeds::write_if_asked(), |input: (u8, i8, &[u8])| {
+fuzz_target!(init: fuzz::daemon_seeds::write_if_asked(), |input: (u8, i8, &[u8])| {
     let (signer, days, bytes) = input;
     let ca = authority();
     let (shown, by_authority) = match signer % 3 {

@@ -24,7 +24,7 @@ use weft::{
     },
 };
 
-fuzz_target!(init: fuzz::seeds::write_if_asked(), |input: (u8, u8, bool, &[u8])| {
+fuzz_target!(init: fuzz::daemon_seeds::write_if_asked(), |input: (u8, u8, bool, &[u8])| {
     let (version, piece, is_stranger, bytes) = input;
     let version = OLDEST + version % (NEWEST - OLDEST + 1);
     let limit = if is_stranger { STRANGER_BODY_MAX } else { BODY_MAX };
