@@ -37,9 +37,9 @@ use crate::{
     config::Host,
 };
 
-/// How many threads may wait for the disk at once; what is more waits for its turn. Only one writes at a time, a read takes
-/// microseconds, and each thread keeps a heap of its own.
-const BLOCKING_MAX: usize = 4;
+/// How many threads may wait for the disk at once; what is more waits for its turn. Only one writes at a time, and each thread keeps a
+/// heap of its own; but reads shall not wait behind all who would write while the disk is slow.
+const BLOCKING_MAX: usize = 16;
 
 /// Reads the arguments, does what they say, and returns what to exit with.
 pub fn run() -> ExitCode {
