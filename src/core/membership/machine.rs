@@ -451,6 +451,9 @@ impl Membership {
                 self.stats.refuted += 1;
                 return;
             }
+            if self.config.mutated.has(Mutation::EndNoSuspicion) {
+                return;
+            }
         }
         let is_quiet = matches!(
             timer,

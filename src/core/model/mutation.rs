@@ -19,7 +19,7 @@ pub enum Mutation {
     DoubtNothing,
     /// Who was late itself gives the others no more time.
     IgnoreStalls,
-    /// A neighbour that was silent and is suspected for it stays a suspect for ever.
+    /// Who is suspected and does not refute stays a suspect for ever.
     EndNoSuspicion,
     /// An answer that was cut covers superseded dots as if it were complete (rule S of the network DB).
     CoverHoles,
