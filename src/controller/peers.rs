@@ -1,10 +1,15 @@
 //! Tells a driver which nodes the cluster has.
 
+use std::time::Duration;
+
 use super::Controller;
 use crate::{
-    driver::{Driver, DriverError, NodePlace, Scope},
+    driver::{Driver, NodePlace, Scope},
     runtime::Stopped,
 };
+
+/// How long to wait after a driver was not told.
+const TELL_AGAIN: Duration = Duration::from_secs(5);
 
 impl Controller {
     /// Tells a driver whose endpoints reach other nodes of every node that comes or goes. It ends with the node only.
@@ -24,9 +29,10 @@ impl Controller {
                     is_self: member.ours,
                 })
                 .collect();
-            match driver.nodes(&nodes).await {
-                Ok(()) | Err(DriverError::Restarted { .. }) => {}
-                Err(error) => tracing::warn!(%error, "a driver was not told of all nodes"),
+            if let Err(error) = driver.nodes(&nodes).await {
+                tracing::warn!(%error, "a driver was not told of all nodes yet");
+                tokio::time::sleep(TELL_AGAIN).await;
+                continue;
             }
             changed.changed().await.map_err(|_gone| Stopped)?;
         }
